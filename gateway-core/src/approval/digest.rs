@@ -1,0 +1,141 @@
+//! The digest that ties an approval to one exact batch of operations.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::credentials::Secret;
+use crate::operation::{Argument, Batch, Operation};
+use crate::session::SessionInfo;
+
+/// A keyed BLAKE3 digest of everything that gives a batch its meaning.
+///
+/// Keyed, because plain digests of guessable values (a card number in a `WHERE`) would reveal them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The raw bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// From raw bytes, as stored.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        blake3::Hash::from(self.0).to_hex().fmt(f)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        blake3::Hash::from_hex(text).map(|hash| Self(hash.into())).map_err(serde::de::Error::custom)
+    }
+}
+
+/// The per-install key of all digests.
+#[derive(Clone, Debug)]
+pub struct DigestKey(Secret<[u8; 32]>);
+
+impl DigestKey {
+    /// From 32 secret bytes, the same at every start of an install.
+    pub fn new(key: [u8; 32]) -> Self {
+        Self(Secret::new(key))
+    }
+
+    /// A key for this process only: grants do not survive a restart.
+    ///
+    /// # Errors
+    /// The operating system gave no randomness.
+    pub fn random() -> Result<Self, crate::random::NoRandomness> {
+        crate::random::bytes().map(Self::new)
+    }
+
+    /// The digest of a batch as presented in `session`.
+    ///
+    /// Covers issuer, subject, actor chain, task, plan, phase, target, scope, and of every operation in order: kind, exact
+    /// bytes, typed arguments and binding. Not the session, token or policy revision. Every part is length-prefixed, so no two
+    /// different batches give the same input.
+    pub fn batch(&self, session: &SessionInfo, batch: &Batch) -> Digest {
+        let mut parts = Parts(blake3::Hasher::new_keyed(self.0.expose()));
+        parts.session(session);
+        parts.count(batch.operations().len());
+        batch.operations().iter().for_each(|operation| parts.operation(operation));
+        Digest(parts.0.finalize().into())
+    }
+
+    /// The keyed digest of any bytes, for records that must not hold them.
+    pub fn bytes(&self, bytes: &[u8]) -> Digest {
+        Digest(blake3::keyed_hash(self.0.expose(), bytes).into())
+    }
+}
+
+struct Parts(blake3::Hasher);
+
+impl Parts {
+    fn count(&mut self, n: usize) {
+        self.0.update(&(n as u64).to_le_bytes());
+    }
+
+    fn part(&mut self, bytes: &[u8]) {
+        self.count(bytes.len());
+        self.0.update(bytes);
+    }
+
+    fn optional(&mut self, bytes: Option<&[u8]>) {
+        self.0.update(&[u8::from(bytes.is_some())]);
+        self.part(bytes.unwrap_or_default());
+    }
+
+    fn session(&mut self, session: &SessionInfo) {
+        let principal = &session.principal;
+        self.part(principal.actor.issuer.as_bytes());
+        self.part(principal.actor.subject.as_bytes());
+        self.count(principal.actor_chain.len());
+        for actor in &principal.actor_chain {
+            self.part(actor.issuer.as_bytes());
+            self.part(actor.subject.as_bytes());
+        }
+        self.optional(principal.task.as_deref().map(str::as_bytes));
+        self.optional(principal.plan.as_deref().map(str::as_bytes));
+        self.part(principal.phase.as_str().as_bytes());
+        self.part(session.protocol.as_bytes());
+        self.part(session.target.as_bytes());
+        self.optional(session.scope.as_deref().map(str::as_bytes));
+    }
+
+    fn operation(&mut self, operation: &Operation) {
+        self.part(operation.kind.as_bytes());
+        self.part(&operation.statement);
+        self.count(operation.arguments.len());
+        operation.arguments.iter().for_each(|argument| self.argument(argument));
+        self.count(operation.binding.len());
+        for (name, value) in &operation.binding {
+            self.part(name.as_bytes());
+            self.part(value.as_bytes());
+        }
+    }
+
+    fn argument(&mut self, argument: &Argument) {
+        self.part(argument.kind.as_bytes());
+        self.optional(argument.value.as_deref());
+    }
+}

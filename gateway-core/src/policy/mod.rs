@@ -1,0 +1,162 @@
+//! The question put to policy and the shapes of its answer.
+//!
+//! An engine decides; the [pipeline](crate::pipeline) enforces. What an engine cannot answer is a denial.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::error::Denial;
+use crate::operation::{Operation, Resource};
+use crate::session::SessionInfo;
+
+/// One question: may this session's principal do this operation now?
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PolicyInput<'a> {
+    /// Principal, target and connection facts.
+    pub session: &'a SessionInfo,
+    /// What it wants to do.
+    pub operation: &'a Operation,
+    /// Names of the approval rules already satisfied for exactly this operation.
+    pub approvals: &'a BTreeSet<String>,
+    /// Names of the pattern sets that match the statement.
+    pub patterns: &'a BTreeSet<String>,
+    /// The time of the question.
+    pub now: Timestamp,
+}
+
+impl<'a> PolicyInput<'a> {
+    /// A question without approvals or matched patterns.
+    pub const fn new(session: &'a SessionInfo, operation: &'a Operation, now: Timestamp) -> Self {
+        static NONE: BTreeSet<String> = BTreeSet::new();
+        Self { session, operation, approvals: &NONE, patterns: &NONE, now }
+    }
+
+    /// With these approval rules satisfied.
+    #[must_use]
+    pub const fn approved(mut self, approvals: &'a BTreeSet<String>) -> Self {
+        self.approvals = approvals;
+        self
+    }
+
+    /// With these pattern sets matched.
+    #[must_use]
+    pub const fn matching(mut self, patterns: &'a BTreeSet<String>) -> Self {
+        self.patterns = patterns;
+        self
+    }
+}
+
+/// The answer.
+#[derive(Clone, Debug)]
+#[must_use]
+pub enum Decision {
+    /// It may pass, with duties.
+    Allow(Allowed),
+    /// It may not.
+    Deny(Denial),
+    /// It may pass once all of these are approved by people. Never empty.
+    Hold(Vec<ApprovalRule>),
+}
+
+/// What comes with permission.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// The policies that decided, by id.
+    pub rules: Vec<String>,
+    /// Duties that the enforcing side must meet, or deny.
+    pub obligations: Vec<Obligation>,
+}
+
+/// A duty tied to an allow.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Obligation {
+    /// Rewrite the statement before it runs: the adapter's own words, for example `limit:1000` or `read_only`.
+    Rewrite(String),
+    /// Release at most this many rows (records, lines) of the result; then the operation fails.
+    LimitRows(u64),
+    /// Release at most this many bytes of the result; then the operation fails.
+    LimitBytes(u64),
+}
+
+/// What people have to agree to before a held operation may run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalRule {
+    /// The rule's name: what stands in `context.approvals` once satisfied.
+    pub name: String,
+    /// The group whose members may review.
+    pub reviewers: String,
+    /// How many distinct people must approve. At least 1.
+    pub quorum: u32,
+    /// How long the request stays open.
+    #[serde(with = "seconds")]
+    pub ttl: Duration,
+    /// The policies that ask for it, by id.
+    pub rules: Vec<String>,
+}
+
+mod seconds {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::time::Duration;
+
+    pub(super) fn serialize<S: Serializer>(d: &Duration, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_u64(d.as_secs())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+        u64::deserialize(d).map(Duration::from_secs)
+    }
+}
+
+/// The engine failed to answer; the operation is denied and the cause logged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the policy cannot be evaluated: {0}")]
+pub struct PolicyError(pub String);
+
+/// Identifies one loaded set of policies. Different sets have different revisions.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Revision(pub std::sync::Arc<str>);
+
+/// Decides operations. Called for every operation, again after each rewrite and again after an approval; an `Err` is a
+/// denial. Must not block the thread; may await.
+#[async_trait]
+pub trait PolicyEngine: Debug + Send + Sync {
+    /// May the operation run?
+    async fn decide(&self, input: &PolicyInput<'_>) -> Result<Decision, PolicyError>;
+
+    /// For each label (a `Column` or `DataClass` resource): may the principal see its values unmasked? Same length and
+    /// order as `labels`. The default is the safe answer: nothing is revealed.
+    async fn reveal(&self, input: &PolicyInput<'_>, labels: &[Resource]) -> Result<Vec<bool>, PolicyError> {
+        let _ = input;
+        Ok(vec![false; labels.len()])
+    }
+
+    /// Which set of policies is in force. A change makes live sessions ask again before the next rows.
+    fn revision(&self) -> Revision {
+        Revision("static".into())
+    }
+}
+
+/// A closure as an engine: `FnPolicy(|input| ...)`. Reveals nothing.
+pub struct FnPolicy<F>(pub F);
+
+impl<F> Debug for FnPolicy<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FnPolicy")
+    }
+}
+
+#[async_trait]
+impl<F: Fn(&PolicyInput<'_>) -> Decision + Send + Sync> PolicyEngine for FnPolicy<F> {
+    async fn decide(&self, input: &PolicyInput<'_>) -> Result<Decision, PolicyError> {
+        Ok((self.0)(input))
+    }
+}

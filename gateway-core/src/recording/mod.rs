@@ -1,0 +1,244 @@
+//! What is written down of a session, and the contract of whoever writes it.
+//!
+//! *Accepted*: the record is in the recorder's hands, in order and in the chain. *Durable*: it is on disk. Writes are durable
+//! before they are forwarded; reads are accepted before. A recorder that fails makes its session refuse everything.
+
+mod memory;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+pub use memory::MemoryRecorder;
+
+use crate::approval::{Digest, RequestId, RequestState};
+use crate::clock::Timestamp;
+use crate::error::Denial;
+use crate::identity::{Actor, Principal};
+use crate::operation::{Access, Effect, Facts, OperationId, Stage};
+use crate::policy::{ApprovalRule, Obligation, Revision};
+use crate::session::{CloseReason, SessionId, SessionInfo};
+
+/// The first record of every recording.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// The session.
+    pub session: SessionId,
+    /// Who acted, and for whom.
+    pub principal: Principal,
+    /// The wire protocol.
+    pub protocol: String,
+    /// The target.
+    pub target: String,
+    /// The database or the like.
+    pub scope: Option<String>,
+    /// The downstream's address.
+    pub peer: String,
+    /// The policies in force when it began.
+    pub policy: Revision,
+    /// When it began.
+    pub started: Timestamp,
+}
+
+impl Header {
+    /// The header for a session.
+    pub fn new(info: &SessionInfo, policy: Revision) -> Self {
+        Self {
+            session: info.id,
+            principal: (*info.principal).clone(),
+            protocol: info.protocol.to_owned(),
+            target: info.target.clone(),
+            scope: info.scope.clone(),
+            peer: info.peer.clone(),
+            policy,
+            started: info.started,
+        }
+    }
+}
+
+/// An operation as recorded: masked text, facts, no raw literals.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecordedOperation {
+    /// Its number in the session.
+    pub id: OperationId,
+    /// The protocol's word for it.
+    pub kind: String,
+    /// Prepared only, or run.
+    pub stage: Stage,
+    /// The statement, sensitive content masked.
+    pub statement: String,
+    /// How many bytes the exact statement has.
+    pub statement_bytes: u64,
+    /// How many arguments came with it.
+    pub arguments: u64,
+    /// Read or write.
+    pub effect: Effect,
+    /// Everything it touches.
+    pub accesses: Vec<Access>,
+    /// What policy could see.
+    pub facts: Facts,
+}
+
+/// One event of a session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+#[non_exhaustive]
+pub enum Record {
+    /// Operations were presented together.
+    Presented {
+        /// What exactly was presented, keyed.
+        digest: Digest,
+        /// The operations in order.
+        operations: Vec<RecordedOperation>,
+    },
+    /// The batch may pass.
+    Allowed {
+        /// Which operations.
+        operations: Vec<OperationId>,
+        /// The policies that decided.
+        rules: Vec<String>,
+        /// The duties.
+        obligations: Vec<Obligation>,
+        /// The approval that was used up, if one was needed.
+        approval: Option<RequestId>,
+    },
+    /// The batch was rewritten before it passed; a new `Presented` follows.
+    Rewritten {
+        /// Which operations.
+        operations: Vec<OperationId>,
+        /// How.
+        rewrites: Vec<String>,
+    },
+    /// The batch was refused.
+    Denied {
+        /// Which operations.
+        operations: Vec<OperationId>,
+        /// With these words.
+        denial: RecordedDenial,
+    },
+    /// The batch waits for people.
+    Held {
+        /// Which operations.
+        operations: Vec<OperationId>,
+        /// The request.
+        request: RequestId,
+        /// What has to be satisfied.
+        rules: Vec<ApprovalRule>,
+        /// Until when.
+        expires: Timestamp,
+    },
+    /// A held batch's request was decided.
+    Decided {
+        /// The request.
+        request: RequestId,
+        /// How.
+        state: RequestState,
+    },
+    /// Part of a result as it was released: masked, in the protocol's own encoding.
+    Released {
+        /// Of which operation (the first of its batch).
+        operation: OperationId,
+        /// How `bytes` is encoded, for example `postgres/3.0`.
+        encoding: String,
+        /// The bytes that were sent.
+        #[serde(with = "base64_bytes")]
+        bytes: Bytes,
+        /// How many values were masked in them.
+        masked: u64,
+    },
+    /// An operation ended.
+    Completed {
+        /// Which (the first of its batch).
+        operation: OperationId,
+        /// The protocol's word for how it went, for example `DELETE 3` or an error code.
+        outcome: String,
+        /// Rows (records, lines) released.
+        rows: u64,
+        /// Bytes released.
+        bytes: u64,
+        /// Values masked, by class.
+        masked: Vec<(String, u64)>,
+    },
+    /// Somebody looked at or took part in the session.
+    Viewed {
+        /// Who.
+        viewer: Actor,
+        /// What.
+        what: String,
+    },
+    /// The session ended.
+    Closed {
+        /// Why.
+        reason: CloseReason,
+    },
+}
+
+/// The public part of a [`Denial`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecordedDenial {
+    /// The stable code.
+    pub code: crate::error::DenialCode,
+    /// What the agent was told.
+    pub message: String,
+    /// The policies that decided.
+    pub rules: Vec<String>,
+}
+
+impl From<&Denial> for RecordedDenial {
+    fn from(denial: &Denial) -> Self {
+        Self { code: denial.code, message: denial.message.clone(), rules: denial.rules.clone() }
+    }
+}
+
+mod base64_bytes {
+    use base64::prelude::{BASE64_STANDARD, Engine};
+    use bytes::Bytes;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Bytes, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&BASE64_STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Bytes, D::Error> {
+        let text = String::deserialize(d)?;
+        BASE64_STANDARD.decode(text).map(Bytes::from).map_err(serde::de::Error::custom)
+    }
+}
+
+/// How far a record got: its sequence number in the recording, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position(pub u64);
+
+/// The recorder failed; nothing more may pass in its session.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the recording cannot be written: {0}")]
+pub struct RecordError(pub String);
+
+/// Opens recordings.
+#[async_trait]
+pub trait Recorder: Debug + Send + Sync {
+    /// Starts the recording of a session; its header is durable when this returns. An error refuses the session.
+    async fn open(&self, header: Header) -> Result<Arc<dyn SessionRecorder>, RecordError>;
+}
+
+/// Writes one session's recording. After the first error every later call must fail too.
+#[async_trait]
+pub trait SessionRecorder: Debug + Send + Sync {
+    /// Accepts a record: it is in order and will be written. Must not block; fails rather than grow past its queue's limit.
+    fn append(&self, at: Timestamp, record: Record) -> Result<Position, RecordError>;
+
+    /// Waits until everything up to and including `position` is on disk.
+    async fn durable(&self, position: Position) -> Result<(), RecordError>;
+
+    /// Waits until the queue has room again. Adapters await this before they read more to release.
+    async fn ready(&self) -> Result<(), RecordError>;
+
+    /// Whether [`ready`](Self::ready) would return at once.
+    fn has_room(&self) -> bool;
+
+    /// Writes the last record and seals the recording; durable when it returns.
+    async fn close(&self, at: Timestamp, reason: CloseReason) -> Result<(), RecordError>;
+}
