@@ -1,1 +1,27 @@
-//! x
+//! The PostgreSQL adapter: protocol 3.0 and 3.2, simple and extended query, COPY, cancel, TLS on both sides.
+//!
+//! Statements are analysed with PostgreSQL's own grammar, names are resolved by the server itself, every operation passes the
+//! core's pipeline, results are masked by column origin and by content. What is not understood is refused: FunctionCall,
+//! replication, encodings other than UTF8, `COPY TO STDOUT` in csv and binary.
+
+pub mod analysis;
+mod cancel;
+mod catalog;
+mod check;
+pub mod codec;
+mod denial;
+mod driver;
+mod io;
+mod login;
+mod operation;
+mod server;
+mod session;
+mod statement;
+pub mod tls;
+
+pub use io::{BoxedStream, Stream};
+pub use login::downstream::TokenLogin;
+pub use login::upstream::{Address, SslMode};
+pub use operation::{Place, SCHEMA};
+pub use server::{CheckError, ListenerLimits, PROTOCOL, PROTOCOL_VERSIONS, PgGateway, Target};
+pub use session::flow_encoding as RECORD_ENCODING;

@@ -59,7 +59,7 @@ impl CredentialSource for FileCredentials {
     async fn credential(
         &self,
         target: &str,
-        _principal: &VerifiedPrincipal,
+        _principal: Option<&VerifiedPrincipal>,
     ) -> Result<UpstreamCredential, CredentialError> {
         let entry =
             self.0.get(target).ok_or_else(|| CredentialError::UnknownTarget(target.to_owned()))?.clone();

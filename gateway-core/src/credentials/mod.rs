@@ -82,11 +82,11 @@ pub enum CredentialError {
 /// an error refuses the session. Implementations may await and must not log what they return.
 #[async_trait]
 pub trait CredentialSource: Debug + Send + Sync {
-    /// The credential for `target` on behalf of `principal`.
+    /// The credential for `target` on behalf of `principal`; `None` when the gateway itself checks its configuration.
     async fn credential(
         &self,
         target: &str,
-        principal: &VerifiedPrincipal,
+        principal: Option<&VerifiedPrincipal>,
     ) -> Result<UpstreamCredential, CredentialError>;
 }
 
@@ -108,7 +108,7 @@ impl CredentialSource for StaticCredentials {
     async fn credential(
         &self,
         target: &str,
-        _principal: &VerifiedPrincipal,
+        _principal: Option<&VerifiedPrincipal>,
     ) -> Result<UpstreamCredential, CredentialError> {
         self.0.get(target).cloned().ok_or_else(|| CredentialError::UnknownTarget(target.to_owned()))
     }

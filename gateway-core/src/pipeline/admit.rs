@@ -1,0 +1,412 @@
+//! From pending to permit: decide, rewrite to a fixed point, approve, record.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::guard::{Guard, GuardInner, internal, recorder_failed};
+use super::held::Held;
+use super::permit::{Judged, Pending, Permit, Refused};
+use super::release::Results;
+use super::Rewriter;
+use crate::approval::{ApprovalError, AccessRequest, Delivery, Digest, OperationSummary, RequestId, RequestState};
+use crate::error::{Denial, DenialCode};
+use crate::operation::{Batch, Effect, Operation, Stage};
+use crate::policy::{Allowed, ApprovalRule, Decision, Obligation, PolicyInput};
+use crate::recording::{Position, Record, RecordError, RecordedOperation};
+
+/// A batch that still changes after this many rewrites is denied.
+const MAX_REWRITE_PASSES: usize = 4;
+
+/// Longest statement text kept in a record, in bytes; the full length stands beside it.
+const MAX_RECORDED_STATEMENT_BYTES: usize = 64 * 1024;
+
+/// Longest exact text shown to a reviewer, in bytes; longer operations cannot be approved.
+const MAX_REVIEWED_BYTES: usize = 256 * 1024;
+
+/// The verdict on a whole batch: what everything in it has in common.
+enum Verdict {
+    Allow(Allowed),
+    Hold { rules: Vec<ApprovalRule>, then: Allowed },
+}
+
+impl Guard {
+    /// Judges a batch: deny beats hold beats allow; several holds become one request.
+    pub async fn judge(&self, pending: Pending, rewriter: &dyn Rewriter) -> Judged {
+        let delivery = self.0.pipeline.delivery;
+        self.judge_for(pending, rewriter, delivery).await
+    }
+
+    /// Judges a batch with approvals delivered in the given way.
+    pub async fn judge_for(&self, pending: Pending, rewriter: &dyn Rewriter, delivery: Delivery) -> Judged {
+        let first = pending.first;
+        match self.0.admit(pending, rewriter, delivery).await {
+            Ok(judged) => judged,
+            Err(denial) => Judged::Refused(Refused { first, denial }),
+        }
+    }
+}
+
+impl GuardInner {
+    async fn admit(self: &Arc<Self>, mut pending: Pending, rewriter: &dyn Rewriter, delivery: Delivery) -> Result<Judged, Denial> {
+        if !Arc::ptr_eq(self, &pending.guard) {
+            return Err(internal("a batch of another session was presented"));
+        }
+        if let Some(denial) = self.over() {
+            return Err(self.denied(&pending, denial));
+        }
+        let verdict = match self.settle(&mut pending, rewriter).await {
+            Ok(verdict) => verdict,
+            Err(denial) => return Err(self.denied(&pending, denial)),
+        };
+        match verdict {
+            Verdict::Allow(allowed) => self.permit(pending, allowed, None).await,
+            Verdict::Hold { then, .. } if pending.batch.stage() == Stage::Prepare => {
+                self.permit(pending, then, None).await
+            }
+            Verdict::Hold { rules, .. } => self.hold(pending, rules, delivery).await,
+        }
+    }
+
+    fn over(&self) -> Option<Denial> {
+        if self.failed.load(std::sync::atomic::Ordering::Acquire) {
+            return Some(recorder_failed(&RecordError("it failed before".to_owned())));
+        }
+        let expires = self.info.principal.expires_at;
+        (expires <= self.pipeline.clock.now()).then(|| {
+            Denial::new(DenialCode::IdentityExpired, format!("the identity expired at {expires}"))
+                .with_hint("connect again with a new token")
+        })
+    }
+
+    /// Decides and rewrites until nothing changes.
+    async fn settle(&self, pending: &mut Pending, rewriter: &dyn Rewriter) -> Result<Verdict, Denial> {
+        for _ in 0..=MAX_REWRITE_PASSES {
+            let verdict = self.verdict(&pending.batch, &BTreeSet::new()).await?;
+            let (Verdict::Allow(allowed) | Verdict::Hold { then: allowed, .. }) = &verdict;
+            let rewrites: Vec<_> = allowed.obligations.iter().filter_map(rewrite_text).collect();
+            if rewrites.is_empty() || !self.rewrite(pending, rewriter, &rewrites)? {
+                return Ok(verdict);
+            }
+        }
+        Err(Denial::new(DenialCode::ObligationUnmet, "the rewrites the policies ask for do not come to an end"))
+    }
+
+    /// Applies the rewrites; false if nothing changed.
+    fn rewrite(&self, pending: &mut Pending, rewriter: &dyn Rewriter, rewrites: &[&str]) -> Result<bool, Denial> {
+        let mut changed = false;
+        let mut operations = Vec::with_capacity(pending.batch.operations().len());
+        for operation in pending.batch.operations() {
+            let rewritten = rewriter.rewrite(operation, rewrites)?;
+            changed |= rewritten.is_some();
+            operations.push(rewritten.unwrap_or_else(|| operation.clone()));
+        }
+        if !changed {
+            return Ok(false);
+        }
+        self.presented(pending).map_err(|e| recorder_failed(&e))?;
+        let rewrites = rewrites.iter().map(|&r| r.to_owned()).collect();
+        self.record(Record::Rewritten { operations: pending.ids(), rewrites }).map_err(|e| recorder_failed(&e))?;
+        if let Some(batch) = Batch::new(pending.batch.stage(), operations) {
+            pending.batch = batch;
+        }
+        Ok(true)
+    }
+
+    /// The strictest verdict over all operations, with these approvals granted.
+    async fn verdict(&self, batch: &Batch, approvals: &BTreeSet<String>) -> Result<Verdict, Denial> {
+        let mut allowed = Allowed::default();
+        let mut rules: Vec<ApprovalRule> = Vec::new();
+        for operation in batch.operations() {
+            match self.decide(operation, approvals).await? {
+                Decision::Allow(more) => merge(&mut allowed, more),
+                Decision::Deny(denial) => return Err(denial),
+                Decision::Hold(asked) => {
+                    let granted = asked.iter().map(|r| r.name.clone()).chain(approvals.iter().cloned()).collect();
+                    match self.decide(operation, &granted).await? {
+                        Decision::Allow(more) => merge(&mut allowed, more),
+                        Decision::Deny(denial) => return Err(denial),
+                        Decision::Hold(_) => return Err(internal("a rule asks for approval of an approved operation")),
+                    }
+                    add_rules(&mut rules, asked)?;
+                }
+            }
+        }
+        Ok(if rules.is_empty() { Verdict::Allow(allowed) } else { Verdict::Hold { rules, then: allowed } })
+    }
+
+    async fn decide(&self, operation: &Operation, approvals: &BTreeSet<String>) -> Result<Decision, Denial> {
+        let patterns = self.pipeline.patterns.matching(&operation.statement);
+        let input = PolicyInput::new(&self.info, operation, self.pipeline.clock.now())
+            .approved(approvals)
+            .matching(&patterns);
+        self.pipeline.policy.decide(&input).await.map_err(|cause| {
+            Denial::new(DenialCode::PolicyError, "the policies could not be evaluated for this operation, so it is denied")
+                .with_hint("tell the gateway's operator; the log names the policy")
+                .with_cause(cause)
+        })
+    }
+
+    /// Records and grants. Writes are durable before the permit exists.
+    async fn permit(self: &Arc<Self>, pending: Pending, allowed: Allowed, approval: Option<RequestId>) -> Result<Judged, Denial> {
+        let plan = self.mask_plan().await.map_err(|denial| self.denied(&pending, denial))?;
+        let presented = self.presented(&pending).and_then(|_| {
+            self.record(Record::Allowed {
+                operations: pending.ids(),
+                rules: allowed.rules,
+                obligations: allowed.obligations.clone(),
+                approval,
+            })
+        });
+        let position = presented.map_err(|e| recorder_failed(&e))?;
+        if pending.batch.stage() == Stage::Execute && pending.batch.effect() == Effect::Write {
+            self.durable(position).await.map_err(|e| recorder_failed(&e))?;
+        }
+        count("allow", self.info.protocol);
+        let Pending { batch, first, .. } = pending;
+        let results = Results::new(Arc::clone(self), first, plan, &allowed.obligations);
+        Ok(Judged::Permit(Box::new(Permit { batch, first, results })))
+    }
+
+    /// Uses up a grant, or asks people.
+    async fn hold(self: &Arc<Self>, pending: Pending, rules: Vec<ApprovalRule>, delivery: Delivery) -> Result<Judged, Denial> {
+        let digest = self.pipeline.digest_key.batch(&self.info, &pending.batch);
+        let approver = &self.pipeline.approver;
+        let now = self.pipeline.clock.now();
+        let failed = |e: ApprovalError| approval_failed(&e);
+        match approver.redeem(&digest, &rules, now).await.map_err(failed) {
+            Ok(Some(request)) => return self.approved(pending, request, &rules).await,
+            Ok(None) => {}
+            Err(denial) => return Err(self.denied(&pending, denial)),
+        }
+        if delivery != Delivery::Hold
+            && let Some(open) = approver.open_request(&digest, now).await.map_err(failed)?
+        {
+            return Err(self.denied(&pending, ask_again(open)));
+        }
+        let request = self.request(&pending, digest, rules, delivery).map_err(|d| self.denied(&pending, d))?;
+        self.ask(pending, request).await
+    }
+
+    /// Submits a request; the hold is durable in the record before anybody is told.
+    async fn ask(self: &Arc<Self>, pending: Pending, request: AccessRequest) -> Result<Judged, Denial> {
+        let held = Record::Held {
+            operations: pending.ids(),
+            request: request.id,
+            rules: request.rules.clone(),
+            expires: request.expires,
+        };
+        let position = self.presented(&pending).and_then(|_| self.record(held)).map_err(|e| recorder_failed(&e))?;
+        self.durable(position).await.map_err(|e| recorder_failed(&e))?;
+        let (id, delivery) = (request.id, request.delivery);
+        let held = Held::new(Arc::clone(self), pending, &request);
+        if let Err(error) = self.pipeline.approver.submit(request).await {
+            return Err(held.refuse(approval_failed(&error)));
+        }
+        count("hold", self.info.protocol);
+        if delivery == Delivery::Hold {
+            return Ok(Judged::Held(Box::new(held)));
+        }
+        Err(held.refuse_keeping_request(ask_again(id)))
+    }
+
+    /// Judges once more with the approval and lets it pass, or not.
+    pub(super) async fn approved(
+        self: &Arc<Self>,
+        pending: Pending,
+        request: RequestId,
+        rules: &[ApprovalRule],
+    ) -> Result<Judged, Denial> {
+        let names: BTreeSet<_> = rules.iter().map(|r| r.name.clone()).collect();
+        let verdict = match self.over() {
+            Some(denial) => Err(denial),
+            None => self.verdict(&pending.batch, &names).await,
+        };
+        match verdict {
+            Ok(Verdict::Allow(allowed)) => self.permit(pending, allowed, Some(request)).await,
+            Ok(Verdict::Hold { .. }) => Err(self.denied(&pending, policy_changed())),
+            Err(denial) => Err(self.denied(&pending, denial)),
+        }
+    }
+
+    fn request(
+        &self,
+        pending: &Pending,
+        digest: Digest,
+        rules: Vec<ApprovalRule>,
+        delivery: Delivery,
+    ) -> Result<AccessRequest, Denial> {
+        let now = self.pipeline.clock.now();
+        let ttl = rules.iter().map(|r| r.ttl).min().unwrap_or_default();
+        Ok(AccessRequest {
+            id: RequestId::random().map_err(internal)?,
+            digest,
+            session: self.info.id,
+            requester: (*self.info.principal).clone(),
+            target: self.info.target.clone(),
+            rules,
+            operations: pending.batch.operations().iter().map(|o| self.summary(o)).collect::<Result<_, _>>()?,
+            delivery,
+            created: now,
+            expires: now.plus(ttl).min(self.info.principal.expires_at),
+            state: RequestState::Pending,
+            reviews: Vec::new(),
+        })
+    }
+
+    fn summary(&self, operation: &Operation) -> Result<OperationSummary, Denial> {
+        let mut exact = escape(&operation.statement);
+        for (i, argument) in operation.arguments.iter().enumerate() {
+            let value = argument.value.as_deref().map_or_else(|| "NULL".to_owned(), escape);
+            exact.push_str(&format!("\n${} [{}] = {value}", i + 1, argument.kind));
+        }
+        if exact.len() > MAX_REVIEWED_BYTES {
+            let message = format!("an operation of more than {MAX_REVIEWED_BYTES} bytes cannot be reviewed by a person");
+            return Err(Denial::new(DenialCode::LimitExceeded, message).with_hint("split it into smaller operations"));
+        }
+        Ok(OperationSummary {
+            kind: operation.kind.to_string(),
+            masked: self.recorded_text(operation),
+            exact,
+            accesses: operation.accesses.clone(),
+        })
+    }
+
+    /// The statement as recordings and lists may show it.
+    fn recorded_text(&self, operation: &Operation) -> String {
+        let text = match &operation.recorded {
+            Some(text) => text.clone().into_bytes(),
+            None => operation.statement.to_vec(),
+        };
+        let mut masked = Vec::with_capacity(text.len());
+        self.pipeline.scanner.mask_into(&text, &Default::default(), &mut masked);
+        masked.truncate(MAX_RECORDED_STATEMENT_BYTES);
+        escape(&masked)
+    }
+
+    fn presented(&self, pending: &Pending) -> Result<Position, RecordError> {
+        let operations = pending.batch.operations().iter().zip(pending.ids()).map(|(operation, id)| RecordedOperation {
+            id,
+            kind: operation.kind.to_string(),
+            stage: pending.batch.stage(),
+            statement: self.recorded_text(operation),
+            statement_bytes: operation.statement.len() as u64,
+            arguments: operation.arguments.len() as u64,
+            effect: operation.effect,
+            accesses: operation.accesses.clone(),
+            facts: operation.facts.clone(),
+        });
+        let operations = operations.collect();
+        self.record(Record::Presented { digest: self.pipeline.digest_key.batch(&self.info, &pending.batch), operations })
+    }
+
+    pub(super) fn record_refusal(&self, pending: &Pending, denial: &Denial) -> Result<Position, RecordError> {
+        self.presented(pending)?;
+        self.record_denied(pending, denial)
+    }
+
+    pub(super) fn record_denied(&self, pending: &Pending, denial: &Denial) -> Result<Position, RecordError> {
+        count("deny", self.info.protocol);
+        self.record(Record::Denied { operations: pending.ids(), denial: denial.into() })
+    }
+
+    /// Records the refusal of a presented batch; a recorder that fails turns it into its own denial.
+    fn denied(&self, pending: &Pending, denial: Denial) -> Denial {
+        tracing::info!(session.id = %self.info.id, code = %denial.code, cause = denial.cause(), "operation denied");
+        match self.record_refusal(pending, &denial) {
+            Ok(_) => denial,
+            Err(error) => recorder_failed(&error),
+        }
+    }
+}
+
+fn count(decision: &'static str, protocol: &'static str) {
+    metrics::counter!("gateway_decisions_total", "decision" => decision, "protocol" => protocol).increment(1);
+}
+
+fn rewrite_text(obligation: &Obligation) -> Option<&str> {
+    match obligation {
+        Obligation::Rewrite(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn merge(into: &mut Allowed, more: Allowed) {
+    for rule in more.rules {
+        if !into.rules.contains(&rule) {
+            into.rules.push(rule);
+        }
+    }
+    for obligation in more.obligations {
+        if !into.obligations.contains(&obligation) {
+            into.obligations.push(obligation);
+        }
+    }
+}
+
+/// Adds rules, one entry for each name; one name with two meanings is an error.
+fn add_rules(into: &mut Vec<ApprovalRule>, more: Vec<ApprovalRule>) -> Result<(), Denial> {
+    for rule in more {
+        match into.iter_mut().find(|known| known.name == rule.name) {
+            None => into.push(rule),
+            Some(known) if known.reviewers == rule.reviewers && known.quorum == rule.quorum => {
+                known.ttl = known.ttl.min(rule.ttl);
+                known.rules.extend(rule.rules);
+            }
+            Some(known) => return Err(internal(format!("approval `{}` has two meanings", known.name))),
+        }
+    }
+    Ok(())
+}
+
+/// Text for people: UTF-8 with control, bidirectional and invisible characters escaped, so that what is shown is what runs.
+fn escape(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\n' | '\t' => out.push(c),
+                c if c.is_control() || is_invisible(c) => out.extend(c.escape_unicode()),
+                c => out.push(c),
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| out.push_str(&format!("\\x{byte:02x}")));
+    }
+    out
+}
+
+/// Characters that change or hide what a reader sees (Unicode Standard Annex 9 section 2, Cf and blank fillers).
+const fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e0fff}')
+}
+
+pub(super) fn approval_failed(error: &ApprovalError) -> Denial {
+    let denial = match error {
+        ApprovalError::TooMany(_) => Denial::new(DenialCode::LimitExceeded, error.to_string()),
+        _ => Denial::new(DenialCode::ApprovalRequired, "this needs approval, and the approval store is not available"),
+    };
+    denial.with_cause(error)
+}
+
+fn ask_again(request: RequestId) -> Denial {
+    Denial::new(DenialCode::ApprovalRequired, format!("this needs approval; request {request} is waiting for a reviewer"))
+        .with_hint("present exactly the same operation again once it is approved")
+        .with_approval(request.to_string())
+}
+
+fn policy_changed() -> Denial {
+    Denial::new(DenialCode::ApprovalRequired, "the policies changed while this was waiting and now ask for another approval")
+        .with_hint("present the operation again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_what_runs() {
+        assert_eq!(escape("a\u{202e}b\u{200b}\u{1b}[1m\n".as_bytes()), "a\\u{202e}b\\u{200b}\\u{1b}[1m\n");
+        assert_eq!(escape(&[b'a', 0xff]), "a\\xff");
+    }
+}

@@ -1,0 +1,202 @@
+//! One session's guard: identity, recording, operation numbers, masks.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::permit::Pending;
+use super::release::{Label, MaskPlan, Released};
+use super::{Judged, NoRewrites, Pipeline};
+use crate::clock::Timestamp;
+use crate::error::{Denial, DenialCode};
+use crate::identity::VerifiedPrincipal;
+use crate::operation::{Access, Action, Batch, Effect, Operation, OperationId, Resource, Stage};
+use crate::recording::{Header, Position, Record, RecordError, SessionRecorder};
+use crate::session::{CloseReason, SessionId, SessionInfo};
+
+/// What an adapter knows when a session is to begin.
+#[derive(Debug)]
+pub struct SessionRequest {
+    /// Who acts.
+    pub principal: VerifiedPrincipal,
+    /// The wire protocol, for example `postgres`.
+    pub protocol: &'static str,
+    /// The named target.
+    pub target: String,
+    /// What inside the target the session is tied to (a database name).
+    pub scope: Option<String>,
+    /// The downstream's address as text.
+    pub peer: String,
+    /// What connecting touches; the action is [`Action::CONNECT`] for each.
+    pub connects_to: Vec<Resource>,
+    /// The labelled fields of the target.
+    pub labels: Arc<[Label]>,
+}
+
+/// Guards one session: every operation goes through [`judge`](Self::judge), every result through its permit.
+/// Cheap to clone; the session ends when [`close`](Self::close) is called.
+#[derive(Clone, Debug)]
+pub struct Guard(pub(super) Arc<GuardInner>);
+
+#[derive(Debug)]
+pub(super) struct GuardInner {
+    pub(super) pipeline: Pipeline,
+    pub(super) info: SessionInfo,
+    pub(super) recording: Arc<dyn SessionRecorder>,
+    pub(super) labels: Arc<[Label]>,
+    pub(super) plan: Mutex<Option<Arc<MaskPlan>>>,
+    pub(super) failed: AtomicBool,
+    next: AtomicU64,
+}
+
+impl Guard {
+    /// Opens the session: starts its recording and has `connect` judged. Approval of connect is by retry only.
+    ///
+    /// # Errors
+    /// A denial; the session must not reach the target.
+    pub async fn open(pipeline: &Pipeline, request: SessionRequest) -> Result<Self, Denial> {
+        let accesses: Vec<_> =
+            request.connects_to.iter().map(|r| Access::new(Action::CONNECT, r.clone())).collect();
+        let guard = Self::begin(pipeline, request).await?;
+        let mut connect = Operation::new("connect", "");
+        connect.accesses = accesses;
+        connect.effect = Effect::Read;
+        let pending = guard.pending(Batch::one(Stage::Execute, connect));
+        match guard.judge_for(pending, &NoRewrites, crate::approval::Delivery::Retry).await {
+            Judged::Permit(_) => Ok(guard),
+            Judged::Held(_) => Err(guard.refuse_open(internal("a connect was held")).await),
+            Judged::Refused(refused) => Err(guard.refuse_open(refused.denial).await),
+        }
+    }
+
+    async fn begin(pipeline: &Pipeline, request: SessionRequest) -> Result<Self, Denial> {
+        let info = SessionInfo {
+            id: SessionId::random().map_err(|e| internal(e))?,
+            principal: request.principal,
+            protocol: request.protocol,
+            target: request.target,
+            scope: request.scope,
+            peer: request.peer,
+            started: pipeline.clock.now(),
+        };
+        let header = Header::new(&info, pipeline.policy.revision());
+        let recording = pipeline.recorder.open(header).await.map_err(|e| recorder_failed(&e))?;
+        Ok(Self(Arc::new(GuardInner {
+            pipeline: pipeline.clone(),
+            info,
+            recording,
+            labels: request.labels,
+            plan: Mutex::default(),
+            failed: AtomicBool::new(false),
+            next: AtomicU64::new(1),
+        })))
+    }
+
+    async fn refuse_open(&self, denial: Denial) -> Denial {
+        match self.close(CloseReason::Terminated).await {
+            Ok(()) => denial,
+            Err(error) => recorder_failed(&error),
+        }
+    }
+
+    /// Numbers a batch and makes it wait for its judgement.
+    pub fn pending(&self, batch: Batch) -> Pending {
+        let count = batch.operations().len() as u64;
+        let first = OperationId(self.0.next.fetch_add(count, Ordering::Relaxed));
+        Pending { guard: Arc::clone(&self.0), batch, first }
+    }
+
+    /// The session's fixed facts.
+    pub fn info(&self) -> &SessionInfo {
+        &self.0.info
+    }
+
+    /// The pipeline behind it.
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.0.pipeline
+    }
+
+    /// The labelled fields of the target, as given when the session was opened.
+    pub fn labels(&self) -> &[Label] {
+        &self.0.labels
+    }
+
+    /// When the identity ends; the adapter must then end the session, also in the middle of a result.
+    pub fn expires_at(&self) -> Timestamp {
+        self.0.info.principal.expires_at
+    }
+
+    /// True once the identity is over or the recorder has failed: nothing may pass any more.
+    pub fn is_over(&self) -> Option<CloseReason> {
+        if self.0.failed.load(Ordering::Acquire) {
+            return Some(CloseReason::RecorderFailed);
+        }
+        (self.expires_at() <= self.0.pipeline.clock.now()).then_some(CloseReason::IdentityExpired)
+    }
+
+    /// Records that a batch is refused before policy was asked: it could not be understood or broke a limit.
+    pub fn refuse(&self, pending: &Pending, denial: Denial) -> Denial {
+        match self.0.record_refusal(pending, &denial) {
+            Ok(_) => denial,
+            Err(error) => recorder_failed(&error),
+        }
+    }
+
+    /// Lets bytes pass that the gateway itself has worded: greetings, denials, acknowledgements. Never a target's bytes.
+    pub fn originate(&self, bytes: impl Into<bytes::Bytes>) -> Released {
+        Released::originated(bytes.into())
+    }
+
+    /// Waits until the recorder takes more; adapters await this before reading more to release.
+    ///
+    /// # Errors
+    /// The recorder failed: end the session.
+    pub async fn ready(&self) -> Result<(), RecordError> {
+        self.0.recording.ready().await
+    }
+
+    /// Whether [`ready`](Self::ready) would return at once.
+    pub fn has_room(&self) -> bool {
+        self.0.recording.has_room()
+    }
+
+    /// Seals the recording.
+    ///
+    /// # Errors
+    /// The last records could not be written.
+    pub async fn close(&self, reason: CloseReason) -> Result<(), RecordError> {
+        self.0.recording.close(self.0.pipeline.clock.now(), reason).await
+    }
+}
+
+impl GuardInner {
+    /// Appends a record; after a failure the session is over.
+    pub(super) fn record(&self, record: Record) -> Result<Position, RecordError> {
+        self.recording.append(self.pipeline.clock.now(), record).inspect_err(|_| self.fail())
+    }
+
+    pub(super) async fn durable(&self, position: Position) -> Result<(), RecordError> {
+        self.recording.durable(position).await.inspect_err(|_| self.fail())
+    }
+
+    fn fail(&self) {
+        self.failed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn plan(&self) -> Option<Arc<MaskPlan>> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_plan(&self, plan: Arc<MaskPlan>) {
+        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
+    }
+}
+
+pub(super) fn recorder_failed(error: &RecordError) -> Denial {
+    Denial::new(DenialCode::RecorderFailed, "the session cannot be recorded, so nothing may run")
+        .with_hint("tell the gateway's operator; retry when the recorder works again")
+        .with_cause(error)
+}
+
+pub(super) fn internal(cause: impl std::fmt::Display) -> Denial {
+    Denial::new(DenialCode::PolicyError, "the gateway could not decide").with_cause(cause)
+}

@@ -1,0 +1,88 @@
+//! The proof types: undecided, permitted, refused.
+
+use std::sync::Arc;
+
+use super::guard::GuardInner;
+use super::held::Held;
+use super::release::Results;
+use crate::error::Denial;
+use crate::operation::{Batch, OperationId};
+
+/// A batch nobody has allowed yet. Dropping it refuses it.
+#[derive(Debug)]
+#[must_use]
+pub struct Pending {
+    pub(super) guard: Arc<GuardInner>,
+    pub(super) batch: Batch,
+    pub(super) first: OperationId,
+}
+
+impl Pending {
+    /// What waits to be judged.
+    pub const fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
+    /// The number of the first operation; the others follow in order.
+    pub const fn first(&self) -> OperationId {
+        self.first
+    }
+
+    pub(super) fn ids(&self) -> Vec<OperationId> {
+        (0..self.batch.operations().len() as u64).map(|i| OperationId(self.first.0 + i)).collect()
+    }
+}
+
+/// Proof that a batch was decided, approved if needed, and recorded. Consumed by forwarding it.
+///
+/// ```compile_fail,E0451
+/// // A permit cannot be made up.
+/// fn forge(batch: gateway_core::operation::Batch) -> gateway_core::pipeline::Permit {
+///     gateway_core::pipeline::Permit { batch }
+/// }
+/// ```
+#[derive(Debug)]
+#[must_use]
+pub struct Permit {
+    pub(super) batch: Batch,
+    pub(super) first: OperationId,
+    pub(super) results: Results,
+}
+
+impl Permit {
+    /// The number of the first operation.
+    pub const fn first(&self) -> OperationId {
+        self.first
+    }
+
+    /// The permitted batch, after rewriting.
+    pub const fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
+    /// Uses the permit up: the batch to forward, and the only way its results may leave.
+    pub fn consume(self) -> (Batch, Results) {
+        (self.batch, self.results)
+    }
+}
+
+/// A batch that may not run, and what to tell the agent.
+#[derive(Debug)]
+pub struct Refused {
+    /// The number of the first operation.
+    pub first: OperationId,
+    /// The words.
+    pub denial: Denial,
+}
+
+/// The outcome of judging.
+#[derive(Debug)]
+#[must_use]
+pub enum Judged {
+    /// Forward it.
+    Permit(Box<Permit>),
+    /// Wait for people.
+    Held(Box<Held>),
+    /// Tell the agent.
+    Refused(Refused),
+}

@@ -1,0 +1,282 @@
+//! The way back: mask, count, record, release.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::guard::{GuardInner, recorder_failed};
+use crate::error::{Denial, DenialCode};
+use crate::masking::{CellFinding, ClassSet, FieldRule, Finding, MaskKey, Scanner};
+use crate::operation::{Operation, OperationId, Resource};
+use crate::policy::{Obligation, PolicyInput, Revision};
+use crate::recording::Record;
+
+/// A field of the target that carries a class of sensitive values.
+#[derive(Clone, Debug)]
+pub struct Label {
+    /// The field, for example `Target / Database / Schema / Table / Column`.
+    pub resource: Resource,
+    /// What it carries and how it is masked.
+    pub rule: FieldRule,
+}
+
+/// What one principal may see, under one revision of the policies.
+#[derive(Debug)]
+pub(super) struct MaskPlan {
+    revision: Revision,
+    /// Classes of content that are shown.
+    skip: ClassSet,
+    /// For each label: shown?
+    revealed: Vec<bool>,
+}
+
+impl GuardInner {
+    /// The plan in force; asked anew when the policies changed.
+    pub(super) async fn mask_plan(&self) -> Result<Arc<MaskPlan>, Denial> {
+        let revision = self.pipeline.policy.revision();
+        match self.plan() {
+            Some(plan) if plan.revision == revision => Ok(plan),
+            _ => {
+                let plan = Arc::new(self.ask_plan(revision).await?);
+                self.set_plan(Arc::clone(&plan));
+                Ok(plan)
+            }
+        }
+    }
+
+    async fn ask_plan(&self, revision: Revision) -> Result<MaskPlan, Denial> {
+        let classes = self.pipeline.scanner.classes();
+        let target = Resource::target(&self.info.target);
+        let content = classes.iter().map(|class| target.child("DataClass", class.name()));
+        let fields = self.labels.iter().map(|label| label.resource.clone());
+        let questions: Vec<_> = content.chain(fields).collect();
+        let reveal = Operation::new("reveal", "");
+        let input = PolicyInput::new(&self.info, &reveal, self.pipeline.clock.now());
+        let shown = self.pipeline.policy.reveal(&input, &questions).await.map_err(|e| masking_failed(&e))?;
+        if shown.len() != questions.len() {
+            return Err(masking_failed(&"the engine answered another number of labels"));
+        }
+        let (by_class, by_field) = shown.split_at(classes.len());
+        let mut skip = ClassSet::default();
+        by_class.iter().enumerate().filter(|(_, shown)| **shown).for_each(|(i, _)| skip.insert(i));
+        Ok(MaskPlan { revision, skip, revealed: by_field.to_vec() })
+    }
+}
+
+fn masking_failed(cause: &dyn std::fmt::Display) -> Denial {
+    Denial::new(DenialCode::MaskingFailed, "it could not be decided what must be masked, so nothing is shown")
+        .with_hint("tell the gateway's operator; the log has the cause")
+        .with_cause(cause)
+}
+
+/// Bytes that may go to the downstream: masked and recorded, or worded by the gateway itself. Nothing else makes one.
+///
+/// ```compile_fail,E0423
+/// // Bytes of the target cannot be passed off as released.
+/// let released = gateway_core::pipeline::Released(bytes::Bytes::from_static(b"secret"));
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Released(Bytes);
+
+impl Released {
+    pub(super) const fn originated(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes to send.
+    pub const fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// The bytes to send.
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+}
+
+/// The answer of one permitted batch on its way back. Comes out of a [`Permit`](super::Permit) only.
+#[derive(Debug)]
+pub struct Results {
+    guard: Arc<GuardInner>,
+    first: OperationId,
+    plan: Arc<MaskPlan>,
+    rows_left: u64,
+    bytes_left: u64,
+    rows: u64,
+    bytes: u64,
+    masked: BTreeMap<usize, u64>,
+}
+
+/// Index under which values that were withheld whole are counted.
+const WITHHELD: usize = usize::MAX;
+
+impl Results {
+    pub(super) fn new(guard: Arc<GuardInner>, first: OperationId, plan: Arc<MaskPlan>, obligations: &[Obligation]) -> Self {
+        let cap = |pick: fn(&Obligation) -> Option<u64>| obligations.iter().filter_map(pick).min().unwrap_or(u64::MAX);
+        Self {
+            guard,
+            first,
+            plan,
+            rows_left: cap(|o| if let Obligation::LimitRows(n) = o { Some(*n) } else { None }),
+            bytes_left: cap(|o| if let Obligation::LimitBytes(n) = o { Some(*n) } else { None }),
+            rows: 0,
+            bytes: 0,
+            masked: BTreeMap::new(),
+        }
+    }
+
+    /// The number of the batch's first operation.
+    pub const fn first(&self) -> OperationId {
+        self.first
+    }
+
+    /// Whether the policies changed since the masks were decided: call [`refresh`](Self::refresh) before the next release.
+    pub fn is_stale(&self) -> bool {
+        self.plan.revision != self.guard.pipeline.policy.revision()
+    }
+
+    /// Takes over stricter masks after a policy change; what was shown before the change may be hidden now, never the reverse.
+    ///
+    /// # Errors
+    /// The policies could not be asked: release nothing more.
+    pub async fn refresh(&mut self) -> Result<(), Denial> {
+        let now = self.guard.mask_plan().await?;
+        let mut skip = now.skip;
+        skip.intersect(&self.plan.skip);
+        let revealed = now.revealed.iter().zip(&self.plan.revealed).map(|(a, b)| *a && *b).collect();
+        self.plan = Arc::new(MaskPlan { revision: now.revision.clone(), skip, revealed });
+        Ok(())
+    }
+
+    /// Whether this label's values are shown unmasked.
+    pub fn reveals(&self, label: usize) -> bool {
+        self.plan.revealed.get(label).copied().unwrap_or(false)
+    }
+
+    /// Masks, counts, records and releases a piece of the answer that holds `rows` rows (records, lines).
+    ///
+    /// `mask` gets the target's bytes and returns what to send instead, or `None` to send them as they are.
+    ///
+    /// # Errors
+    /// `mask`'s denial, a cap that is exceeded, or a recorder that failed: nothing of this piece may be sent.
+    pub fn release(
+        &mut self,
+        encoding: &'static str,
+        raw: Bytes,
+        rows: u64,
+        mask: impl FnOnce(&mut Masker<'_>, &Bytes) -> Result<Option<Bytes>, Denial>,
+    ) -> Result<Released, Denial> {
+        let mut masker = Masker {
+            scanner: &self.guard.pipeline.scanner,
+            plan: &self.plan,
+            labels: &self.guard.labels,
+            key: &self.guard.pipeline.mask_key,
+            scope: self.guard.info.principal.task.as_deref().unwrap_or(""),
+            masked: &mut self.masked,
+            count: 0,
+        };
+        let bytes = mask(&mut masker, &raw)?.unwrap_or(raw);
+        let masked = masker.count;
+        self.spend(rows, bytes.len() as u64)?;
+        let record = Record::Released { operation: self.first, encoding: encoding.into(), bytes: bytes.clone(), masked };
+        self.guard.record(record).map_err(|e| recorder_failed(&e))?;
+        Ok(Released(bytes))
+    }
+
+    fn spend(&mut self, rows: u64, bytes: u64) -> Result<(), Denial> {
+        self.rows += rows;
+        self.bytes += bytes;
+        let over = |what: &str| {
+            Denial::new(DenialCode::LimitExceeded, format!("the policy's limit on {what} of this operation is reached"))
+                .with_hint("narrow the operation so that it returns less")
+        };
+        self.rows_left = self.rows_left.checked_sub(rows).ok_or_else(|| over("rows"))?;
+        self.bytes_left = self.bytes_left.checked_sub(bytes).ok_or_else(|| over("bytes"))?;
+        Ok(())
+    }
+
+    /// Records how it ended, in the protocol's own word.
+    ///
+    /// # Errors
+    /// The recorder failed: end the session.
+    pub fn complete(self, outcome: &str) -> Result<(), Denial> {
+        let classes = self.guard.pipeline.scanner.classes();
+        let name = |index: usize| classes.get(index).map_or("protected", |class| class.name()).to_owned();
+        let record = Record::Completed {
+            operation: self.first,
+            outcome: outcome.to_owned(),
+            rows: self.rows,
+            bytes: self.bytes,
+            masked: self.masked.iter().map(|(index, count)| (name(*index), *count)).collect(),
+        };
+        let masked: u64 = self.masked.values().sum();
+        metrics::counter!("gateway_masked_values_total", "protocol" => self.guard.info.protocol).increment(masked);
+        self.guard.record(record).map(|_| ()).map_err(|e| recorder_failed(&e))
+    }
+}
+
+/// Masks values of one piece of an answer and counts what it masks. Exists only inside [`Results::release`].
+#[derive(Debug)]
+pub struct Masker<'a> {
+    scanner: &'a Scanner,
+    plan: &'a MaskPlan,
+    labels: &'a [Label],
+    key: &'a MaskKey,
+    scope: &'a str,
+    masked: &'a mut BTreeMap<usize, u64>,
+    count: u64,
+}
+
+impl Masker<'_> {
+    /// The text with sensitive content masked, or `None` if there is none in it.
+    pub fn text(&mut self, text: &[u8]) -> Option<Vec<u8>> {
+        let mut findings = Vec::new();
+        self.scanner.find(text, &self.plan.skip, &mut findings);
+        (!findings.is_empty()).then(|| self.replace(text, &findings))
+    }
+
+    /// Looks at many values lying in one buffer at once; values are hard boundaries. Findings are appended in order.
+    pub fn cells(&self, buffer: &[u8], cells: &[Range<usize>], findings: &mut Vec<CellFinding>) {
+        self.scanner.find_cells(buffer, cells, &self.plan.skip, findings);
+    }
+
+    /// The text with these findings (ranges within it) replaced.
+    pub fn replace(&mut self, text: &[u8], findings: &[Finding]) -> Vec<u8> {
+        for finding in findings {
+            self.note(self.scanner.class_index(&finding.class).unwrap_or(WITHHELD));
+        }
+        let mut out = Vec::with_capacity(text.len());
+        self.scanner.replace_into(text, findings, &mut out);
+        out
+    }
+
+    /// A labelled text value masked by its rule; `None` is the protocol's null. A revealed label's value passes, masked by content.
+    pub fn field(&mut self, label: usize, value: &[u8]) -> Option<Vec<u8>> {
+        let Some(rule) = self.labels.get(label).map(|l| &l.rule) else {
+            self.withheld();
+            return None;
+        };
+        self.note(self.scanner.class_index(&rule.class).unwrap_or(WITHHELD));
+        rule.mask_text(value, &self.key.derive(self.scope))
+    }
+
+    /// Counts a labelled value that is replaced by a number; false if the rule wants null.
+    pub fn number(&mut self, label: usize) -> bool {
+        let rule = self.labels.get(label).map(|l| &l.rule);
+        self.note(rule.and_then(|r| self.scanner.class_index(&r.class)).unwrap_or(WITHHELD));
+        rule.is_some_and(|r| !r.is_null())
+    }
+
+    /// Counts a value that is withheld whole.
+    pub fn withheld(&mut self) {
+        self.note(WITHHELD);
+    }
+
+    fn note(&mut self, class: usize) {
+        *self.masked.entry(class).or_default() += 1;
+        self.count += 1;
+    }
+}

@@ -1,0 +1,67 @@
+//! Cancel requests: the gateway gives out keys of its own and maps them to sessions. The server's key never leaves the gateway.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use gateway_core::random::{NoRandomness, bytes};
+use tokio::sync::Notify;
+
+/// Sessions by the key they were given. What bounds guessing is the key: 32 bits in protocol 3.0 on top of a random 31-bit process
+/// id, 256 bits in 3.2; a wrong one is answered with silence.
+#[derive(Debug, Default)]
+pub(crate) struct CancelRegistry(Mutex<HashMap<(u32, Vec<u8>), Arc<Notify>>>);
+
+/// A session's entry; dropping it makes its key void.
+#[derive(Debug)]
+pub(crate) struct CancelEntry {
+    registry: Arc<CancelRegistry>,
+    pub(crate) pid: u32,
+    pub(crate) key: Vec<u8>,
+    pub(crate) asked: Arc<Notify>,
+}
+
+impl CancelRegistry {
+    /// Registers a session with a fresh random process id and the given key.
+    pub(crate) fn register(self: &Arc<Self>, key: Vec<u8>) -> Result<CancelEntry, NoRandomness> {
+        let pid = u32::from_be_bytes(bytes()?) >> 1;
+        let asked = Arc::new(Notify::new());
+        self.lock().insert((pid, key.clone()), Arc::clone(&asked));
+        Ok(CancelEntry { registry: Arc::clone(self), pid, key, asked })
+    }
+
+    /// Passes a cancel request on to the session it is for, if there is one.
+    pub(crate) fn cancel(&self, pid: u32, key: Vec<u8>) -> bool {
+        let session = self.lock().get(&(pid, key)).cloned();
+        session.as_ref().is_some_and(|asked| {
+            asked.notify_one();
+            true
+        })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(u32, Vec<u8>), Arc<Notify>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for CancelEntry {
+    fn drop(&mut self) {
+        self.registry.lock().remove(&(self.pid, std::mem::take(&mut self.key)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_right_key_cancels_and_only_while_the_session_lives() {
+        let registry = Arc::new(CancelRegistry::default());
+        let entry = registry.register(vec![1, 2, 3, 4]).unwrap();
+        assert!(!registry.cancel(entry.pid, vec![1, 2, 3, 5]));
+        assert!(!registry.cancel(entry.pid ^ 1, vec![1, 2, 3, 4]));
+        assert!(registry.cancel(entry.pid, vec![1, 2, 3, 4]));
+        let (pid, key) = (entry.pid, entry.key.clone());
+        drop(entry);
+        assert!(!registry.cancel(pid, key));
+    }
+}

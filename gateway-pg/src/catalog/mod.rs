@@ -1,0 +1,316 @@
+//! What names mean in one session: relations, their columns and where those come from, as the server itself resolves them.
+//!
+//! Asked on the session's own connection while it is idle, so temporary and uncommitted objects, role and search path count.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gateway_core::pipeline::Label;
+
+use crate::codec::{ProtocolError, Reader};
+
+/// The question put to the server. Answers are decoded by [`Catalog::learn`].
+pub const QUESTION: &str = include_str!("resolve.sql");
+
+/// Names remembered at once; beyond this everything is forgotten and asked again. About 10 MiB at worst.
+const MAX_REMEMBERED: usize = 10_000;
+
+/// Deepest chain of parents and views followed for labels. Deeper ones count as fully protected.
+const MAX_DEPTH: usize = 32;
+
+/// A table, view or the like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relation {
+    /// Its object id.
+    pub oid: u32,
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// `pg_class.relkind`.
+    pub kind: char,
+    /// Inheritance parents, the relations a view reads and those its rules touch.
+    pub parents: Vec<u32>,
+    columns: BTreeMap<i16, String>,
+    /// For views: (column, origin table, origin column) of every target entry in the stored query.
+    origins: Vec<(i16, u32, i16)>,
+}
+
+impl Relation {
+    /// True for views and materialised views.
+    pub const fn is_view(&self) -> bool {
+        matches!(self.kind, 'v' | 'm')
+    }
+
+    fn attribute(&self, column: &str) -> Option<i16> {
+        self.columns.iter().find(|(_, name)| *name == column).map(|(number, _)| *number)
+    }
+}
+
+/// Labelled columns by table, as positions in the session's label list.
+#[derive(Clone, Debug, Default)]
+pub struct LabelIndex(HashMap<(String, String), HashMap<String, usize>>);
+
+impl LabelIndex {
+    /// Picks the labels whose path is `Target / Database / Schema / Table / Column` within `database`.
+    pub fn new(labels: &[Label], database: &str) -> Self {
+        let mut index: HashMap<_, HashMap<_, _>> = HashMap::new();
+        for (position, label) in labels.iter().enumerate() {
+            let [_, (_, db), (_, schema), (_, table), (_, column)] = label.resource.path() else { continue };
+            if db == database {
+                index.entry((schema.clone(), table.clone())).or_default().insert(column.clone(), position);
+            }
+        }
+        Self(index)
+    }
+
+    /// True if nothing in this database is labelled.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The labelled tables, as (schema, table, columns).
+    pub fn tables(&self) -> impl Iterator<Item = (&str, &str, Vec<&str>)> {
+        self.0.iter().map(|((s, t), c)| (s.as_str(), t.as_str(), c.keys().map(String::as_str).collect()))
+    }
+
+    fn of(&self, relation: &Relation) -> Option<&HashMap<String, usize>> {
+        self.0.get(&(relation.schema.clone(), relation.name.clone()))
+    }
+}
+
+/// What a column carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// No label reaches it.
+    Plain,
+    /// These labels reach it (positions in the label list). Never empty.
+    Labelled(BTreeSet<usize>),
+    /// The relation is not known: treat as protected.
+    Unknown,
+}
+
+/// What this session's names mean, as far as asked.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    names: HashMap<String, Option<u32>>,
+    functions: HashMap<String, Option<String>>,
+    relations: HashMap<u32, Arc<Relation>>,
+}
+
+/// Names whose meaning must be asked before a statement can be judged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unresolved {
+    /// Relations, quoted as `"schema"."name"` or `"name"`.
+    pub relations: Vec<String>,
+    /// Unqualified function names.
+    pub functions: Vec<String>,
+}
+
+impl Unresolved {
+    /// True if nothing has to be asked.
+    pub const fn is_empty(&self) -> bool {
+        self.relations.is_empty() && self.functions.is_empty()
+    }
+
+    /// The parameters of [`QUESTION`].
+    pub fn parameters(&self) -> Vec<Option<Bytes>> {
+        vec![Some(array(&self.relations)), Some(array(&self.functions))]
+    }
+}
+
+/// A text[] literal (PostgreSQL documentation, "Array Input and Output Syntax").
+fn array(items: &[String]) -> Bytes {
+    let quoted: Vec<_> =
+        items.iter().map(|i| format!("\"{}\"", i.replace('\\', "\\\\").replace('"', "\\\""))).collect();
+    Bytes::from(format!("{{{}}}", quoted.join(",")))
+}
+
+/// Quotes an identifier (PostgreSQL documentation, "Identifiers and Key Words").
+pub fn quote(identifier: &str) -> String {
+    format!("\"{}\"", identifier.replace('"', "\"\""))
+}
+
+impl Catalog {
+    /// Which of these are not known yet.
+    pub fn unresolved<'a>(
+        &self,
+        relations: impl IntoIterator<Item = &'a String>,
+        functions: impl IntoIterator<Item = &'a String>,
+    ) -> Unresolved {
+        let relations: BTreeSet<_> = relations.into_iter().filter(|n| !self.names.contains_key(*n)).collect();
+        let functions: BTreeSet<_> = functions.into_iter().filter(|n| !self.functions.contains_key(*n)).collect();
+        Unresolved {
+            relations: relations.into_iter().cloned().collect(),
+            functions: functions.into_iter().cloned().collect(),
+        }
+    }
+
+    /// Forgets what names mean: the search path, role or objects may have changed. Relations by id stay.
+    pub fn forget_names(&mut self) {
+        self.names.clear();
+        self.functions.clear();
+    }
+
+    /// Starts taking in the answers to `asked`: until told otherwise each name means nothing.
+    pub fn begin(&mut self, asked: &Unresolved) {
+        if self.names.len() + self.functions.len() + self.relations.len() > MAX_REMEMBERED {
+            *self = Self::default();
+        }
+        self.names.extend(asked.relations.iter().map(|name| (name.clone(), None)));
+        self.functions.extend(asked.functions.iter().map(|name| (name.clone(), None)));
+    }
+
+    /// Takes in one row (the body of a DataRow) of the answer to `asked`.
+    ///
+    /// # Errors
+    /// A row that does not have the question's shape.
+    pub fn learn(&mut self, asked: &Unresolved, row: &[u8]) -> Result<(), ProtocolError> {
+        let cells = cells(row)?;
+        let [Some("name" | "relation" | "function"), Some(key), ..] = cells.as_slice() else { return Err(SHAPE) };
+        match cells.first() {
+            Some(Some("name")) => {
+                let oid = cells.get(2).copied().flatten().map(number).transpose()?;
+                let name = asked.relations.get(number::<usize>(key)?.wrapping_sub(1)).ok_or(SHAPE)?;
+                self.names.insert(name.clone(), oid);
+            }
+            Some(Some("relation")) => {
+                let relation = relation(&cells)?;
+                self.relations.insert(relation.oid, Arc::new(relation));
+            }
+            _ => {
+                let schema = cells.get(2).copied().flatten().ok_or(SHAPE)?;
+                self.functions.insert((*key).to_owned(), Some(schema.to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The relation a written name means, if it exists.
+    pub fn relation(&self, written: &str) -> Option<&Arc<Relation>> {
+        self.names.get(written).copied().flatten().and_then(|oid| self.relations.get(&oid))
+    }
+
+    /// The relation with this id, if it was met.
+    pub fn by_oid(&self, oid: u32) -> Option<&Arc<Relation>> {
+        self.relations.get(&oid)
+    }
+
+    /// The schema of a user function that an unqualified name may mean.
+    pub fn user_function(&self, name: &str) -> Option<&str> {
+        self.functions.get(name)?.as_deref()
+    }
+
+    /// Everything a relation stands on: parents, base tables of views, without itself.
+    pub fn ancestors(&self, relation: &Relation) -> Vec<Arc<Relation>> {
+        let mut found: Vec<Arc<Relation>> = Vec::new();
+        let mut open = relation.parents.clone();
+        while let Some(oid) = open.pop() {
+            if oid == relation.oid || found.iter().any(|r| r.oid == oid) {
+                continue;
+            }
+            if let Some(parent) = self.relations.get(&oid) {
+                open.extend(&parent.parents);
+                found.push(Arc::clone(parent));
+            }
+        }
+        found
+    }
+
+    /// All labels on a relation and on everything it stands on.
+    pub fn protected(&self, index: &LabelIndex, relation: &Relation) -> BTreeSet<usize> {
+        let own = index.of(relation).into_iter().flat_map(|columns| columns.values().copied());
+        let below = self.ancestors(relation);
+        let inherited = below.iter().filter_map(|r| index.of(r)).flat_map(|columns| columns.values().copied());
+        own.chain(inherited).collect()
+    }
+
+    /// What a column of a result carries, by its origin in RowDescription.
+    pub fn origin(&self, index: &LabelIndex, table: u32, attribute: i16) -> Origin {
+        if index.is_empty() {
+            return Origin::Plain;
+        }
+        let mut labels = BTreeSet::new();
+        match self.collect(index, table, attribute, &mut labels, 0) {
+            None => Origin::Unknown,
+            Some(()) if labels.is_empty() => Origin::Plain,
+            Some(()) => Origin::Labelled(labels),
+        }
+    }
+
+    fn collect(&self, index: &LabelIndex, table: u32, attribute: i16, into: &mut BTreeSet<usize>, depth: usize) -> Option<()> {
+        let relation = self.relations.get(&table)?;
+        if depth > MAX_DEPTH || attribute == 0 {
+            into.extend(self.protected(index, relation));
+            return Some(());
+        }
+        let Some(column) = relation.columns.get(&attribute) else {
+            // System columns (negative numbers) carry no labels; a column added since we asked is unknown.
+            return (attribute < 0).then_some(());
+        };
+        into.extend(index.of(relation).and_then(|columns| columns.get(column)));
+        if relation.is_view() {
+            self.view_column(index, relation, attribute, into, depth);
+            return Some(());
+        }
+        for parent in relation.parents.iter().filter_map(|oid| self.relations.get(oid)) {
+            if let Some(inherited) = parent.attribute(column) {
+                self.collect(index, parent.oid, inherited, into, depth + 1)?;
+            }
+        }
+        Some(())
+    }
+
+    /// A view's column carries what its origins carry; a computed one carries everything the view reads.
+    fn view_column(&self, index: &LabelIndex, view: &Relation, attribute: i16, into: &mut BTreeSet<usize>, depth: usize) {
+        let mut known = false;
+        for &(_, table, column) in view.origins.iter().filter(|(number, ..)| *number == attribute) {
+            known = true;
+            if table == 0 || self.collect(index, table, column, into, depth + 1).is_none() {
+                into.extend(self.protected(index, view));
+            }
+        }
+        if !known {
+            into.extend(self.protected(index, view));
+        }
+    }
+}
+
+const SHAPE: ProtocolError = ProtocolError::Malformed("answer to a catalog question");
+
+fn number<T: std::str::FromStr>(text: &str) -> Result<T, ProtocolError> {
+    text.parse().map_err(|_| SHAPE)
+}
+
+fn cells(row: &[u8]) -> Result<Vec<Option<&str>>, ProtocolError> {
+    let mut reader = Reader::new(row, "DataRow");
+    let count = reader.u16()?;
+    let text = |value: Option<_>| value.map(|v| std::str::from_utf8(v).map_err(|_| SHAPE)).transpose();
+    let cells = (0..count).map(|_| reader.value().and_then(text)).collect::<Result<Vec<_>, _>>()?;
+    reader.finish().map(|()| cells)
+}
+
+fn relation(cells: &[Option<&str>]) -> Result<Relation, ProtocolError> {
+    let [_, Some(oid), Some(schema), Some(name), Some(kind), parents, columns, origins] = cells else {
+        return Err(SHAPE);
+    };
+    let list = |text: &Option<&str>| text.unwrap_or_default().split(',').filter(|t| !t.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+    let columns: BTreeMap<String, String> =
+        columns.map_or_else(|| Ok(BTreeMap::new()), |text| serde_json::from_str(text).map_err(|_| SHAPE))?;
+    Ok(Relation {
+        oid: number(oid)?,
+        schema: (*schema).to_owned(),
+        name: (*name).to_owned(),
+        kind: kind.chars().next().ok_or(SHAPE)?,
+        parents: list(parents).iter().map(|t| number(t)).collect::<Result<_, _>>()?,
+        columns: columns.into_iter().map(|(n, name)| Ok((number(&n)?, name))).collect::<Result<_, ProtocolError>>()?,
+        origins: list(origins).iter().map(|t| origin(t)).collect::<Result<_, _>>()?,
+    })
+}
+
+fn origin(text: &str) -> Result<(i16, u32, i16), ProtocolError> {
+    let mut parts = text.split(':');
+    let mut next = || parts.next().ok_or(SHAPE);
+    Ok((number(next()?)?, number(next()?)?, number(next()?)?))
+}

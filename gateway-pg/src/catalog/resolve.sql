@@ -1,0 +1,59 @@
+-- $1 relation names as written (quoted), $2 function names; answers what they mean to this session right now.
+-- Every function, type and operator is qualified: this runs under the agent's search_path.
+WITH RECURSIVE asked AS (
+  SELECT n.ord, pg_catalog.to_regclass(n.name)::pg_catalog.oid AS oid
+  FROM pg_catalog.unnest($1::pg_catalog.text[]) WITH ORDINALITY AS n(name, ord)
+), reach(oid) AS (
+  SELECT a.oid FROM asked a WHERE a.oid IS NOT NULL
+  UNION
+  SELECT x.oid FROM reach r, LATERAL (
+    SELECT i.inhparent AS oid FROM pg_catalog.pg_inherits i
+    WHERE i.inhrelid OPERATOR(pg_catalog.=) r.oid
+    UNION ALL
+    SELECT d.refobjid FROM pg_catalog.pg_rewrite w
+    JOIN pg_catalog.pg_depend d ON d.objid OPERATOR(pg_catalog.=) w.oid
+    WHERE w.ev_class OPERATOR(pg_catalog.=) r.oid
+      AND d.classid OPERATOR(pg_catalog.=) 2618::pg_catalog.oid   -- pg_rewrite
+      AND d.refclassid OPERATOR(pg_catalog.=) 1259::pg_catalog.oid -- pg_class
+      AND d.refobjid OPERATOR(pg_catalog.<>) w.ev_class
+  ) x
+)
+SELECT 'name', a.ord::pg_catalog.text, a.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL
+FROM asked a
+UNION ALL
+SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
+  c.relkind::pg_catalog.text,
+  (SELECT pg_catalog.string_agg(DISTINCT p.oid::pg_catalog.text, ',') FROM (
+     SELECT i.inhparent AS oid FROM pg_catalog.pg_inherits i WHERE i.inhrelid OPERATOR(pg_catalog.=) c.oid
+     UNION ALL
+     SELECT d.refobjid FROM pg_catalog.pg_rewrite w
+     JOIN pg_catalog.pg_depend d ON d.objid OPERATOR(pg_catalog.=) w.oid
+     WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid AND d.classid OPERATOR(pg_catalog.=) 2618::pg_catalog.oid
+       AND d.refclassid OPERATOR(pg_catalog.=) 1259::pg_catalog.oid AND d.refobjid OPERATOR(pg_catalog.<>) w.ev_class
+  ) p),
+  (SELECT pg_catalog.json_object_agg(t.attnum, t.attname)::pg_catalog.text FROM pg_catalog.pg_attribute t
+   WHERE t.attrelid OPERATOR(pg_catalog.=) c.oid AND t.attnum OPERATOR(pg_catalog.>) 0 AND NOT t.attisdropped),
+  -- The origin of each view column: target entries of the stored query tree, outer and inner alike.
+  (SELECT pg_catalog.string_agg(pg_catalog.array_to_string(m.part, ':'), ',')
+   FROM pg_catalog.pg_rewrite w,
+     LATERAL pg_catalog.regexp_matches(w.ev_action::pg_catalog.text,
+       ':resno (\d+) :resname (?:[^\s\\]|\\.)+ :ressortgroupref \d+ :resorigtbl (\d+) :resorigcol (-?\d+)', 'g') AS m(part)
+   WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid AND c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['v','m']::pg_catalog."char"[]))
+FROM reach r
+JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) r.oid
+JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+UNION ALL
+SELECT DISTINCT 'function', p.proname::pg_catalog.text, n.nspname::pg_catalog.text, NULL, NULL, NULL, NULL, NULL
+FROM pg_catalog.pg_proc p
+JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
+WHERE p.proname OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::pg_catalog.name[])
+  AND n.nspname OPERATOR(pg_catalog.<>) 'pg_catalog'::pg_catalog.name
+  AND n.nspname OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(true))
+UNION ALL
+-- An unqualified operator may be a user's if one of that name lies in a schema on the path.
+SELECT DISTINCT 'function', ('operator ' OPERATOR(pg_catalog.||) o.oprname::pg_catalog.text), n.nspname::pg_catalog.text, NULL, NULL, NULL, NULL, NULL
+FROM pg_catalog.pg_operator o
+JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) o.oprnamespace
+WHERE ('operator ' OPERATOR(pg_catalog.||) o.oprname::pg_catalog.text) OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[])
+  AND n.nspname OPERATOR(pg_catalog.<>) 'pg_catalog'::pg_catalog.name
+  AND n.nspname OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(true))

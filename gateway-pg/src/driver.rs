@@ -1,0 +1,440 @@
+//! Moves bytes between the two connections and the session, and waits for what the session waits for. The only file here that
+//! knows time and sockets after login.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use gateway_core::approval::Delivery;
+use gateway_core::error::{Denial, DenialCode};
+use gateway_core::pipeline::{Guard, Held, Judged, Permit, Released};
+use gateway_core::session::CloseReason;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
+use tokio::time::Sleep;
+
+use crate::codec::ProtocolError;
+use crate::io::BoxedStream;
+use crate::login::upstream::CancelKey;
+use crate::operation::PgRewriter;
+use crate::session::{Judge, Session, Task};
+
+/// Bytes read at once from either side, and the most that is kept unread beyond one frame.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Bytes waiting for a slow client before the gateway stops reading from the server.
+const MAX_QUEUED_DOWNSTREAM: usize = 1024 * 1024;
+
+/// Bytes waiting for a slow server before the gateway stops reading from the client.
+const MAX_QUEUED_UPSTREAM: usize = 1024 * 1024;
+
+/// Bytes of the client kept while its operation waits for people; more is left in the socket.
+const MAX_WAITING: usize = 256 * 1024;
+
+/// How long what is left to say may take when a session ends.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What the driver waits for on behalf of the session.
+enum Judgement {
+    /// Both may pass.
+    Forward(Option<Permit>, Option<Permit>),
+    Refuse(Denial),
+    /// People are asked; the prepared part may pass already.
+    Held(Option<Permit>, Box<Held>),
+}
+
+type Deciding = Pin<Box<dyn Future<Output = Judgement> + Send>>;
+
+/// A session with its two connections.
+pub(crate) struct Driver {
+    session: Session,
+    guard: Guard,
+    rewriter: PgRewriter,
+    down: BoxedStream,
+    up: BoxedStream,
+    down_in: BytesMut,
+    up_in: BytesMut,
+    down_out: VecDeque<Bytes>,
+    down_flush: bool,
+    up_flush: bool,
+    deciding: Option<Deciding>,
+    holding: bool,
+    /// Waits for the recorder to take more, or for new masks.
+    catching_up: Option<Pin<Box<dyn Future<Output = Result<(), Denial>> + Send>>>,
+    expiry: Pin<Box<Sleep>>,
+    cancel: CancelKey,
+    cancel_asked: Arc<Notify>,
+    ended: Option<CloseReason>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        session: Session,
+        guard: Guard,
+        rewriter: PgRewriter,
+        (down, up): (BoxedStream, BoxedStream),
+        cancel: CancelKey,
+        cancel_asked: Arc<Notify>,
+    ) -> Self {
+        let left = guard.expires_at().since(guard.pipeline().clock().now());
+        Self {
+            session,
+            guard,
+            rewriter,
+            down,
+            up,
+            down_in: BytesMut::new(),
+            up_in: BytesMut::new(),
+            down_out: VecDeque::new(),
+            down_flush: false,
+            up_flush: false,
+            deciding: None,
+            holding: false,
+            catching_up: None,
+            // Far-away expiries are looked at again once a day: the timer cannot hold centuries.
+            expiry: Box::pin(tokio::time::sleep(left.min(Duration::from_secs(86_400)))),
+            cancel,
+            cancel_asked,
+            ended: None,
+        }
+    }
+
+    /// Runs the session to its end and seals its recording.
+    pub(crate) async fn run(mut self, greeting: Released) -> CloseReason {
+        self.down_out.push_back(greeting.into_bytes());
+        let cancel_asked = Arc::clone(&self.cancel_asked);
+        let mut asked = Box::pin(cancel_asked.notified());
+        poll_fn(|cx| {
+            while asked.as_mut().poll(cx).is_ready() {
+                asked = Box::pin(cancel_asked.notified());
+                self.client_cancels();
+            }
+            self.poll(cx)
+        })
+        .await;
+        let reason = self.ended.take().unwrap_or(CloseReason::Downstream);
+        self.farewell().await;
+        if let Err(error) = self.guard.close(reason.clone()).await {
+            tracing::error!(%error, session.id = %self.guard.info().id, "the recording could not be sealed");
+        }
+        reason
+    }
+
+    /// Sends what is left to be said, for a bounded time; a statement still running is cancelled.
+    async fn farewell(&mut self) {
+        self.deciding = None;
+        let busy = !self.session.is_idle();
+        let say = async {
+            poll_fn(|cx| self.poll_write_down(cx)).await?;
+            poll_fn(|cx| Pin::new(&mut self.down).poll_shutdown(cx)).await
+        };
+        let _ = tokio::time::timeout(FAREWELL, say).await;
+        if busy {
+            let _ = tokio::time::timeout(FAREWELL, self.cancel.cancel()).await;
+        }
+        let leave = async {
+            poll_fn(|cx| self.poll_write_up(cx)).await?;
+            poll_fn(|cx| Pin::new(&mut self.up).poll_shutdown(cx)).await
+        };
+        let _ = tokio::time::timeout(FAREWELL, leave).await;
+    }
+
+    /// Does whatever can be done now; ready when the session is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match self.step(cx) {
+                Ok(true) if self.ended.is_none() => {}
+                Ok(false) if self.ended.is_none() => return Poll::Pending,
+                Ok(_) => return Poll::Ready(()),
+                Err(reason) => {
+                    self.ended.get_or_insert(reason);
+                    return Poll::Ready(());
+                }
+            }
+        }
+    }
+
+    /// One round; true if anything moved.
+    fn step(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
+        self.check_life(cx);
+        let mut moved = self.tasks();
+        moved |= self.poll_deciding(cx);
+        moved |= self.poll_catching_up(cx);
+        self.queue_output();
+        self.writes(cx)?;
+        if self.session.is_closed() {
+            return if self.down_out.is_empty() { Err(CloseReason::Downstream) } else { Ok(false) };
+        }
+        moved |= self.read_up(cx)?;
+        moved |= self.read_down(cx)?;
+        Ok(moved)
+    }
+
+    /// Ends the session when its identity or its recorder is over, also in the middle of a result.
+    fn check_life(&mut self, cx: &mut Context<'_>) {
+        let woken = self.expiry.as_mut().poll(cx).is_ready();
+        let Some(reason) = self.guard.is_over() else {
+            if woken {
+                let left = self.guard.expires_at().since(self.guard.pipeline().clock().now());
+                let again = left.clamp(Duration::from_millis(1), Duration::from_secs(86_400));
+                self.expiry.as_mut().reset(tokio::time::Instant::now() + again);
+                let _ = self.expiry.as_mut().poll(cx);
+            }
+            return;
+        };
+        if self.ended.is_none() {
+            let denial = match reason {
+                CloseReason::IdentityExpired => {
+                    Denial::new(DenialCode::IdentityExpired, "the identity has expired").with_hint("connect again with a new token")
+                }
+                _ => Denial::new(DenialCode::RecorderFailed, "the session can no longer be recorded"),
+            };
+            self.session.end(&denial);
+            self.queue_output();
+            self.ended = Some(reason);
+        }
+    }
+
+    fn tasks(&mut self) -> bool {
+        let mut any = false;
+        while let Some(task) = self.session.poll_task() {
+            any = true;
+            match task {
+                Task::Judge(judge) => self.deciding = Some(Box::pin(decide(self.guard.clone(), judge, self.rewriter.clone()))),
+                Task::CancelUpstream => self.cancel_upstream(),
+            }
+        }
+        any
+    }
+
+    fn cancel_upstream(&self) {
+        let cancel = self.cancel.clone();
+        tokio::spawn(async move {
+            if let Err(error) = cancel.cancel().await {
+                tracing::warn!(%error, "cancel could not be passed on");
+            }
+        });
+    }
+
+    /// The client's CancelRequest: ends a hold, or what runs at the server.
+    fn client_cancels(&mut self) {
+        if self.holding {
+            self.deciding = None;
+            self.holding = false;
+            self.session.refuse(&Denial::new(DenialCode::Cancelled, "canceling statement due to user request"));
+        } else {
+            self.cancel_upstream();
+        }
+    }
+
+    fn poll_deciding(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(deciding) = &mut self.deciding else { return false };
+        let Poll::Ready(judgement) = deciding.as_mut().poll(cx) else { return false };
+        self.deciding = None;
+        self.holding = false;
+        match judgement {
+            Judgement::Forward(prepare, execute) => self.session.forward(prepare, execute),
+            Judgement::Refuse(denial) => self.session.refuse(&denial),
+            Judgement::Held(prepare, held) => {
+                self.session.notice(held_notice(&held));
+                self.holding = true;
+                self.deciding = Some(Box::pin(async move { after_hold(prepare, *held).await }));
+            }
+        }
+        true
+    }
+
+    fn poll_catching_up(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(waiting) = &mut self.catching_up else { return false };
+        let Poll::Ready(done) = waiting.as_mut().poll(cx) else { return false };
+        self.catching_up = None;
+        match done {
+            Ok(()) => {
+                if let Some(results) = self.session.results() {
+                    results.adopt_masks();
+                }
+            }
+            Err(denial) => self.session.end(&denial),
+        }
+        true
+    }
+
+    fn queue_output(&mut self) {
+        while let Some(released) = self.session.poll_downstream() {
+            self.down_out.push_back(released.into_bytes());
+        }
+    }
+
+    fn writes(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
+        if let Poll::Ready(Err(_)) = self.poll_write_down(cx) {
+            return Err(CloseReason::Downstream);
+        }
+        match self.poll_write_up(cx) {
+            Poll::Ready(Err(_)) => Err(self.upstream_lost()),
+            _ => Ok(()),
+        }
+    }
+
+    fn poll_write_down(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(front) = self.down_out.front_mut() {
+            if front.is_empty() {
+                self.down_out.pop_front();
+                continue;
+            }
+            match Pin::new(&mut self.down).poll_write(cx, front)? {
+                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(n) => front.advance(n),
+                Poll::Pending => return Poll::Pending,
+            }
+            self.down_flush = true;
+        }
+        if self.down_flush {
+            std::task::ready!(Pin::new(&mut self.down).poll_flush(cx))?;
+            self.down_flush = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write_up(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let out = self.session.to_upstream();
+        while !out.is_empty() {
+            match Pin::new(&mut self.up).poll_write(cx, out)? {
+                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(n) => out.advance(n),
+                Poll::Pending => return Poll::Pending,
+            }
+            self.up_flush = true;
+        }
+        if self.up_flush {
+            std::task::ready!(Pin::new(&mut self.up).poll_flush(cx))?;
+            self.up_flush = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn queued_down(&self) -> usize {
+        self.down_out.iter().map(Bytes::len).sum()
+    }
+
+    /// Reads from the server unless the client or the recorder is behind, or masks have to be asked anew.
+    fn read_up(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
+        if self.catching_up.is_some() || self.queued_down() > MAX_QUEUED_DOWNSTREAM {
+            return Ok(false);
+        }
+        let stale = self.session.results().is_some_and(|r| r.is_stale());
+        if stale || !self.guard.has_room() {
+            let guard = self.guard.clone();
+            self.catching_up = Some(Box::pin(async move { guard.catch_up().await }));
+            return Ok(true);
+        }
+        match poll_read(&mut self.up, &mut self.up_in, cx) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(n)) if n > 0 => {
+                let handled = self.session.handle_upstream(&mut self.up_in);
+                handled.map_err(|e| self.violation(&e, "server"))?;
+                self.resume()?;
+                Ok(true)
+            }
+            Poll::Ready(_) => Err(self.upstream_lost()),
+        }
+    }
+
+    /// Reads from the client unless the server is behind or the session cannot take more yet.
+    fn read_down(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
+        let full = self.session.to_upstream().len() > MAX_QUEUED_UPSTREAM;
+        let waiting = self.deciding.is_some() || self.session.is_judging();
+        if full || (waiting && self.down_in.len() > MAX_WAITING) || self.down_in.len() > self.session.max_input() {
+            return Ok(false);
+        }
+        match poll_read(&mut self.down, &mut self.down_in, cx) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(n)) if n > 0 => {
+                self.resume()?;
+                Ok(true)
+            }
+            Poll::Ready(_) => Err(CloseReason::Downstream),
+        }
+    }
+
+    /// Lets the session look at what the client has sent so far.
+    fn resume(&mut self) -> Result<(), CloseReason> {
+        let handled = self.session.handle_downstream(&mut self.down_in);
+        handled.map_err(|e| self.violation(&e, "client"))
+    }
+
+    fn violation(&mut self, error: &ProtocolError, side: &str) -> CloseReason {
+        tracing::info!(%error, side, session.id = %self.guard.info().id, "protocol violation");
+        let denial = Denial::new(DenialCode::NotUnderstood, format!("protocol violation by the {side}: {error}"));
+        self.session.end(&denial);
+        self.queue_output();
+        CloseReason::ProtocolViolation(error.to_string())
+    }
+
+    fn upstream_lost(&mut self) -> CloseReason {
+        if !self.session.is_closed() {
+            let denial = Denial::new(DenialCode::UpstreamUnavailable, "the server closed the connection").with_hint("connect again");
+            self.session.end(&denial);
+            self.queue_output();
+        }
+        CloseReason::Upstream
+    }
+}
+
+fn poll_read(stream: &mut BoxedStream, buffer: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    buffer.reserve(READ_BYTES);
+    let start = buffer.len();
+    buffer.resize(start + READ_BYTES, 0);
+    let mut window = ReadBuf::new(buffer.get_mut(start..).unwrap_or_default());
+    let polled = Pin::new(stream).poll_read(cx, &mut window);
+    let read = window.filled().len();
+    buffer.truncate(start + read);
+    polled.map_ok(|()| read)
+}
+
+/// Judges what is prepared first, then what runs.
+async fn decide(guard: Guard, judge: Judge, rewriter: PgRewriter) -> Judgement {
+    let prepare = match judge.prepare {
+        None => None,
+        Some(pending) => match guard.judge(pending, &rewriter).await {
+            Judged::Permit(permit) => Some(*permit),
+            Judged::Refused(refused) => return Judgement::Refuse(refused.denial),
+            Judged::Held(held) => return Judgement::Refuse(held.cancel().await),
+        },
+    };
+    let Some(pending) = judge.execute else { return Judgement::Forward(prepare, None) };
+    let judged = if judge.in_transaction {
+        // A hold inside an open transaction would keep its locks: the agent comes back once it is approved.
+        guard.judge_for(pending, &rewriter, Delivery::Retry).await
+    } else {
+        guard.judge(pending, &rewriter).await
+    };
+    match judged {
+        Judged::Permit(permit) => Judgement::Forward(prepare, Some(*permit)),
+        Judged::Refused(refused) => Judgement::Refuse(refused.denial),
+        Judged::Held(held) => Judgement::Held(prepare, held),
+    }
+}
+
+async fn after_hold(prepare: Option<Permit>, held: Held) -> Judgement {
+    match held.wait().await {
+        Judged::Permit(permit) => Judgement::Forward(prepare, Some(*permit)),
+        Judged::Refused(refused) => Judgement::Refuse(refused.denial),
+        Judged::Held(held) => Judgement::Refuse(held.cancel().await),
+    }
+}
+
+fn held_notice(held: &Held) -> crate::codec::encode::Fields {
+    let reviewers: Vec<_> = held.reviewers().collect();
+    vec![
+        (b'S', "NOTICE".to_owned()),
+        (b'V', "NOTICE".to_owned()),
+        (b'C', "01000".to_owned()),
+        (b'M', format!("gateway: held for approval by {}; request {}", reviewers.join(" and "), held.request())),
+        (b'H', format!("waiting until {}; cancel to give up", held.expires())),
+    ]
+}

@@ -1,0 +1,504 @@
+//! From an analysed statement to the core's operation: what it touches, what policy may know of it.
+//!
+//! Actions and entities are those of `schema/postgres.cedarschema`.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gateway_core::error::{Denial, DenialCode};
+use gateway_core::operation::{Access, Action, Argument, Batch, Effect, Facts, Operation, Resource};
+use gateway_core::pipeline::Rewriter;
+
+use crate::analysis::{
+    self, Access as Use, AnalysisCache, Change, CopyDirection, CopyEndpoint, CopyFormat, Filter, FunctionClass, FunctionUse,
+    LexSettings, ObjectChange, QualifiedName, RelationUse, SettingChange, SettingScope, Statement,
+};
+use crate::catalog::{Catalog, LabelIndex, Relation};
+use crate::codec::frontend::Bind;
+use crate::statement::written;
+
+/// The policy schema fragment for PostgreSQL, for [`CedarEngine`](gateway_core::policy) builders.
+pub const SCHEMA: &str = include_str!("../schema/postgres.cedarschema");
+
+/// A schema name that no catalog has, for what cannot be resolved; a rule on a real schema does not cover it.
+const UNRESOLVED: &str = "(unresolved)";
+
+/// Where statements run.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The target, as configured.
+    pub target: String,
+    /// The database.
+    pub database: String,
+}
+
+impl Place {
+    /// The database as a resource.
+    pub fn database(&self) -> Resource {
+        Resource::target(&self.target).child("Database", &self.database)
+    }
+
+    fn schema(&self, schema: &str) -> Resource {
+        self.database().child("Schema", schema)
+    }
+
+    fn table(&self, schema: &str, name: &str) -> Resource {
+        self.schema(schema).child("Table", name)
+    }
+
+    fn function(&self, schema: &str, name: &str) -> Resource {
+        self.schema(schema).child("Function", name)
+    }
+
+    fn setting(&self, name: &str) -> Resource {
+        Resource::target(&self.target).child("Setting", name)
+    }
+
+    fn server(&self) -> Resource {
+        Resource::target(&self.target).child("Server", "server")
+    }
+}
+
+/// A statement and the light it is seen in.
+pub(crate) struct Subject<'a> {
+    pub(crate) place: &'a Place,
+    pub(crate) catalog: &'a Catalog,
+    pub(crate) labels: &'a LabelIndex,
+    /// The statement's exact bytes.
+    pub(crate) text: Bytes,
+    pub(crate) statement: &'a Statement,
+    /// What `EXECUTE` or `FETCH` stand for.
+    pub(crate) refers_to: Option<&'a Statement>,
+    pub(crate) bind: Option<&'a Bind>,
+    pub(crate) in_transaction: bool,
+    /// How many statements its message holds.
+    pub(crate) of: usize,
+}
+
+/// The operation that a statement is.
+///
+/// # Errors
+/// A denial for what no policy may allow: another database, an encoding that cannot be read, formats that cannot be masked.
+pub(crate) fn operation(subject: &Subject<'_>) -> Result<Operation, Denial> {
+    refuse_unreadable(subject)?;
+    let mut operation = Operation::new(subject.statement.kind.clone(), subject.text.clone());
+    operation.accesses = accesses(subject).into_iter().collect();
+    operation.facts = facts(subject);
+    operation.effect = effect(subject, &operation.accesses);
+    operation.arguments = subject.bind.map(arguments).unwrap_or_default();
+    operation.binding = binding(subject);
+    operation.recorded = recorded(subject);
+    Ok(operation)
+}
+
+impl Subject<'_> {
+    fn statements(&self) -> impl Iterator<Item = &Statement> {
+        [Some(self.statement), self.refers_to].into_iter().flatten()
+    }
+
+    fn relation(&self, used: &RelationUse) -> Option<&Arc<Relation>> {
+        self.catalog.relation(&written(used.schema.as_deref(), &used.name))
+    }
+}
+
+fn not_understood(message: impl Into<String>, hint: &str) -> Denial {
+    Denial::new(DenialCode::NotUnderstood, message).with_hint(hint)
+}
+
+fn refuse_unreadable(subject: &Subject<'_>) -> Result<(), Denial> {
+    for statement in subject.statements() {
+        for used in &statement.relations {
+            if used.catalog.as_ref().is_some_and(|c| *c != subject.place.database) {
+                return Err(not_understood("a name is in another database", "leave the database out of the name"));
+            }
+        }
+        statement.settings.iter().try_for_each(refuse_setting)?;
+        refuse_copy(subject, statement)?;
+    }
+    Ok(())
+}
+
+/// How text is read stays as it is.
+fn refuse_setting(change: &SettingChange) -> Result<(), Denial> {
+    let value = change.value.as_deref().map(|v| v.trim_matches('\'').to_ascii_lowercase());
+    let fine = match change.name.as_deref() {
+        Some("client_encoding") => matches!(value.as_deref(), Some("utf8" | "utf-8" | "unicode") | None),
+        Some("standard_conforming_strings") => matches!(value.as_deref(), Some("on" | "true" | "yes" | "1") | None),
+        Some("backslash_quote") => false,
+        _ => true,
+    };
+    if fine {
+        return Ok(());
+    }
+    let name = change.name.as_deref().unwrap_or_default();
+    Err(not_understood(format!("`{name}` must keep its value: it changes how statements are read"), "use UTF8 and standard strings"))
+}
+
+/// Only text goes out of COPY for now: csv and binary cannot be masked yet.
+fn refuse_copy(subject: &Subject<'_>, statement: &Statement) -> Result<(), Denial> {
+    let Some(copy) = &statement.copy else { return Ok(()) };
+    if copy.direction == CopyDirection::From || copy.endpoint != CopyEndpoint::Client {
+        return Ok(());
+    }
+    if copy.format != CopyFormat::Text {
+        return Err(not_understood("COPY TO STDOUT is understood in text format only", "leave FORMAT out"));
+    }
+    let known = ["format", "delimiter", "header", "freeze"];
+    if let Some((name, _)) = copy.options.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+        return Err(not_understood(format!("the COPY option `{name}` is not understood here"), "leave it out"));
+    }
+    let protected = statement.relations.iter().filter_map(|r| subject.relation(r));
+    if copy.query && protected.into_iter().any(|r| !subject.catalog.protected(subject.labels, r).is_empty()) {
+        let message = "a query over protected columns cannot be copied out";
+        return Err(not_understood(message, "use SELECT, or COPY table (columns) TO STDOUT"));
+    }
+    Ok(())
+}
+
+fn accesses(subject: &Subject<'_>) -> BTreeSet<Access> {
+    let place = subject.place;
+    let mut out = BTreeSet::new();
+    for statement in subject.statements() {
+        for used in &statement.relations {
+            relation_accesses(subject, statement, used, &mut out);
+        }
+        out.extend(statement.functions.iter().filter_map(|f| function_access(subject, f)));
+        out.extend(statement.operators.iter().filter_map(|o| operator_access(subject, o)));
+        out.extend(statement.types.iter().map(|t| call(place.function(t.schema.as_deref().unwrap_or(UNRESOLVED), &format!("type {}", t.name)))));
+        out.extend(attribute_calls(subject, statement));
+        out.extend(statement.settings.iter().map(|s| setting_access(place, s)));
+        out.extend(statement.objects.iter().filter_map(|o| object_access(place, o)));
+        out.extend(kind_accesses(place, statement));
+    }
+    if out.is_empty() {
+        let proven = subject.statements().all(Statement::read_only);
+        let (action, resource) = if proven { ("query", place.database()) } else { ("alter", place.server()) };
+        out.insert(access(action, resource));
+    }
+    out
+}
+
+fn access(action: &'static str, resource: Resource) -> Access {
+    Access::new(Action::new(action), resource)
+}
+
+fn call(resource: Resource) -> Access {
+    access("call", resource)
+}
+
+/// A relation and everything it stands on: parents, and what a view reads.
+fn relation_accesses(subject: &Subject<'_>, statement: &Statement, used: &RelationUse, out: &mut BTreeSet<Access>) {
+    let action = relation_action(statement, used);
+    let Some(relation) = subject.relation(used) else {
+        let here = subject.catalog.current_schema().unwrap_or(UNRESOLVED);
+        let temporary = if statement.flags.temporary { "pg_temp" } else { here };
+        let schema = used.schema.as_deref().unwrap_or(temporary);
+        out.insert(access(action, subject.place.table(schema, &used.name)));
+        return;
+    };
+    let table = |r: &Relation| subject.place.table(&r.schema, &r.name).with("kind", kind_name(r.kind));
+    out.insert(access(action, table(relation)));
+    for below in subject.catalog.ancestors(relation) {
+        let definition = matches!(used.access, Use::Ddl | Use::Maintain | Use::Reference);
+        if !(definition && relation.is_view()) {
+            out.insert(access(action, table(&below)));
+        }
+        if relation.is_view() && !definition {
+            out.insert(access("select", table(&below)));
+        }
+    }
+}
+
+fn relation_action(statement: &Statement, used: &RelationUse) -> &'static str {
+    let copies = statement.copy.as_ref().map(|c| c.direction);
+    match (used.access, copies) {
+        (Use::Read, Some(CopyDirection::To)) => "copy_out",
+        (Use::Insert, Some(CopyDirection::From)) => "copy_in",
+        (Use::Read | Use::Reference, _) => "select",
+        (Use::Insert, _) => "insert",
+        (Use::Update, _) => "update",
+        (Use::Delete, _) => "delete",
+        (Use::Truncate, _) => "truncate",
+        (Use::Lock, _) => "lock",
+        (Use::Maintain, _) => "maintain",
+        (Use::Ddl, _) => statement
+            .objects
+            .iter()
+            .find(|o| o.name.last() == Some(&used.name))
+            .map_or("alter", |o| change_action(o.change)),
+    }
+}
+
+const fn change_action(change: Change) -> &'static str {
+    match change {
+        Change::Create | Change::Replace => "create",
+        Change::Alter | Change::Rename | Change::Move | Change::Owner => "alter",
+        Change::Drop => "drop",
+        Change::Grant => "grant",
+        Change::Revoke => "revoke",
+        Change::Describe => "comment",
+    }
+}
+
+const fn kind_name(kind: char) -> &'static str {
+    match kind {
+        'v' => "view",
+        'm' => "materialized_view",
+        'f' => "foreign_table",
+        'S' => "sequence",
+        _ => "table",
+    }
+}
+
+/// Calls of anything but harmless built-ins. A name that a user's function on the search path shares is that function.
+fn function_access(subject: &Subject<'_>, used: &FunctionUse) -> Option<Access> {
+    if used.schema.is_none()
+        && let Some(schema) = subject.catalog.user_function(&used.name)
+    {
+        return Some(call(subject.place.function(schema, &used.name)));
+    }
+    let class = analysis::classify_function(used.schema.as_deref(), &used.name);
+    if class.is_read() {
+        return None;
+    }
+    let builtin = matches!(class, FunctionClass::Builtin { .. });
+    let schema = used.schema.as_deref().unwrap_or(if builtin { "pg_catalog" } else { UNRESOLVED });
+    Some(call(subject.place.function(schema, &used.name).with("volatility", "volatile")))
+}
+
+fn operator_access(subject: &Subject<'_>, operator: &QualifiedName) -> Option<Access> {
+    let name = format!("operator {}", operator.name);
+    let schema = match operator.schema.as_deref() {
+        Some("pg_catalog") => return None,
+        Some(schema) => schema,
+        None => subject.catalog.user_function(&name)?,
+    };
+    Some(call(subject.place.function(schema, &name)))
+}
+
+/// `u.f` that is no column of anything here but the name of a user's function is the call `f(u)`.
+fn attribute_calls(subject: &Subject<'_>, statement: &Statement) -> Vec<Access> {
+    let related: Vec<_> = statement.relations.iter().filter_map(|r| subject.relation(r)).collect();
+    let names = statement.columns.iter().filter(|c| c.name.len() > 1 && !c.star).filter_map(|c| c.name.last());
+    let unknown = names.filter(|name| !related.iter().any(|r| r.has_column(name)));
+    unknown
+        .filter_map(|name| subject.catalog.user_function(name).map(|schema| call(subject.place.function(schema, name))))
+        .collect()
+}
+
+fn setting_access(place: &Place, change: &SettingChange) -> Access {
+    match change.scope {
+        SettingScope::System => access("alter", place.server()),
+        SettingScope::RoleOrDatabase => access("alter", place.database()),
+        _ => access("set", place.setting(change.name.as_deref().unwrap_or("(computed)"))),
+    }
+}
+
+/// Objects other than relations, which are accesses of their own.
+fn object_access(place: &Place, object: &ObjectChange) -> Option<Access> {
+    let action = change_action(object.change);
+    let mut parts = object.name.iter().rev();
+    let name = parts.next().map_or("", String::as_str);
+    let schema = parts.next().map_or(UNRESOLVED, String::as_str);
+    let resource = match &*object.kind {
+        "table" | "view" | "materialized_view" | "sequence" | "index" | "foreign_table" | "column" => return None,
+        "function" | "procedure" | "routine" | "aggregate" => place.function(schema, name),
+        "schema" => place.schema(name),
+        "role" | "database" | "tablespace" | "subscription" | "server" | "user_mapping" | "foreign_data_wrapper" | "extension"
+        | "language" | "event_trigger" | "access_method" => place.server(),
+        _ => place.database(),
+    };
+    Some(access(action, resource))
+}
+
+/// What a command does by being what it is.
+fn kind_accesses(place: &Place, statement: &Statement) -> Vec<Access> {
+    let mut out = Vec::new();
+    if let Some(copy) = &statement.copy {
+        match copy.endpoint {
+            CopyEndpoint::Program(_) => out.push(access("copy_program", place.server())),
+            CopyEndpoint::File(_) => out.push(access("server_file", place.server())),
+            CopyEndpoint::Client => {}
+        }
+    }
+    if statement.transaction.is_some() {
+        out.push(access("transaction", place.database()));
+    }
+    if statement.explain.is_some() {
+        out.push(access("explain", place.database()));
+    }
+    match &*statement.kind {
+        "do" => out.push(access("do", place.database())),
+        "listen" | "unlisten" => out.push(access("listen", place.database())),
+        "notify" => out.push(access("notify", place.database())),
+        "prepare" | "deallocate" | "discard" | "close" => out.push(access("prepare", place.database())),
+        "show" => out.push(access("show", place.setting("(any)"))),
+        "load" | "checkpoint" | "alter_system" => out.push(access("alter", place.server())),
+        _ => {}
+    }
+    out
+}
+
+fn facts(subject: &Subject<'_>) -> Facts {
+    let all = |filter: fn(&Filter) -> bool| {
+        let mut filters = subject.statements().flat_map(|s| &s.modifications).map(|m| m.filter).peekable();
+        filters.peek().is_some() && filters.all(|f| filter(&f))
+    };
+    let any_constant = subject.statements().flat_map(|s| &s.modifications).any(|m| m.filter == Filter::Constant);
+    let of = i64::try_from(subject.of).unwrap_or(i64::MAX);
+    Facts::from([
+        ("statement_kind".into(), subject.statement.kind.to_string().into()),
+        ("has_where".into(), all(|f| matches!(f, Filter::Present | Filter::Constant | Filter::NotApplicable)).into()),
+        ("where_constant".into(), any_constant.into()),
+        ("has_limit".into(), subject.statement.limit.is_some().into()),
+        ("returning".into(), subject.statements().any(|s| s.flags.returning).into()),
+        ("multi_statement".into(), (subject.of > 1).into()),
+        ("statement_count".into(), of.into()),
+        ("in_transaction".into(), subject.in_transaction.into()),
+    ])
+}
+
+/// Commands that change only the session or its transaction: nothing of the target's state, so no record has to be on disk first.
+const SESSION_ONLY: [&str; 19] = [
+    "begin", "start_transaction", "commit", "rollback", "savepoint", "release", "release_savepoint", "rollback_to",
+    "rollback_to_savepoint", "set", "set_transaction", "reset", "show", "prepare", "deallocate", "declare_cursor", "fetch", "move",
+    "close",
+];
+
+fn effect(subject: &Subject<'_>, accesses: &[Access]) -> Effect {
+    let harmless = |s: &Statement| s.read_only() || (SESSION_ONLY.contains(&&*s.kind) && !s.flags.unproven);
+    let inner_reads = subject.statement.inner.as_deref().is_none_or(|s| s.read_only() || subject.statement.explain.is_some());
+    let calls = accesses.iter().any(|a| a.action.as_str() == "call");
+    if !calls && inner_reads && subject.statements().all(harmless) { Effect::Read } else { Effect::Write }
+}
+
+fn arguments(bind: &Bind) -> Vec<Argument> {
+    let format = |i: usize| match bind.parameter_formats.as_slice() {
+        [] => 0,
+        [one] => *one,
+        many => many.get(i).copied().unwrap_or(0),
+    };
+    let kind = |i| if format(i) == 0 { "text" } else { "binary" };
+    bind.parameters.iter().enumerate().map(|(i, value)| Argument { kind: kind(i).to_owned(), value: value.clone() }).collect()
+}
+
+/// What the names meant when it was judged: part of what an approval is bound to.
+fn binding(subject: &Subject<'_>) -> Vec<(std::borrow::Cow<'static, str>, String)> {
+    let mut out: Vec<_> = Vec::new();
+    for used in subject.statements().flat_map(|s| &s.relations) {
+        let name = written(used.schema.as_deref(), &used.name);
+        let meaning = subject.relation(used).map_or_else(|| "absent".to_owned(), |r| r.definition());
+        out.push((format!("relation {name}").into(), meaning));
+    }
+    if let Some(inner) = subject.refers_to {
+        out.push(("refers to".into(), format!("{inner:?}")));
+    }
+    out.sort();
+    out.dedup();
+    out
+}
+
+/// The text for records where literals must not be kept: passwords, and statements that name protected columns.
+fn recorded(subject: &Subject<'_>) -> Option<String> {
+    let names: BTreeSet<&str> = subject.labels.tables().flat_map(|(.., columns)| columns).collect();
+    let touches = subject.statements().flat_map(|s| &s.relations).filter_map(|r| subject.relation(r));
+    let protected = touches.into_iter().any(|r| !subject.catalog.protected(subject.labels, r).is_empty());
+    let named = || {
+        let columns = subject.statements().flat_map(|s| &s.columns).filter_map(|c| c.name.last());
+        let written = subject.statements().flat_map(|s| &s.modifications).flat_map(|m| &m.columns);
+        columns.chain(written).any(|c| names.contains(c.as_str()))
+            || subject.statements().flat_map(|s| &s.modifications).any(|m| m.columns.is_empty() && m.access == Use::Insert)
+    };
+    let secret = subject.statements().any(|s| s.flags.password);
+    if !(secret || (protected && named())) {
+        return None;
+    }
+    let text = std::str::from_utf8(&subject.text).unwrap_or_default();
+    Some(analysis::mask_literals(text).unwrap_or_else(|_| format!("({} with literals withheld)", subject.statement.kind)))
+}
+
+/// Whether executing it can bring rows.
+pub(crate) fn may_return_rows(statement: &Statement) -> bool {
+    match &*statement.kind {
+        "insert" | "update" | "delete" | "merge" => statement.flags.returning,
+        "begin" | "commit" | "rollback" | "savepoint" | "set" | "reset" | "copy_from" | "copy_to" => false,
+        _ => true,
+    }
+}
+
+/// For a COPY of a table: the origin (table, attribute) of each column that goes out.
+pub(crate) fn copied_columns(statement: &Statement, catalog: &Catalog) -> Option<Vec<(u32, i16)>> {
+    let copy = statement.copy.as_ref().filter(|c| !c.query)?;
+    let used = statement.relations.first()?;
+    let relation = catalog.relation(&written(used.schema.as_deref(), &used.name))?;
+    if copy.columns.is_empty() {
+        return Some(relation.attributes().map(|number| (relation.oid, number)).collect());
+    }
+    copy.columns.iter().map(|name| relation.attribute(name).map(|number| (relation.oid, number))).collect()
+}
+
+/// Applies `limit:N` and `read_only` to simple queries of one statement.
+#[derive(Clone, Debug)]
+pub(crate) struct PgRewriter {
+    pub(crate) analyses: Arc<AnalysisCache>,
+    pub(crate) lexing: LexSettings,
+    /// False for extended-protocol messages, whose text was sent before.
+    pub(crate) possible: bool,
+}
+
+impl Rewriter for PgRewriter {
+    fn rewrite(&self, operation: &Operation, rewrites: &[&str]) -> Result<Option<Operation>, Denial> {
+        let mut text: Option<String> = None;
+        for rewrite in rewrites {
+            if let Some(new) = self.one(operation, text.as_deref(), rewrite)? {
+                text = Some(new);
+            }
+        }
+        let Some(text) = text.filter(|t| t.as_bytes() != operation.statement) else { return Ok(None) };
+        let mut rewritten = operation.clone();
+        rewritten.statement = Bytes::from(text);
+        rewritten.facts.insert("has_limit".into(), true.into());
+        Ok(Some(rewritten))
+    }
+}
+
+impl PgRewriter {
+    fn one(&self, operation: &Operation, text: Option<&str>, rewrite: &str) -> Result<Option<String>, Denial> {
+        let unmet = |message: String| Err(Denial::new(DenialCode::ObligationUnmet, message));
+        match rewrite.split_once(':') {
+            None if rewrite == "read_only" && operation.effect == Effect::Read => Ok(None),
+            None if rewrite == "read_only" => unmet("the policy allows this for reading only".to_owned()),
+            Some(("limit", rows)) if operation.kind == "select" => {
+                let Ok(rows) = rows.trim().parse() else { return unmet(format!("the policy's rewrite `{rewrite}` is not understood")) };
+                self.limit(operation, text, rows)
+            }
+            Some(("limit", _)) => Ok(None),
+            _ => unmet(format!("the policy's rewrite `{rewrite}` is not possible for PostgreSQL")),
+        }
+    }
+
+    fn limit(&self, operation: &Operation, text: Option<&str>, rows: u64) -> Result<Option<String>, Denial> {
+        let text = text.or_else(|| std::str::from_utf8(&operation.statement).ok()).unwrap_or_default();
+        let unmet = |cause: &dyn std::fmt::Display| {
+            let mut message = String::new();
+            let _ = write!(message, "the policy limits this to {rows} rows, which cannot be added to the statement: {cause}");
+            Denial::new(DenialCode::ObligationUnmet, message).with_hint(format!("add LIMIT {rows} yourself"))
+        };
+        let limited = analysis::limit(text, rows, &self.lexing).map_err(|e| unmet(&e))?;
+        match limited {
+            None => Ok(None),
+            Some(_) if !self.possible => Err(unmet(&"it was prepared without")),
+            Some(text) => Ok(Some(text)),
+        }
+    }
+}
+
+/// The text of a rewritten single statement, if the batch is one that was rewritten from `original`.
+pub(crate) fn rewritten_text(batch: &Batch, original: &[u8]) -> Option<Bytes> {
+    match batch.operations() {
+        [one] if one.statement != original => Some(one.statement.clone()),
+        _ => None,
+    }
+}

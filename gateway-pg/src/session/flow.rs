@@ -1,0 +1,512 @@
+//! The answers of what was forwarded: followed message by message, masked, released.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::{Bytes, BytesMut};
+use gateway_core::error::{Denial, DenialCode};
+use gateway_core::pipeline::Results;
+
+use super::copy::CopyOut;
+use super::rows::{Chunk, Edit};
+use super::segment::defined_name;
+use super::shape::{self, Column, Shape};
+use super::{Phase, Portal, Session, Task};
+use crate::analysis::Statement;
+use crate::catalog::Origin;
+use crate::codec::backend::{self, Field, TransactionStatus};
+use crate::codec::frontend::{Message, Named};
+use crate::codec::{Frame, HEADER_BYTES, ProtocolError, encode, peek};
+use crate::statement::{Prepared, Text, changes_meaning, may_mention};
+
+/// How results are named in recordings: backend messages as sent, masked.
+pub const RECORD_ENCODING: &str = "postgres/3";
+
+/// An answer that is due.
+#[derive(Debug)]
+pub(super) enum Expect {
+    /// Everything up to ReadyForQuery; `index` is the statement under way.
+    Simple { text: Arc<Text>, index: usize },
+    Parse { name: String, prepared: Arc<Prepared> },
+    Bind { name: String, portal: Arc<Portal> },
+    DescribeStatement { prepared: Arc<Prepared> },
+    DescribePortal { portal: Arc<Portal>, shown: bool },
+    Execute { portal: Arc<Portal> },
+    Close(Named),
+    Sync,
+}
+
+/// What was forwarded and what is still due.
+#[derive(Debug)]
+pub(super) struct Flow {
+    expected: VecDeque<Expect>,
+    pub(super) results: Option<Results>,
+    pub(super) copy_in: bool,
+    copy_out: Option<CopyOut>,
+    /// The columns of the simple query's result under way.
+    shape: Option<Arc<Shape>>,
+    /// Labels reachable from what is running whose values may not be shown.
+    protected: BTreeSet<usize>,
+    /// The answer must not be released: everything is dropped up to the end, then this is told.
+    refusal: Option<Denial>,
+    /// The server reported an error since the last synchronisation.
+    failed: bool,
+    /// A ReadyForQuery ended it.
+    synced: bool,
+    outcome: String,
+}
+
+/// What becomes of a copy-in message.
+pub(super) struct CopyInStep {
+    pub(super) forward: bool,
+}
+
+impl Flow {
+    pub(super) fn new(expected: VecDeque<Expect>, results: Option<Results>, protected: BTreeSet<usize>) -> Self {
+        Self {
+            expected,
+            results,
+            copy_in: false,
+            copy_out: None,
+            shape: None,
+            protected,
+            refusal: None,
+            failed: false,
+            synced: false,
+            outcome: String::new(),
+        }
+    }
+
+    /// Only the answer to a Sync is due.
+    pub(super) fn sync_only() -> Self {
+        Self::new(VecDeque::from([Expect::Sync]), None, BTreeSet::new())
+    }
+
+    /// A message of the client while the server takes copy data. Sync and Flush are dropped, as the server does (CopyGetData).
+    pub(super) fn copy_in_frame(&mut self, frame: &Frame, message: &Message) -> Result<CopyInStep, ProtocolError> {
+        match message {
+            Message::CopyData => Ok(CopyInStep { forward: true }),
+            Message::CopyDone | Message::CopyFail => {
+                self.copy_in = false;
+                Ok(CopyInStep { forward: true })
+            }
+            Message::Flush | Message::Sync => Ok(CopyInStep { forward: false }),
+            _ => Err(ProtocolError::Unexpected { tag: frame.tag(), during: "during copy in" }),
+        }
+    }
+
+    /// True once nothing more is due.
+    fn is_over(&self) -> bool {
+        self.expected.is_empty()
+    }
+}
+
+impl Session {
+    /// Follows as many whole frames as are in `buffer` and releases what they become.
+    pub(super) fn flow(&mut self, buffer: &mut BytesMut) -> Result<(), ProtocolError> {
+        let Phase::Flowing(mut flow) = self.take_phase() else { return Ok(()) };
+        let large = self.config.max_frame_bytes;
+        let mut chunk = Chunk::default();
+        let mut position = 0;
+        while !flow.is_over() {
+            let rest = buffer.get(position..).unwrap_or_default();
+            let Some((tag, total)) = peek(rest, |tag| backend::limit(tag, large))? else { break };
+            let Some(frame) = rest.get(..total) else { break };
+            let body = frame.get(HEADER_BYTES..).unwrap_or_default();
+            self.answer(&mut flow, tag, body, position..position + total, &mut chunk)?;
+            position += total;
+        }
+        let raw = buffer.split_to(position).freeze();
+        self.emit(&mut flow, raw, chunk);
+        self.phase = Phase::Flowing(flow);
+        self.flow_over_if_done();
+        Ok(())
+    }
+
+    /// Masks, records and queues a chunk of frames.
+    fn emit(&mut self, flow: &mut Flow, raw: Bytes, chunk: Chunk) {
+        if raw.is_empty() || flow.refusal.is_some() {
+            return;
+        }
+        let Some(results) = &mut flow.results else {
+            return self.emit_acknowledgements(&raw, chunk);
+        };
+        let withhold = !flow.protected.is_empty();
+        match results.release(RECORD_ENCODING, raw, chunk.rows, |masker, raw| chunk.apply(masker, raw, withhold)) {
+            Ok(released) if released.as_bytes().is_empty() => {}
+            Ok(released) => self.release(released),
+            Err(denial) => {
+                flow.refusal = Some(denial);
+                self.tasks.push_back(Task::CancelUpstream);
+            }
+        }
+    }
+
+    /// Without any permit only messages without content may pass; an error passes as its code.
+    fn emit_acknowledgements(&mut self, raw: &Bytes, chunk: Chunk) {
+        let mut out = BytesMut::new();
+        let mut rest = raw.as_ref();
+        while let Ok(Some((tag, total))) = peek(rest, |_| usize::MAX >> 1) {
+            let (frame, more) = rest.split_at(total.min(rest.len()));
+            rest = more;
+            match tag {
+                b'1' | b'2' | b'3' | b'n' | b'Z' => out.extend_from_slice(frame),
+                b'E' => {
+                    let code = backend::error_field(frame.get(HEADER_BYTES..).unwrap_or_default(), b'C');
+                    encode::error(&mut out, super::rows::bare_error(code.as_deref().unwrap_or("XX000")));
+                }
+                _ => {}
+            }
+        }
+        drop(chunk);
+        self.originate(out.freeze());
+    }
+
+    /// One message of the server.
+    fn answer(&mut self, flow: &mut Flow, tag: u8, body: &[u8], at: Range<usize>, chunk: &mut Chunk) -> Result<(), ProtocolError> {
+        match tag {
+            b'D' => self.row(flow, body, at, chunk),
+            b'N' => {
+                chunk.edits.push((at, Edit::Fault { error: false }));
+                Ok(())
+            }
+            b'A' => {
+                chunk.edits.push((at, Edit::Notification));
+                backend::notification(body).map(|_| ())
+            }
+            b'S' => self.status_in_flow(body, at, chunk),
+            b'E' => {
+                chunk.edits.push((at, Edit::Fault { error: true }));
+                flow.outcome = backend::error_field(body, b'C').unwrap_or_default();
+                self.fault(flow);
+                Ok(())
+            }
+            b'Z' => self.ready(flow, body),
+            _ if flow.failed => Err(ProtocolError::Unexpected { tag, during: "from the server after an error" }),
+            _ => self.progress(flow, tag, body, at, chunk),
+        }
+    }
+
+    fn status_in_flow(&mut self, body: &[u8], at: Range<usize>, chunk: &mut Chunk) -> Result<(), ProtocolError> {
+        let (name, value) = backend::parameter_status(body)?;
+        if !crate::login::is_reported(name) {
+            chunk.edits.push((at, Edit::Drop));
+        }
+        self.observe_setting(name, value)
+    }
+
+    fn fault(&mut self, flow: &mut Flow) {
+        flow.failed = true;
+        flow.copy_in = false;
+        flow.copy_out = None;
+        if let Some(Expect::Parse { name, .. }) = flow.expected.front()
+            && name.is_empty()
+        {
+            // A failed Parse has dropped the unnamed statement all the same.
+            self.statements.remove("");
+        }
+        // The server drops everything up to Sync.
+        while !matches!(flow.expected.front(), None | Some(Expect::Simple { .. } | Expect::Sync)) {
+            flow.expected.pop_front();
+        }
+    }
+
+    fn ready(&mut self, flow: &mut Flow, body: &[u8]) -> Result<(), ProtocolError> {
+        match flow.expected.pop_front() {
+            Some(Expect::Simple { .. } | Expect::Sync) if flow.expected.is_empty() => {
+                self.status = backend::ready_for_query(body)?;
+                flow.synced = true;
+                Ok(())
+            }
+            _ => Err(ProtocolError::Unexpected { tag: b'Z', during: "before everything was answered" }),
+        }
+    }
+
+    /// A message that moves the front of what is due.
+    fn progress(&mut self, flow: &mut Flow, tag: u8, body: &[u8], at: Range<usize>, chunk: &mut Chunk) -> Result<(), ProtocolError> {
+        let unexpected = ProtocolError::Unexpected { tag, during: "from the server here" };
+        match (flow.expected.front_mut(), tag) {
+            (Some(Expect::Simple { .. } | Expect::Execute { .. }), b'C' | b'I' | b's' | b'G' | b'H' | b'd' | b'c') => {
+                self.running(flow, tag, body, at, chunk)
+            }
+            (Some(Expect::Simple { text, index }), b'T') => {
+                let (text, index) = (Arc::clone(text), *index);
+                let fields = backend::row_description(body)?;
+                flow.shape = Some(Arc::new(self.shape(flow, &fields, text.statement(index))));
+                chunk.edits.push((at, Edit::Names));
+                Ok(())
+            }
+            (Some(Expect::Parse { name, prepared }), b'1') => {
+                self.statements.insert(std::mem::take(name), Arc::clone(prepared));
+                flow.expected.pop_front();
+                Ok(())
+            }
+            (Some(Expect::Bind { name, portal }), b'2') => {
+                self.portals.insert(std::mem::take(name), Arc::clone(portal));
+                flow.expected.pop_front();
+                Ok(())
+            }
+            (Some(Expect::Close(named)), b'3') => {
+                match named {
+                    Named::Statement(name) => drop(self.statements.remove(name.as_str())),
+                    Named::Portal(name) => drop(self.portals.remove(name.as_str())),
+                }
+                flow.expected.pop_front();
+                Ok(())
+            }
+            (Some(Expect::DescribeStatement { .. }), b't') => Ok(()),
+            (Some(Expect::DescribeStatement { prepared }), b'T') => {
+                let _ = prepared.row.set(backend::row_description(body)?.into());
+                chunk.edits.push((at, Edit::Names));
+                flow.expected.pop_front();
+                Ok(())
+            }
+            (Some(Expect::DescribeStatement { .. }), b'n') => {
+                flow.expected.pop_front();
+                Ok(())
+            }
+            (Some(Expect::DescribePortal { portal, shown }), b'T' | b'n') => {
+                let (portal, shown) = (Arc::clone(portal), *shown);
+                if tag == b'T' {
+                    let fields = backend::row_description(body)?;
+                    let shape = self.shape(flow, &fields, portal.prepared.statement());
+                    let _ = portal.shape.set(Arc::new(shape));
+                }
+                chunk.edits.push((at, if shown { Edit::Names } else { Edit::Drop }));
+                flow.expected.pop_front();
+                Ok(())
+            }
+            _ => Err(unexpected),
+        }
+    }
+
+    /// A message of a running statement other than its rows.
+    fn running(&mut self, flow: &mut Flow, tag: u8, body: &[u8], at: Range<usize>, chunk: &mut Chunk) -> Result<(), ProtocolError> {
+        match tag {
+            b'C' => {
+                flow.outcome = backend::command_tag(body)?.to_owned();
+                self.completed(flow);
+            }
+            b'I' => self.completed(flow),
+            b's' => {
+                flow.expected.pop_front();
+            }
+            b'G' => self.copy_in_begins(flow, body)?,
+            b'H' => self.copy_out_begins(flow, body)?,
+            b'd' => match &mut flow.copy_out {
+                Some(copy) => copy.data(body, at, chunk)?,
+                None => return Err(ProtocolError::Unexpected { tag, during: "outside copy" }),
+            },
+            _ => match flow.copy_out.take() {
+                Some(copy) => copy.finish(at, chunk),
+                None => return Err(ProtocolError::Unexpected { tag, during: "outside copy" }),
+            },
+        }
+        Ok(())
+    }
+
+    fn copy_in_begins(&mut self, flow: &mut Flow, body: &[u8]) -> Result<(), ProtocolError> {
+        backend::copy_response(body)?;
+        flow.copy_in = true;
+        // A Sync sent before the client knew is dropped by the server while it takes copy data; the client sends another.
+        if matches!(flow.expected.front(), Some(Expect::Execute { .. }))
+            && flow.expected.len() == 2
+            && matches!(flow.expected.back(), Some(Expect::Sync))
+        {
+            flow.expected.pop_back();
+        }
+        Ok(())
+    }
+
+    fn copy_out_begins(&mut self, flow: &mut Flow, body: &[u8]) -> Result<(), ProtocolError> {
+        let (format, columns) = backend::copy_response(body)?;
+        let statement = flow.expected.front().and_then(running_statement);
+        let copy = statement.and_then(|s| s.copy.as_ref().map(|c| (s, c)));
+        let Some((statement, copy)) = copy.filter(|_| format == 0) else {
+            return Err(ProtocolError::Unexpected { tag: b'H', during: "for a copy that was not judged" });
+        };
+        let masks = self.copy_columns(flow, statement, columns);
+        flow.copy_out = Some(CopyOut::new(copy, masks)?);
+        Ok(())
+    }
+
+    /// What has to happen to each column of a COPY TO, by name where it copies a table.
+    fn copy_columns(&self, flow: &Flow, statement: &Statement, columns: usize) -> Vec<Column> {
+        let names = crate::operation::copied_columns(statement, &self.catalog);
+        let text = shape::Encoding::Text;
+        match names {
+            Some(origins) if origins.len() == columns => origins
+                .into_iter()
+                .map(|(table, attribute)| self.column(flow, self.catalog.origin(&self.labels, table, attribute), Column::Scan(text), text))
+                .collect(),
+            _ if flow.protected.is_empty() => vec![Column::Scan(text); columns],
+            _ => vec![Column::Withhold(text); columns],
+        }
+    }
+
+    /// A statement ended well: what it prepared, declared or changed is now so.
+    fn completed(&mut self, flow: &mut Flow) {
+        flow.shape = None;
+        match flow.expected.front_mut() {
+            Some(Expect::Simple { text, index }) => {
+                let (text, at) = (Arc::clone(text), *index);
+                *index += 1;
+                self.took_effect(&text, at);
+            }
+            Some(Expect::Execute { portal }) => {
+                portal.started.store(true, Ordering::Relaxed);
+                let prepared = Arc::clone(&portal.prepared);
+                self.took_effect(&prepared.text, prepared.index);
+                flow.expected.pop_front();
+            }
+            _ => {}
+        }
+    }
+
+    fn took_effect(&mut self, text: &Arc<Text>, index: usize) {
+        let Some(statement) = text.statement(index) else { return };
+        match &*statement.kind {
+            "prepare" => {
+                self.statements.insert(defined_name(statement), Arc::new(Prepared::new(Arc::clone(text), index)));
+            }
+            "declare_cursor" => {
+                let prepared = Arc::new(Prepared::new(Arc::clone(text), index));
+                self.portals.insert(defined_name(statement), Arc::new(Portal::cursor(prepared)));
+            }
+            "deallocate" => match defined_name(statement) {
+                name if name.is_empty() => self.statements.clear(),
+                name => drop(self.statements.remove(&name)),
+            },
+            "discard" => {
+                self.statements.clear();
+                self.portals.clear();
+            }
+            _ => {}
+        }
+        if changes_meaning(statement) {
+            self.catalog.forget_names();
+            self.dirty_transaction = true;
+        }
+    }
+
+    fn row(&mut self, flow: &mut Flow, body: &[u8], at: Range<usize>, chunk: &mut Chunk) -> Result<(), ProtocolError> {
+        let shape = match flow.expected.front() {
+            Some(Expect::Simple { .. }) => flow.shape.as_ref(),
+            Some(Expect::Execute { portal }) => portal.shape.get(),
+            _ => None,
+        };
+        let Some(shape) = shape else {
+            return Err(ProtocolError::Unexpected { tag: b'D', during: "before its columns were described" });
+        };
+        chunk.rows += 1;
+        if shape.passes { Ok(()) } else { chunk.row(shape, body, at) }
+    }
+
+    /// Decides once for a result what has to happen to each of its columns.
+    fn shape(&self, flow: &Flow, fields: &[Field], statement: Option<&Statement>) -> Shape {
+        let referent = statement.and_then(|s| self.referent(s, &[]).ok().flatten());
+        let statement = referent.as_deref().and_then(Prepared::statement).or(statement);
+        let names: BTreeSet<&str> =
+            flow.protected.iter().filter_map(|i| self.guard.labels().get(*i)).map(|l| l.resource.name()).collect();
+        let columns = fields.iter().enumerate().map(|(i, field)| {
+            let encoding = shape::encoding(field.type_oid, field.format);
+            let plain = shape::unlabelled(field);
+            if field.table != 0 {
+                return self.column(flow, self.catalog.origin(&self.labels, field.table, field.attribute), plain, encoding);
+            }
+            let computed = !names.is_empty() && statement.is_none_or(|s| may_mention(s, Some(i), &names));
+            if computed { Column::Withhold(encoding) } else { plain }
+        });
+        Shape::new(columns.collect())
+    }
+
+    fn column(&self, flow: &Flow, origin: Origin, plain: Column, encoding: shape::Encoding) -> Column {
+        match origin {
+            Origin::Plain => plain,
+            Origin::Unknown => Column::Withhold(encoding),
+            Origin::Labelled(labels) => {
+                let shown = |l: &usize| flow.results.as_ref().is_some_and(|r| r.reveals(*l));
+                match labels.iter().find(|l| !shown(l)) {
+                    Some(hidden) => Column::Label(*hidden, encoding),
+                    None => labels.first().map_or(plain, |l| Column::Reveal(*l, encoding)),
+                }
+            }
+        }
+    }
+
+    /// Labels reachable from a statement whose values this principal may not see.
+    pub(super) fn protected_by(&self, statement: &Statement, results: Option<&Results>) -> BTreeSet<usize> {
+        let referent = self.referent(statement, &[]).ok().flatten();
+        let statements = [Some(statement), referent.as_deref().and_then(Prepared::statement)];
+        let relations = statements.into_iter().flatten().flat_map(|s| &s.relations);
+        let found = relations.filter_map(|r| self.catalog.relation(&crate::statement::written(r.schema.as_deref(), &r.name)));
+        let labels = found.flat_map(|r| self.catalog.protected(&self.labels, r));
+        labels.filter(|l| !results.is_some_and(|r| r.reveals(*l))).collect()
+    }
+
+    /// Ends the flow once everything due has come.
+    pub(super) fn flow_over_if_done(&mut self) {
+        if !matches!(&self.phase, Phase::Flowing(flow) if flow.is_over()) {
+            return;
+        }
+        let Phase::Flowing(flow) = self.take_phase() else { return };
+        let Flow { results, refusal, failed, synced, outcome, .. } = *flow;
+        if let Some(denial) = refusal {
+            return self.end_refused(results, &denial, failed, synced);
+        }
+        if synced {
+            self.settle_transaction();
+            self.finish(results.or_else(|| self.kept.take()), &outcome);
+            self.start_over();
+        } else if failed {
+            self.finish(results, &outcome);
+            self.phase = Phase::Skipping { synced: false };
+        } else {
+            self.kept = results;
+            self.phase = Phase::Gathering(super::Segment::default());
+        }
+    }
+
+    /// The answer could not be released: the client is told so, and an open transaction is made to fail.
+    fn end_refused(&mut self, results: Option<Results>, denial: &Denial, failed: bool, synced: bool) {
+        self.finish(results, denial.code.as_str());
+        let denial = denial.clone();
+        if synced && self.status != TransactionStatus::Open {
+            self.tell(&denial);
+            self.settle_transaction();
+            self.ready_locally();
+            self.start_over();
+        } else if !synced && failed {
+            self.tell(&denial);
+            self.phase = Phase::Skipping { synced: false };
+        } else {
+            self.poison(false);
+            self.resume_at_sync = synced;
+            self.phase = Phase::Poisoning { simple: false, told: false, denial };
+        }
+    }
+
+    fn finish(&mut self, results: Option<Results>, outcome: &str) {
+        if let Some(results) = results
+            && let Err(denial) = results.complete(outcome)
+        {
+            self.end(&denial);
+        }
+    }
+}
+
+fn running_statement(expect: &Expect) -> Option<&Statement> {
+    match expect {
+        Expect::Simple { text, index } => text.statement(*index),
+        Expect::Execute { portal } => portal.prepared.statement(),
+        _ => None,
+    }
+}
+
+/// Why a whole answer is not shown.
+pub(super) fn unreadable(what: &str) -> Denial {
+    Denial::new(DenialCode::MaskingFailed, format!("the server's answer cannot be masked safely: {what}"))
+        .with_hint("ask for the columns you need as plain text columns")
+}

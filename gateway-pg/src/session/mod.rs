@@ -1,0 +1,488 @@
+//! One downstream connection and its upstream after login. Pure: bytes in, bytes and tasks out; no sockets, no clock.
+//!
+//! The session works as the server does: one unit at a time. A unit is a simple query, or extended messages up to Sync, Flush or
+//! [`MAX_SEGMENT_MESSAGES`]. The next one is looked at when the answers to the last are in, so it is judged in exactly the
+//! state it will run in.
+
+mod copy;
+mod flow;
+mod rows;
+mod segment;
+pub(crate) mod shape;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use gateway_core::error::{Denial, DenialCode};
+use gateway_core::operation::Batch;
+use gateway_core::pipeline::{Guard, Pending, Permit, Released, Results};
+
+use crate::analysis::{AnalysisCache, LexSettings};
+use crate::catalog::{Catalog, LabelIndex, Unresolved};
+use crate::codec::backend::{self, TransactionStatus};
+use crate::codec::{Frame, ProtocolError, encode, frontend, next_frame, peek};
+use crate::denial;
+use crate::operation::Place;
+use crate::statement::Prepared;
+use flow::Flow;
+use segment::Segment;
+
+/// Messages of one segment before it is judged without waiting for Sync. Bounds what a pipeline can make the gateway hold.
+pub const MAX_SEGMENT_MESSAGES: usize = 1_000;
+
+/// Bytes of one segment before it is judged without waiting for Sync.
+pub const MAX_SEGMENT_BYTES: usize = 4 * 1024 * 1024;
+
+/// Prepared statements a session may keep.
+pub const MAX_STATEMENTS: usize = 10_000;
+
+/// Portals and cursors a session may keep.
+pub const MAX_PORTALS: usize = 10_000;
+
+/// Names the gateway uses for its own statements and portals; clients may not use them.
+const OWN_NAME: &str = "_gateway";
+
+/// Limits and facts a session is started with.
+#[derive(Clone, Debug)]
+pub struct SessionConfig {
+    /// The largest frame either side may send, in bytes.
+    pub max_frame_bytes: usize,
+    /// Shared cache of analysed texts.
+    pub analyses: Arc<AnalysisCache>,
+    /// The database, as the server names it.
+    pub database: String,
+    /// How the server lexes text at the start.
+    pub lexing: LexSettings,
+}
+
+/// A portal or cursor: a prepared statement with its arguments.
+#[derive(Debug)]
+pub(crate) struct Portal {
+    pub(crate) prepared: Arc<Prepared>,
+    pub(crate) bind: Option<frontend::Bind>,
+    pub(crate) result_formats: Vec<i16>,
+    /// The server has run it at least once: another Execute continues it.
+    pub(crate) started: std::sync::atomic::AtomicBool,
+    /// What has to happen to its columns, once the server has described them.
+    pub(crate) shape: std::sync::OnceLock<Arc<shape::Shape>>,
+}
+
+/// What the driver has to have decided before the session can go on.
+#[derive(Debug)]
+pub struct Judge {
+    /// Texts that are prepared only.
+    pub prepare: Option<Pending>,
+    /// Operations that run.
+    pub execute: Option<Pending>,
+    /// A transaction is open: holding would keep its locks.
+    pub in_transaction: bool,
+}
+
+/// What the driver must do.
+#[derive(Debug)]
+pub enum Task {
+    /// Have these judged, then call [`Session::forward`] or [`Session::refuse`].
+    Judge(Judge),
+    /// Ask the server to cancel what it is running.
+    CancelUpstream,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Nothing is under way, or extended messages are being gathered.
+    Gathering(Segment),
+    /// The server is asked what names mean.
+    Resolving { segment: Segment, asked: Unresolved, failed: bool, closes: u8 },
+    /// The driver has it judged.
+    Judging(Segment),
+    /// Forwarded; the answers are coming.
+    Flowing(Box<Flow>),
+    /// The upstream is made to fail, so that its transaction state is true; then the denial stands.
+    Poisoning { simple: bool, told: bool, denial: Denial },
+    /// After an error: the client's messages are dropped up to its Sync. `synced`: the server has seen a Sync already.
+    Skipping { synced: bool },
+    /// The client said goodbye.
+    Closed,
+}
+
+/// One session. Feed it bytes, do its tasks, send what it wants sent.
+#[derive(Debug)]
+pub struct Session {
+    guard: Guard,
+    place: Place,
+    config: SessionConfig,
+    labels: LabelIndex,
+    catalog: Catalog,
+    status: TransactionStatus,
+    statements: HashMap<String, Arc<Prepared>>,
+    portals: HashMap<String, Arc<Portal>>,
+    phase: Phase,
+    /// Something in the open transaction changed what names mean; its end may undo that.
+    dirty_transaction: bool,
+    /// Messages since the last Sync have been forwarded: an implicit transaction may be open.
+    mid_unit: bool,
+    /// The results of what was forwarded since the last Sync.
+    kept: Option<Results>,
+    /// The refused segment ended in the client's Sync.
+    resume_at_sync: bool,
+    tasks: VecDeque<Task>,
+    to_upstream: BytesMut,
+    to_downstream: VecDeque<Released>,
+    queued_downstream: usize,
+}
+
+impl Session {
+    /// A session that is logged in on both sides and idle.
+    pub fn new(guard: Guard, config: SessionConfig) -> Self {
+        let labels = LabelIndex::new(guard.labels(), &config.database);
+        let place = Place { target: guard.info().target.clone(), database: config.database.clone() };
+        Self {
+            guard,
+            place,
+            config,
+            labels,
+            catalog: Catalog::default(),
+            status: TransactionStatus::Idle,
+            statements: HashMap::new(),
+            portals: HashMap::new(),
+            phase: Phase::Gathering(Segment::default()),
+            dirty_transaction: false,
+            mid_unit: false,
+            kept: None,
+            resume_at_sync: false,
+            tasks: VecDeque::new(),
+            to_upstream: BytesMut::new(),
+            to_downstream: VecDeque::new(),
+            queued_downstream: 0,
+        }
+    }
+
+    /// Takes in bytes from the downstream. Whole frames are taken off `buffer` as far as the session can use them now; call again
+    /// after every other input.
+    ///
+    /// # Errors
+    /// The client broke the protocol: end the session.
+    pub fn handle_downstream(&mut self, buffer: &mut BytesMut) -> Result<(), ProtocolError> {
+        let large = self.config.max_frame_bytes;
+        while self.wants_downstream() {
+            let Some(frame) = next_frame(buffer, |tag| frontend::limit(tag, large))? else { return Ok(()) };
+            self.downstream_frame(frame)?;
+        }
+        Ok(())
+    }
+
+    fn wants_downstream(&self) -> bool {
+        match &self.phase {
+            Phase::Gathering(_) | Phase::Skipping { .. } => true,
+            Phase::Flowing(flow) => flow.copy_in,
+            _ => false,
+        }
+    }
+
+    fn downstream_frame(&mut self, frame: Frame) -> Result<(), ProtocolError> {
+        let message = frontend::decode(&frame)?;
+        match &mut self.phase {
+            Phase::Flowing(flow) if flow.copy_in => {
+                let done = flow.copy_in_frame(&frame, &message)?;
+                if done.forward {
+                    self.to_upstream.extend_from_slice(frame.bytes());
+                }
+                Ok(())
+            }
+            Phase::Skipping { synced } => {
+                let synced = *synced;
+                self.skip(&message, &frame, synced);
+                Ok(())
+            }
+            Phase::Gathering(_) => self.gather(frame, message),
+            _ => Err(ProtocolError::Unexpected { tag: frame.tag(), during: "while an answer is due" }),
+        }
+    }
+
+    /// Drops messages up to the client's Sync, as the server does after an error.
+    fn skip(&mut self, message: &frontend::Message, frame: &Frame, synced: bool) {
+        match message {
+            frontend::Message::Sync if synced => {
+                self.ready_locally();
+                self.start_over();
+            }
+            frontend::Message::Sync => {
+                self.to_upstream.extend_from_slice(frame.bytes());
+                self.phase = Phase::Flowing(Box::new(Flow::sync_only()));
+            }
+            frontend::Message::Terminate => self.phase = Phase::Closed,
+            _ => {}
+        }
+    }
+
+    /// Takes in bytes from the upstream.
+    ///
+    /// # Errors
+    /// The server broke the protocol: end the session.
+    pub fn handle_upstream(&mut self, buffer: &mut BytesMut) -> Result<(), ProtocolError> {
+        let large = self.config.max_frame_bytes;
+        loop {
+            if let Phase::Flowing(_) = self.phase {
+                self.flow(buffer)?;
+            }
+            let limit = |tag| backend::limit(tag, large);
+            match peek(buffer, limit)? {
+                Some((_, total)) if buffer.len() >= total && !matches!(self.phase, Phase::Flowing(_)) => {
+                    let Some(frame) = next_frame(buffer, limit)? else { return Ok(()) };
+                    self.upstream_frame(&frame)?;
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// A frame while no client operation is under way.
+    fn upstream_frame(&mut self, frame: &Frame) -> Result<(), ProtocolError> {
+        match frame.tag() {
+            b'S' => self.parameter_status(frame),
+            b'N' | b'A' => self.stray(frame),
+            tag => match &mut self.phase {
+                Phase::Resolving { .. } => self.resolving(frame),
+                Phase::Poisoning { .. } => self.poisoning(frame),
+                // The server ends a session with an unasked-for error (`terminating connection ...`).
+                _ if tag == b'E' => {
+                    self.upstream_gone();
+                    Ok(())
+                }
+                _ => Err(ProtocolError::Unexpected { tag, during: "from the server while nothing is asked" }),
+            },
+        }
+    }
+
+    /// Parameter values that reach the client are those of known, harmless names only: a custom setting could carry data.
+    fn parameter_status(&mut self, frame: &Frame) -> Result<(), ProtocolError> {
+        let (name, value) = backend::parameter_status(frame.body())?;
+        self.observe_setting(name, value)?;
+        if crate::login::is_reported(name) {
+            let mut out = BytesMut::new();
+            encode::parameter_status(&mut out, name, value);
+            self.originate(out.freeze());
+        }
+        Ok(())
+    }
+
+    /// How text is read must not change under the gateway's feet.
+    fn observe_setting(&mut self, name: &str, value: &str) -> Result<(), ProtocolError> {
+        match name {
+            "client_encoding" if !value.eq_ignore_ascii_case("UTF8") => Err(ProtocolError::NotUtf8("the session's client_encoding")),
+            "standard_conforming_strings" if value != "on" => {
+                Err(ProtocolError::Limit("standard_conforming_strings must stay on"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Notices and notifications outside any operation are not shown: nothing was permitted that they could belong to.
+    fn stray(&mut self, frame: &Frame) -> Result<(), ProtocolError> {
+        tracing::debug!(tag = %char::from(frame.tag()), "stray message from the server dropped");
+        if frame.tag() == b'A' {
+            backend::notification(frame.body()).map(|_| ())
+        } else {
+            backend::fields(frame.body()).map(|_| ())
+        }
+    }
+
+    fn upstream_gone(&mut self) {
+        let denial = Denial::new(DenialCode::UpstreamUnavailable, "the server ended the session").with_hint("connect again");
+        let mut out = BytesMut::new();
+        denial::fatal(&mut out, &denial);
+        self.originate(out.freeze());
+        self.phase = Phase::Closed;
+    }
+
+    /// The batches the driver had judged may pass.
+    pub fn forward(&mut self, prepare: Option<Permit>, execute: Option<Permit>) {
+        let Phase::Judging(segment) = self.take_phase() else { return };
+        if prepare.as_ref().map(Permit::first) != segment.prepare || execute.as_ref().map(Permit::first) != segment.execute {
+            self.phase = Phase::Judging(segment);
+            let wrong = Denial::new(DenialCode::PolicyError, "the gateway mixed up its permits");
+            return self.refuse(&wrong);
+        }
+        self.send(segment, prepare, execute);
+    }
+
+    /// What was being judged is refused.
+    pub fn refuse(&mut self, denial: &Denial) {
+        if let Phase::Judging(segment) = self.take_phase() {
+            self.deny(segment, denial.clone());
+        }
+    }
+
+    /// Sends a notice from the gateway, for example that an operation is held.
+    pub fn notice(&mut self, fields: encode::Fields) {
+        let mut out = BytesMut::new();
+        encode::notice(&mut out, fields);
+        self.originate(out.freeze());
+    }
+
+    /// Ends the session from our side with a last error.
+    pub fn end(&mut self, denial: &Denial) {
+        let mut out = BytesMut::new();
+        denial::fatal(&mut out, denial);
+        self.originate(out.freeze());
+        self.phase = Phase::Closed;
+    }
+
+    /// Refuses a segment: answers the client, and sees to it that the upstream's transaction fails too if one is open.
+    fn deny(&mut self, segment: Segment, denial: Denial) {
+        let simple = segment.is_simple();
+        let open = self.status == TransactionStatus::Open || (self.mid_unit && self.status == TransactionStatus::Idle);
+        if open {
+            let mut told = false;
+            if !simple {
+                self.tell(&denial);
+                told = true;
+            }
+            self.poison(simple);
+            self.phase = Phase::Poisoning { simple, told, denial };
+            // Everything up to the client's Sync is dropped; a Sync already here counts.
+            self.resume_at_sync = segment.ends_in_sync();
+            return;
+        }
+        self.tell(&denial);
+        self.after_denial(simple, segment.ends_in_sync());
+    }
+
+    fn after_denial(&mut self, simple: bool, synced_by_client: bool) {
+        if simple || synced_by_client {
+            self.ready_locally();
+            self.start_over();
+        } else {
+            self.phase = Phase::Skipping { synced: true };
+        }
+    }
+
+    /// Sends the server something that is sure to fail without doing anything.
+    fn poison(&mut self, simple: bool) {
+        const REFUSED: &str = "operation refused by the gateway";
+        if simple {
+            encode::query(&mut self.to_upstream, REFUSED);
+        } else {
+            encode::parse(&mut self.to_upstream, "_gateway_refused", REFUSED);
+            encode::sync(&mut self.to_upstream);
+        }
+    }
+
+    fn poisoning(&mut self, frame: &Frame) -> Result<(), ProtocolError> {
+        match frame.tag() {
+            b'E' => Ok(()),
+            b'Z' => {
+                self.status = backend::ready_for_query(frame.body())?;
+                let Phase::Poisoning { simple, told, denial } = self.take_phase() else { return Ok(()) };
+                if !told {
+                    self.tell(&denial);
+                }
+                self.settle_transaction();
+                let synced = std::mem::take(&mut self.resume_at_sync);
+                self.after_denial(simple, synced);
+                Ok(())
+            }
+            tag => Err(ProtocolError::Unexpected { tag, during: "while a refusal is made true" }),
+        }
+    }
+
+    fn tell(&mut self, denial: &Denial) {
+        let mut out = BytesMut::new();
+        denial::error(&mut out, denial);
+        self.originate(out.freeze());
+    }
+
+    fn ready_locally(&mut self) {
+        let mut out = BytesMut::new();
+        encode::ready(&mut out, self.status);
+        self.originate(out.freeze());
+    }
+
+    fn start_over(&mut self) {
+        self.mid_unit = false;
+        self.phase = Phase::Gathering(Segment::default());
+    }
+
+    /// At the end of a unit: an ended transaction may have undone what names mean, and its portals are gone.
+    fn settle_transaction(&mut self) {
+        if self.status == TransactionStatus::Idle {
+            if std::mem::take(&mut self.dirty_transaction) {
+                self.catalog.forget_names();
+            }
+            self.portals.retain(|_, portal| portal.bind.is_none() && portal.holds());
+        } else if self.status == TransactionStatus::Failed {
+            self.catalog.forget_names();
+        }
+    }
+
+    fn take_phase(&mut self) -> Phase {
+        std::mem::replace(&mut self.phase, Phase::Closed)
+    }
+
+    fn originate(&mut self, bytes: Bytes) {
+        let released = self.guard.originate(bytes);
+        self.release(released);
+    }
+
+    fn release(&mut self, released: Released) {
+        self.queued_downstream += released.as_bytes().len();
+        self.to_downstream.push_back(released);
+    }
+
+    /// The next thing the driver must do.
+    pub fn poll_task(&mut self) -> Option<Task> {
+        self.tasks.pop_front()
+    }
+
+    /// Bytes for the upstream; the driver takes what it has sent off the front.
+    pub const fn to_upstream(&mut self) -> &mut BytesMut {
+        &mut self.to_upstream
+    }
+
+    /// The next piece for the downstream.
+    pub fn poll_downstream(&mut self) -> Option<Released> {
+        let next = self.to_downstream.pop_front()?;
+        self.queued_downstream -= next.as_bytes().len();
+        Some(next)
+    }
+
+    /// Bytes waiting to be sent downstream; the driver stops reading from the upstream while there are too many.
+    pub const fn queued_downstream(&self) -> usize {
+        self.queued_downstream
+    }
+
+    /// True once nothing more is to be done but to send what is queued and close.
+    pub const fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed)
+    }
+
+    /// True while an operation waits for its judgement.
+    pub const fn is_judging(&self) -> bool {
+        matches!(self.phase, Phase::Judging(_))
+    }
+
+    /// The results on their way, for the driver to refresh when policies change.
+    pub fn results(&mut self) -> Option<&mut Results> {
+        match &mut self.phase {
+            Phase::Flowing(flow) => flow.results.as_mut(),
+            _ => None,
+        }
+    }
+
+    fn pending(&self, batch: Option<Batch>) -> Option<Pending> {
+        batch.map(|batch| self.guard.pending(batch))
+    }
+}
+
+impl Portal {
+    /// A cursor declared in SQL.
+    fn cursor(prepared: Arc<Prepared>) -> Self {
+        Self { prepared, bind: None, result_formats: Vec::new(), started: Default::default(), shape: Default::default() }
+    }
+
+    /// True for cursors that outlive their transaction.
+    fn holds(&self) -> bool {
+        self.prepared.text.statement(self.prepared.index).and_then(|s| s.cursor.as_ref()).is_some_and(|c| c.hold)
+    }
+}

@@ -1,0 +1,492 @@
+//! From the client's messages to operations: gathering, understanding, resolving names, asking for judgement, forwarding.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+
+use gateway_core::error::{Denial, DenialCode};
+use gateway_core::operation::{Batch, Operation, OperationId, Stage};
+use gateway_core::pipeline::Permit;
+
+use super::flow::{Expect, Flow};
+use super::{Judge, MAX_PORTALS, MAX_SEGMENT_BYTES, MAX_SEGMENT_MESSAGES, MAX_STATEMENTS, OWN_NAME, Phase, Portal, Session, Task};
+use crate::analysis::Statement;
+use crate::catalog::QUESTION;
+use crate::codec::backend::{self, TransactionStatus};
+use crate::codec::frontend::{Bind, Message, Named, Parse};
+use crate::codec::{Frame, ProtocolError, encode};
+use crate::operation::{self, Subject};
+use crate::statement::{Prepared, Text};
+
+/// Where a segment ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum End {
+    /// Not yet.
+    #[default]
+    Open,
+    /// A simple query (or a function call) ends itself.
+    Simple,
+    /// The client's Sync.
+    Sync,
+    /// The client's Flush, or the limit on what is gathered.
+    Flush,
+}
+
+/// A message of the client, understood.
+#[derive(Debug)]
+enum Step {
+    Query(Arc<Text>),
+    Parse { name: String, prepared: Arc<Prepared> },
+    Bind { name: String, portal: Arc<Portal> },
+    DescribeStatement(Arc<Prepared>),
+    DescribePortal(Arc<Portal>),
+    Execute { name: String, portal: Arc<Portal> },
+    Close(Named),
+    Flush,
+    Sync,
+}
+
+/// Messages that are judged and forwarded together.
+#[derive(Debug, Default)]
+pub(super) struct Segment {
+    frames: Vec<Frame>,
+    steps: Vec<Step>,
+    bytes: usize,
+    end: End,
+    statements: HashMap<String, Arc<Prepared>>,
+    portals: HashMap<String, Arc<Portal>>,
+    pub(super) prepare: Option<OperationId>,
+    pub(super) execute: Option<OperationId>,
+}
+
+impl Segment {
+    pub(super) fn is_simple(&self) -> bool {
+        self.end == End::Simple
+    }
+
+    pub(super) fn ends_in_sync(&self) -> bool {
+        self.end == End::Sync
+    }
+
+    fn is_full(&self) -> bool {
+        self.steps.len() >= MAX_SEGMENT_MESSAGES || self.bytes >= MAX_SEGMENT_BYTES
+    }
+
+    fn texts(&self) -> impl Iterator<Item = &Arc<Text>> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Query(text) => Some(text),
+            Step::Parse { prepared, .. } | Step::DescribeStatement(prepared) => Some(&prepared.text),
+            Step::Bind { portal, .. } | Step::DescribePortal(portal) | Step::Execute { portal, .. } => {
+                Some(&portal.prepared.text)
+            }
+            _ => None,
+        })
+    }
+}
+
+impl Session {
+    /// Takes in one message while nothing is under way.
+    pub(super) fn gather(&mut self, frame: Frame, message: Message) -> Result<(), ProtocolError> {
+        let Phase::Gathering(segment) = &mut self.phase else { return Ok(()) };
+        match message {
+            Message::Terminate => {
+                self.to_upstream.extend_from_slice(frame.bytes());
+                self.phase = Phase::Closed;
+                return Ok(());
+            }
+            // Left over from a copy that failed: ignored, as in the server (PostgresMain).
+            Message::CopyData | Message::CopyDone | Message::CopyFail => return Ok(()),
+            Message::Query(_) | Message::FunctionCall if !segment.steps.is_empty() => {
+                return Err(ProtocolError::Unexpected { tag: frame.tag(), during: "before Sync" });
+            }
+            _ => {}
+        }
+        segment.bytes += frame.bytes().len();
+        segment.frames.push(frame);
+        if let Err(denial) = self.understand(message) {
+            return self.deny_gathered(&denial);
+        }
+        self.assemble_if_ended();
+        Ok(())
+    }
+
+    fn deny_gathered(&mut self, denial: &Denial) -> Result<(), ProtocolError> {
+        let Phase::Gathering(segment) = self.take_phase() else { return Ok(()) };
+        // What was not understood is recorded too, as far as it is text.
+        let statement = segment.frames.last().map(|f| f.body_bytes()).unwrap_or_default();
+        let pending = self.guard.pending(Batch::one(Stage::Execute, Operation::new("refused", statement)));
+        let denial = self.guard.refuse(&pending, denial.clone());
+        self.deny(segment, denial);
+        Ok(())
+    }
+
+    fn assemble_if_ended(&mut self) {
+        let Phase::Gathering(segment) = &mut self.phase else { return };
+        if segment.end == End::Open && segment.is_full() {
+            segment.end = End::Flush;
+        }
+        if segment.end != End::Open
+            && let Phase::Gathering(segment) = self.take_phase()
+        {
+            self.assemble(segment);
+        }
+    }
+
+    /// Turns a message into a step of the segment being gathered.
+    fn understand(&mut self, message: Message) -> Result<(), Denial> {
+        let (step, end) = match message {
+            Message::Query(text) => {
+                let Phase::Gathering(segment) = &mut self.phase else { return Ok(()) };
+                segment.end = End::Simple;
+                (Step::Query(self.text(text)?), End::Simple)
+            }
+            Message::FunctionCall => {
+                let Phase::Gathering(segment) = &mut self.phase else { return Ok(()) };
+                segment.end = End::Simple;
+                let message = "function calls outside SQL (the fast path) are refused: they cannot be judged";
+                return Err(Denial::new(DenialCode::NotUnderstood, message).with_hint("call the function in a SELECT"));
+            }
+            Message::Parse(parse) => (self.parse_step(parse)?, End::Open),
+            Message::Bind(bind) => (self.bind_step(bind)?, End::Open),
+            Message::Describe(Named::Statement(name)) => (Step::DescribeStatement(self.prepared(&name)?), End::Open),
+            Message::Describe(Named::Portal(name)) => (Step::DescribePortal(self.portal(&name)?), End::Open),
+            Message::Execute { portal, .. } => {
+                (Step::Execute { portal: self.portal(&portal)?, name: portal }, End::Open)
+            }
+            Message::Close(named) => (Step::Close(own_name_free(named)?), End::Open),
+            Message::Flush => (Step::Flush, End::Flush),
+            Message::Sync => (Step::Sync, End::Sync),
+            Message::CopyData | Message::CopyDone | Message::CopyFail | Message::Terminate => return Ok(()),
+        };
+        let Phase::Gathering(segment) = &mut self.phase else { return Ok(()) };
+        segment.steps.push(step);
+        segment.end = end;
+        Ok(())
+    }
+
+    fn text(&self, bytes: bytes::Bytes) -> Result<Arc<Text>, Denial> {
+        Text::understand(&self.config.analyses, bytes, &self.config.lexing)
+    }
+
+    fn parse_step(&mut self, parse: Parse) -> Result<Step, Denial> {
+        own_name(&parse.name)?;
+        let text = self.text(parse.statement)?;
+        if text.analysis.statements.len() > 1 {
+            // The server: "cannot insert multiple commands into a prepared statement".
+            let message = "a prepared statement can hold one command only";
+            return Err(Denial::new(DenialCode::NotUnderstood, message).with_hint("prepare them one by one"));
+        }
+        let prepared = Arc::new(Prepared::new(text, 0));
+        if self.statements.len() >= MAX_STATEMENTS && !self.statements.contains_key(&parse.name) {
+            return Err(too_many("prepared statements", MAX_STATEMENTS));
+        }
+        if let Phase::Gathering(segment) = &mut self.phase {
+            segment.statements.insert(parse.name.clone(), Arc::clone(&prepared));
+        }
+        Ok(Step::Parse { name: parse.name, prepared })
+    }
+
+    fn bind_step(&mut self, bind: Bind) -> Result<Step, Denial> {
+        own_name(&bind.portal)?;
+        let prepared = self.prepared(&bind.statement)?;
+        if self.portals.len() >= MAX_PORTALS && !self.portals.contains_key(&bind.portal) {
+            return Err(too_many("portals", MAX_PORTALS));
+        }
+        let name = bind.portal.clone();
+        let portal = Arc::new(Portal {
+            prepared,
+            result_formats: bind.result_formats.clone(),
+            bind: Some(bind),
+            started: AtomicBool::new(false),
+            shape: OnceLock::new(),
+        });
+        if let Phase::Gathering(segment) = &mut self.phase {
+            segment.portals.insert(name.clone(), Arc::clone(&portal));
+        }
+        Ok(Step::Bind { name, portal })
+    }
+
+    fn prepared(&self, name: &str) -> Result<Arc<Prepared>, Denial> {
+        let Phase::Gathering(segment) = &self.phase else { return Err(unknown("prepared statement", name)) };
+        let found = segment.statements.get(name).or_else(|| self.statements.get(name));
+        found.cloned().ok_or_else(|| unknown("prepared statement", name))
+    }
+
+    fn portal(&self, name: &str) -> Result<Arc<Portal>, Denial> {
+        let Phase::Gathering(segment) = &self.phase else { return Err(unknown("portal", name)) };
+        let found = segment.portals.get(name).or_else(|| self.portals.get(name));
+        found.cloned().ok_or_else(|| unknown("portal", name))
+    }
+
+    /// All messages are here: make sure of what the names in them mean.
+    fn assemble(&mut self, segment: Segment) {
+        let mut asked = crate::catalog::Unresolved::default();
+        for text in segment.texts() {
+            let more = text.unresolved(&self.catalog);
+            asked.relations.extend(more.relations.into_iter().filter(|n| !asked.relations.contains(n)));
+            asked.functions.extend(more.functions.into_iter().filter(|n| !asked.functions.contains(n)));
+        }
+        if asked.is_empty() {
+            return self.ask_judgement(segment);
+        }
+        if self.status == TransactionStatus::Failed {
+            return self.deny(segment, transaction_failed());
+        }
+        encode::parse(&mut self.to_upstream, "_gateway_resolve", QUESTION);
+        encode::bind(&mut self.to_upstream, "_gateway_resolve", "_gateway_resolve", asked.parameters());
+        encode::execute(&mut self.to_upstream, "_gateway_resolve");
+        encode::close_portal(&mut self.to_upstream, "_gateway_resolve");
+        encode::close_statement(&mut self.to_upstream, "_gateway_resolve");
+        // A Sync would end the implicit transaction of messages already forwarded.
+        if self.mid_unit {
+            encode::flush(&mut self.to_upstream);
+        } else {
+            encode::sync(&mut self.to_upstream);
+        }
+        self.catalog.begin(&asked);
+        self.phase = Phase::Resolving { segment, asked, failed: false, closes: 0 };
+    }
+
+    /// Takes in the server's answer to what names mean.
+    pub(super) fn resolving(&mut self, frame: &Frame) -> Result<(), ProtocolError> {
+        let mid_unit = self.mid_unit;
+        let Phase::Resolving { asked, failed, closes, .. } = &mut self.phase else { return Ok(()) };
+        match frame.tag() {
+            b'1' | b'2' | b'C' => {}
+            b'D' => self.catalog.learn(asked, frame.body())?,
+            b'3' => *closes += 1,
+            b'E' => {
+                *failed = true;
+                if mid_unit {
+                    encode::sync(&mut self.to_upstream);
+                }
+            }
+            b'Z' => self.status = backend::ready_for_query(frame.body())?,
+            tag => return Err(ProtocolError::Unexpected { tag, during: "while names are resolved" }),
+        }
+        let Phase::Resolving { failed, closes, .. } = &self.phase else { return Ok(()) };
+        let over = if *failed || !mid_unit { frame.tag() == b'Z' } else { *closes == 2 };
+        if over && let Phase::Resolving { segment, failed, .. } = self.take_phase() {
+            if failed {
+                self.catalog.forget_names();
+                self.mid_unit = false;
+                let message = "the server could not tell what the names in the statement mean";
+                self.deny(segment, Denial::new(DenialCode::NotUnderstood, message).with_hint("try again"));
+            } else {
+                self.ask_judgement(segment);
+            }
+        }
+        Ok(())
+    }
+
+    /// Builds the operations and has them judged; a segment that runs nothing and names nothing passes as it is.
+    fn ask_judgement(&mut self, mut segment: Segment) {
+        let (prepare, execute) = match self.operations(&segment) {
+            Ok(operations) => operations,
+            Err(denial) => {
+                let text = segment.texts().next().map(|t| t.bytes.clone()).unwrap_or_default();
+                let pending = self.guard.pending(Batch::one(Stage::Execute, Operation::new("refused", text)));
+                let denial = self.guard.refuse(&pending, denial);
+                return self.deny(segment, denial);
+            }
+        };
+        let prepare = self.pending(Batch::new(Stage::Prepare, prepare));
+        let execute = self.pending(Batch::new(Stage::Execute, execute));
+        segment.prepare = prepare.as_ref().map(|p| p.first());
+        segment.execute = execute.as_ref().map(|p| p.first());
+        if prepare.is_none() && execute.is_none() {
+            return self.send(segment, None, None);
+        }
+        let in_transaction = self.status != TransactionStatus::Idle || self.mid_unit;
+        self.tasks.push_back(Task::Judge(Judge { prepare, execute, in_transaction }));
+        self.phase = Phase::Judging(segment);
+    }
+
+    fn operations(&self, segment: &Segment) -> Result<(Vec<Operation>, Vec<Operation>), Denial> {
+        let mut prepared: Vec<&Arc<Prepared>> = Vec::new();
+        let mut executed: Vec<&Arc<Prepared>> = Vec::new();
+        let mut run = Vec::new();
+        for step in &segment.steps {
+            match step {
+                Step::Query(text) => run.extend(self.query_operations(text)?),
+                Step::Parse { prepared: p, .. } | Step::DescribeStatement(p) => prepared.push(p),
+                Step::Bind { portal, .. } | Step::DescribePortal(portal) => prepared.push(&portal.prepared),
+                Step::Execute { portal, .. } => {
+                    executed.push(&portal.prepared);
+                    run.extend(self.portal_operation(portal)?);
+                }
+                Step::Close(_) | Step::Flush | Step::Sync => {}
+            }
+        }
+        let mut only_prepared = Vec::new();
+        for (i, p) in prepared.iter().enumerate() {
+            let seen = executed.iter().chain(prepared.iter().take(i)).any(|other| Arc::ptr_eq(other, p));
+            if !seen && let Some(statement) = p.text.statement(p.index) {
+                only_prepared.push(self.operation(&p.text, p.index, statement, &[], None)?);
+            }
+        }
+        Ok((only_prepared, run))
+    }
+
+    /// The operations of a simple query, each in the light of what the ones before it prepare or declare.
+    fn query_operations(&self, text: &Arc<Text>) -> Result<Vec<Operation>, Denial> {
+        let mut earlier = Vec::new();
+        let mut operations = Vec::new();
+        for (index, statement) in text.analysis.statements.iter().enumerate() {
+            operations.push(self.operation(text, index, statement, &earlier, None)?);
+            if matches!(&*statement.kind, "prepare" | "declare_cursor") {
+                earlier.push((defined_name(statement), Arc::new(Prepared::new(Arc::clone(text), index))));
+            }
+        }
+        Ok(operations)
+    }
+
+    fn portal_operation(&self, portal: &Portal) -> Result<Option<Operation>, Denial> {
+        let prepared = &portal.prepared;
+        let Some(statement) = prepared.text.statement(prepared.index) else { return Ok(None) };
+        self.operation(&prepared.text, prepared.index, statement, &[], portal.bind.as_ref()).map(Some)
+    }
+
+    fn operation(
+        &self,
+        text: &Text,
+        index: usize,
+        statement: &Statement,
+        earlier: &[(String, Arc<Prepared>)],
+        bind: Option<&Bind>,
+    ) -> Result<Operation, Denial> {
+        let refers_to = self.referent(statement, earlier)?;
+        let subject = Subject {
+            place: &self.place,
+            catalog: &self.catalog,
+            labels: &self.labels,
+            text: text.slice(index),
+            statement,
+            refers_to: refers_to.as_deref().and_then(Prepared::statement),
+            bind,
+            in_transaction: self.status != TransactionStatus::Idle,
+            multiple: text.analysis.statements.len() > 1,
+        };
+        operation::operation(&subject)
+    }
+
+    /// What `EXECUTE name`, `FETCH name` and the like stand for. A name nobody knows is not understood.
+    pub(super) fn referent(
+        &self,
+        statement: &Statement,
+        earlier: &[(String, Arc<Prepared>)],
+    ) -> Result<Option<Arc<Prepared>>, Denial> {
+        let prepared = statement.prepared.as_ref().filter(|_| !matches!(&*statement.kind, "prepare" | "deallocate"));
+        let cursor = statement.cursor.as_ref().filter(|_| matches!(&*statement.kind, "fetch" | "move"));
+        let (what, name) = match (prepared, cursor) {
+            (Some(p), _) => ("prepared statement", p.name.clone()),
+            (None, Some(c)) => ("cursor", c.name.clone()),
+            (None, None) => return Ok(None),
+        };
+        let name = name.unwrap_or_default();
+        let here = earlier.iter().rev().find(|(known, _)| *known == name).map(|(_, p)| Arc::clone(p));
+        let known = here.or_else(|| match what {
+            "cursor" => self.portals.get(&name).map(|p| Arc::clone(&p.prepared)),
+            _ => self.statements.get(&name).cloned(),
+        });
+        known.map(Some).ok_or_else(|| unknown(what, &name))
+    }
+
+    /// Forwards a permitted segment, byte for byte as judged, and notes which answers are due.
+    pub(super) fn send(&mut self, segment: Segment, prepare: Option<Permit>, execute: Option<Permit>) {
+        // The batch inside the permit is what was judged; rewriting replaces the text of a simple query.
+        let mut results = None;
+        let mut rewritten = None;
+        for permit in [prepare, execute].into_iter().flatten() {
+            let (batch, more) = permit.consume();
+            rewritten = operation::rewritten_text(&batch);
+            results = Some(more);
+        }
+        let statements: Vec<_> = segment.texts().map(Arc::clone).collect();
+        let mut expected = VecDeque::new();
+        for (step, frame) in segment.steps.into_iter().zip(&segment.frames) {
+            if let Step::Execute { portal, name } = &step
+                && self.needs_description(portal, &expected)
+            {
+                encode::describe_portal(&mut self.to_upstream, name);
+                expected.push_back(Expect::DescribePortal { portal: Arc::clone(portal), shown: false });
+            }
+            match (&step, &rewritten) {
+                (Step::Query(_), Some(text)) => encode::query(&mut self.to_upstream, text),
+                _ => self.to_upstream.extend_from_slice(frame.bytes()),
+            }
+            expected.extend(expect(step));
+        }
+        if segment.end == End::Flush && !matches!(segment.frames.last().map(Frame::tag), Some(b'H')) {
+            encode::flush(&mut self.to_upstream);
+        }
+        self.mid_unit = true;
+        let results = match (results, self.kept.take()) {
+            (Some(new), Some(old)) => {
+                self.finish(Some(old), "");
+                Some(new)
+            }
+            (new, old) => new.or(old),
+        };
+        let protected = statements.iter().flat_map(|t| &t.analysis.statements).flat_map(|s| self.protected_by(s, results.as_ref()));
+        let protected = protected.collect();
+        self.phase = Phase::Flowing(Box::new(Flow::new(expected, results, protected)));
+        self.flow_over_if_done();
+    }
+
+    /// Whether the columns of a portal must still be asked for before its rows can be masked.
+    fn needs_description(&self, portal: &Arc<Portal>, expected: &VecDeque<Expect>) -> bool {
+        let coming = |e: &Expect| matches!(e, Expect::DescribePortal { portal: p, .. } if Arc::ptr_eq(p, portal));
+        portal.shape.get().is_none()
+            && !expected.iter().any(coming)
+            && portal.prepared.statement().is_some_and(operation::may_return_rows)
+    }
+}
+
+fn expect(step: Step) -> Option<Expect> {
+    Some(match step {
+        Step::Query(text) => Expect::Simple { text, index: 0 },
+        Step::Parse { name, prepared } => Expect::Parse { name, prepared },
+        Step::Bind { name, portal } => Expect::Bind { name, portal },
+        Step::DescribeStatement(prepared) => Expect::DescribeStatement { prepared },
+        Step::DescribePortal(portal) => Expect::DescribePortal { portal, shown: true },
+        Step::Execute { portal, .. } => Expect::Execute { portal },
+        Step::Close(named) => Expect::Close(named),
+        Step::Flush => return None,
+        Step::Sync => Expect::Sync,
+    })
+}
+
+pub(super) fn defined_name(statement: &Statement) -> String {
+    let prepared = statement.prepared.as_ref().and_then(|p| p.name.clone());
+    prepared.or_else(|| statement.cursor.as_ref().and_then(|c| c.name.clone())).unwrap_or_default()
+}
+
+fn own_name(name: &str) -> Result<(), Denial> {
+    if !name.starts_with(OWN_NAME) {
+        return Ok(());
+    }
+    Err(Denial::new(DenialCode::NotUnderstood, format!("names that begin with `{OWN_NAME}` belong to the gateway"))
+        .with_hint("choose another name"))
+}
+
+fn own_name_free(named: Named) -> Result<Named, Denial> {
+    match &named {
+        Named::Statement(name) | Named::Portal(name) => own_name(name)?,
+    }
+    Ok(named)
+}
+
+fn unknown(what: &str, name: &str) -> Denial {
+    Denial::new(DenialCode::NotUnderstood, format!("there is no {what} `{name}` in this session"))
+        .with_hint("prepare or declare it in this session first")
+}
+
+fn too_many(what: &str, limit: usize) -> Denial {
+    Denial::new(DenialCode::LimitExceeded, format!("a session may keep at most {limit} {what}")).with_hint("close some first")
+}
+
+fn transaction_failed() -> Denial {
+    Denial::new(DenialCode::NotUnderstood, "the current transaction is aborted, commands are ignored until its end")
+        .with_hint("send ROLLBACK")
+}

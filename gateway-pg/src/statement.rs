@@ -1,0 +1,150 @@
+//! Statement texts as a session knows them: analysed once, named by what they define and use.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gateway_core::error::{Denial, DenialCode};
+
+use crate::analysis::{
+    Analysis, AnalysisCache, AnalysisError, FunctionRole, LexSettings, OutputKind, SourceKind, Statement, classify_function,
+};
+use crate::catalog::{Catalog, Unresolved, quote};
+
+/// One text and what it says.
+#[derive(Debug)]
+pub(crate) struct Text {
+    pub(crate) bytes: Bytes,
+    pub(crate) analysis: Arc<Analysis>,
+    relations: Vec<String>,
+    functions: Vec<String>,
+}
+
+impl Text {
+    /// Analyses `bytes` with the server's own grammar.
+    pub(crate) fn understand(cache: &AnalysisCache, bytes: Bytes, settings: &LexSettings) -> Result<Arc<Self>, Denial> {
+        let analysis = cache.analyse(&bytes, settings).map_err(|error| not_understood(&error))?;
+        let mut relations = BTreeSet::new();
+        let mut functions = BTreeSet::new();
+        for statement in &analysis.statements {
+            relations.extend(statement.relations.iter().map(|r| written(r.schema.as_deref(), &r.name)));
+            functions.extend(unqualified_calls(statement));
+        }
+        Ok(Arc::new(Self {
+            bytes,
+            analysis,
+            relations: relations.into_iter().collect(),
+            functions: functions.into_iter().collect(),
+        }))
+    }
+
+    /// Names in it that the catalog has not been asked for.
+    pub(crate) fn unresolved(&self, catalog: &Catalog) -> Unresolved {
+        catalog.unresolved(&self.relations, &self.functions)
+    }
+
+    /// True if it names nothing the catalog would have to be asked for.
+    pub(crate) fn names_nothing(&self) -> bool {
+        self.relations.is_empty() && self.functions.is_empty()
+    }
+
+    /// The statement at `index`, if there are so many.
+    pub(crate) fn statement(&self, index: usize) -> Option<&Statement> {
+        self.analysis.statements.get(index)
+    }
+
+    /// The exact bytes of the statement at `index`.
+    pub(crate) fn slice(&self, index: usize) -> Bytes {
+        let range = self.statement(index).map(|s| s.range.clone());
+        range.filter(|r| r.start <= r.end && r.end <= self.bytes.len()).map_or_else(Bytes::new, |r| self.bytes.slice(r))
+    }
+}
+
+/// A relation's name as the catalog is asked for it.
+pub(crate) fn written(schema: Option<&str>, name: &str) -> String {
+    match schema {
+        Some(schema) => format!("{}.{}", quote(schema), quote(name)),
+        None => quote(name),
+    }
+}
+
+/// Names that a user's function or operator on the search path could take over: calls without schema, qualified column references
+/// (`u.f` is also `f(u)`), and operators without schema as `operator =`.
+fn unqualified_calls(statement: &Statement) -> impl Iterator<Item = String> {
+    let calls = statement.functions.iter().filter(|f| f.schema.is_none() && f.role == FunctionRole::Call);
+    let columns = statement.columns.iter().filter(|c| c.name.len() > 1 && !c.star);
+    let operators = statement.operators.iter().filter(|o| o.schema.is_none());
+    calls
+        .map(|f| f.name.clone())
+        .chain(columns.filter_map(|c| c.name.last().cloned()))
+        .chain(operators.map(|o| format!("operator {}", o.name)))
+        .collect::<Vec<_>>()
+        .into_iter()
+}
+
+fn not_understood(error: &AnalysisError) -> Denial {
+    Denial::new(DenialCode::NotUnderstood, format!("the statement is refused because it cannot be understood exactly: {error}"))
+        .with_hint("send one plain statement in standard PostgreSQL syntax")
+}
+
+/// A prepared statement of the session, by protocol or by `PREPARE`.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) text: Arc<Text>,
+    /// Which statement of the text; its `inner` if it is a `PREPARE`.
+    pub(crate) index: usize,
+    /// The result's columns once the server has described them.
+    pub(crate) row: std::sync::OnceLock<Arc<[crate::codec::backend::Field]>>,
+}
+
+impl Prepared {
+    pub(crate) fn new(text: Arc<Text>, index: usize) -> Self {
+        Self { text, index, row: std::sync::OnceLock::new() }
+    }
+
+    /// What runs when it is executed; `None` for an empty text.
+    pub(crate) fn statement(&self) -> Option<&Statement> {
+        let statement = self.text.statement(self.index)?;
+        match (&statement.inner, &*statement.kind) {
+            (Some(inner), "prepare" | "declare_cursor") => Some(inner),
+            _ => Some(statement),
+        }
+    }
+}
+
+/// Whether a computed output of the statement may contain one of these columns, as far as its text tells. Errs towards true.
+pub(crate) fn may_mention(statement: &Statement, output: Option<usize>, protected: &BTreeSet<&str>) -> bool {
+    let plain_sources = statement.sources.iter().all(|s| matches!(s.kind, SourceKind::Relation(_)) && s.columns.is_empty());
+    let positional = plain_sources
+        && !statement.flags.set_operation
+        && !statement.outputs.iter().any(|o| matches!(o.kind, OutputKind::Star(_)));
+    if positional && let Some(output) = output.and_then(|i| statement.outputs.get(i)) {
+        return output.columns.iter().filter_map(|i| statement.columns.get(*i)).any(|c| mentions(c, protected));
+    }
+    if output.and_then(|i| statement.outputs.get(i)).is_some_and(|o| {
+        o.kind == OutputKind::Expression && o.columns.is_empty() && !statement.flags.set_operation
+    }) && !statement.outputs.iter().any(|o| matches!(o.kind, OutputKind::Star(_)))
+    {
+        return false;
+    }
+    let renamed = statement.sources.iter().any(|s| !s.columns.is_empty());
+    let nested = statement.flags.set_operation || !plain_sources;
+    renamed || statement.columns.iter().any(|c| if c.star { nested } else { mentions(c, protected) })
+}
+
+fn mentions(column: &crate::analysis::ColumnUse, protected: &BTreeSet<&str>) -> bool {
+    column.whole_row || column.star || column.name.last().is_some_and(|name| protected.contains(name.as_str()))
+}
+
+/// Whether a statement changes what names mean or how text is read from here on.
+pub(crate) fn changes_meaning(statement: &Statement) -> bool {
+    !statement.settings.is_empty()
+        || !statement.objects.is_empty()
+        || statement.flags.temporary
+        || matches!(&*statement.kind, "discard" | "do" | "call" | "select_into" | "create_table_as" | "rollback" | "rollback_to")
+}
+
+/// Whether any function the text calls is not a harmless built-in; see [`classify_function`].
+pub(crate) fn calls_unproven(statement: &Statement) -> bool {
+    statement.functions.iter().any(|f| !classify_function(f.schema.as_deref(), &f.name).is_read())
+}
