@@ -130,7 +130,7 @@ impl Ca {
     /// # Errors
     /// When the folder cannot be written.
     pub fn new() -> Result<Self> {
-        let owned = private_folder("testkit-ca-")?;
+        let owned = private_folder(&std::env::temp_dir(), "testkit-ca-")?;
         let mut ca = Self::open(owned.path())?;
         ca._owned = Some(owned);
         Ok(ca)
@@ -326,3 +326,71 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_private_and_gone_with_the_authority() {
+        let ca = Ca::new().unwrap();
+        let certificate = ca.server().unwrap();
+        for path in [&certificate.key_path, &certificate.path, &ca.path(), &ca.folder.join("ca.key")] {
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        assert_eq!(fs::metadata(&ca.folder).unwrap().permissions().mode() & 0o777, 0o700);
+        let folder = ca.folder.clone();
+        drop(ca);
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn an_opened_authority_is_the_same_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Ca::open(folder.path()).unwrap();
+        let second = Ca::open(folder.path()).unwrap();
+        assert_eq!(first.pem(), second.pem());
+        // What the second one signs, the first one's certificate vouches for.
+        handshake(&second.server().unwrap(), &first.client_config(None, &[]).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn handshakes_tell_good_certificates_from_bad_ones() {
+        let ca = Ca::new().unwrap();
+        let client = ca.client_config(None, &[]).unwrap();
+        handshake(&ca.server().unwrap(), &client).unwrap();
+        let expired = ca.issue(&CertRequest::server().expired()).unwrap();
+        assert!(handshake(&expired, &client).unwrap_err().contains("certificate expired"));
+        let elsewhere = ca.issue(&CertRequest::server().names(&["example.com"])).unwrap();
+        assert!(handshake(&elsewhere, &client).unwrap_err().contains("not valid for name"));
+        let client_only = ca.client("localhost").unwrap();
+        assert!(handshake(&client_only, &client).is_err());
+    }
+
+    #[test]
+    fn a_workload_has_its_spiffe_id_alone() {
+        let certificate = Ca::new().unwrap().workload("spiffe://example.org/agent/7").unwrap();
+        let der = certificate.chain().unwrap().remove(0);
+        let names = CertRequest::client("workload").uri("spiffe://example.org/agent/7").params().unwrap();
+        assert_eq!(names.subject_alt_names.len(), 1);
+        assert!(memchr::memmem::find(&der, b"spiffe://example.org/agent/7").is_some());
+    }
+
+    /// A whole TLS handshake in memory, as `localhost`.
+    fn handshake(server: &Certificate, client: &Arc<ClientConfig>) -> std::result::Result<(), String> {
+        let name = "localhost".try_into().unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::clone(client), name).unwrap();
+        let mut server = rustls::ServerConnection::new(server.server_config(&[]).unwrap()).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut bytes = Vec::new();
+            client.write_tls(&mut bytes).unwrap();
+            server.read_tls(&mut bytes.as_slice()).unwrap();
+            server.process_new_packets().map_err(|error| error.to_string())?;
+            bytes.clear();
+            server.write_tls(&mut bytes).unwrap();
+            client.read_tls(&mut bytes.as_slice()).unwrap();
+            client.process_new_packets().map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+}
