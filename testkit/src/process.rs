@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -139,9 +140,10 @@ pub fn free_port() -> io::Result<u16> {
 }
 
 /// A temporary folder that only its owner can enter: what is in it is secret for as long as it lasts.
-pub(crate) fn private_folder(prefix: &str) -> Result<TempDir> {
+pub(crate) fn private_folder(place: &Path, prefix: &str) -> Result<TempDir> {
     let mode = fs::Permissions::from_mode(0o700);
-    tempfile::Builder::new().prefix(prefix).permissions(mode).tempdir().context("make a temporary folder")
+    let folder = tempfile::Builder::new().prefix(prefix).permissions(mode).tempdir_in(place);
+    folder.context(&format!("make a folder in `{}`", place.display()))
 }
 
 /// Polls until the condition holds; tells whether it did before the deadline.

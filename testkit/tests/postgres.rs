@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use testkit::raw_pg::{self, Bind, RawPg};
-use testkit::{Auth, Ca, CertRequest, Postgres, Result, psql_command, psql_script, wait_until};
+use testkit::{Auth, Ca, CertRequest, Durability, Postgres, Result, psql_command, psql_script, wait_until};
 
 type Outcome = Result<()>;
 
@@ -169,6 +169,25 @@ fn the_shop_is_the_same_each_time() -> Outcome {
         )
     };
     assert_eq!(digest()?, digest()?);
+    Ok(())
+}
+
+#[test]
+fn copied_databases_are_apart() -> Outcome {
+    let pg = Postgres::start()?;
+    pg.load_shop()?;
+    let (one, two) = (pg.copy_database("shop")?, pg.copy_database("shop")?);
+    psql_command(&pg.url("app", &one), "DELETE FROM ledger")?;
+    assert_eq!(psql_command(&pg.url("app", &one), "SELECT count(*) FROM ledger")?, "0");
+    assert_eq!(psql_command(&pg.url("app", &two), "SELECT count(*) FROM ledger")?, "800");
+    Ok(())
+}
+
+#[test]
+fn a_durable_server_syncs() -> Outcome {
+    let pg = Postgres::builder().durability(Durability::Full).start()?;
+    assert_eq!(pg.psql("shop", "SHOW fsync; SHOW full_page_writes; SHOW synchronous_commit")?, "on\non\non");
+    assert!(pg.socket_folder().starts_with(std::env::temp_dir()));
     Ok(())
 }
 

@@ -36,9 +36,10 @@ pub enum Auth {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Durability {
-    /// The disk, as in production; for benches.
+    /// The disk, as in production; for benches. The data is in the system's temporary folder.
     Full,
-    /// The kernel: only a crash of the machine would lose the data, and no test does that.
+    /// The kernel: only a crash of the machine would lose the data, and no test does that. The data is in memory
+    /// where there is room.
     None,
 }
 
@@ -130,7 +131,9 @@ impl PostgresBuilder {
     /// its log).
     pub fn start(self) -> Result<Postgres> {
         let installation = installation()?;
-        let folder = template::server_folder(&installation, "testkit-pg-")?;
+        let place =
+            if self.durability == Durability::Full { std::env::temp_dir() } else { template::scratch() };
+        let folder = template::server_folder(&installation, &place, "testkit-pg-")?;
         let data = folder.path().join("data");
         template::copy_cluster(&installation, &data)?;
         append(&data.join("postgresql.conf"), &self.settings_text(folder.path()))?;

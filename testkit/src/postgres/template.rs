@@ -1,9 +1,10 @@
-//! A fresh cluster in a tenth of a second: `initdb` runs once per version and account, later starts copy its result.
+//! A fresh cluster without the wait: `initdb` runs once per version and account, later starts copy its result.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::process::Command;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -34,7 +35,7 @@ fn template(installation: &Installation) -> Result<PathBuf> {
     if belongs_to(&place, user) {
         return Ok(place);
     }
-    let fresh = server_folder(installation, "testkit-pg-initdb-")?;
+    let fresh = server_folder(installation, &std::env::temp_dir(), "testkit-pg-initdb-")?;
     initialize(installation, &fresh.path().join("data"))?;
     let built = fresh.keep();
     match fs::rename(&built, &place) {
@@ -52,10 +53,24 @@ fn template(installation: &Installation) -> Result<PathBuf> {
 }
 
 /// A temporary folder only the server's account (and root) can enter.
-pub(super) fn server_folder(installation: &Installation, prefix: &str) -> Result<TempDir> {
-    let folder = private_folder(prefix)?;
+pub(super) fn server_folder(installation: &Installation, place: &Path, prefix: &str) -> Result<TempDir> {
+    let folder = private_folder(place, prefix)?;
     installation.own(folder.path())?;
     Ok(folder)
+}
+
+/// Where clusters live that need not survive: in memory where there is room, because making the thousand files of one
+/// takes a disk up to seconds.
+pub(super) fn scratch() -> PathBuf {
+    static PLACE: OnceLock<PathBuf> = OnceLock::new();
+    let roomy = || free_kibibytes(SHARED_MEMORY).is_some_and(|free| free >= MIN_FREE_KIBIBYTES);
+    PLACE.get_or_init(|| if roomy() { SHARED_MEMORY.into() } else { std::env::temp_dir() }).clone()
+}
+
+/// The fourth column of the line below the header (POSIX, `df -P`).
+fn free_kibibytes(folder: &str) -> Option<u64> {
+    let output = run(Command::new("df").args(["-Pk", folder]), "", DF_DEADLINE).ok()?.success().ok()?;
+    output.lines().nth(1)?.split_whitespace().nth(3)?.parse().ok()
 }
 
 /// `initdb`, then the database and the role every test starts with, through the single-user server.
@@ -92,3 +107,8 @@ const SETUP: &str = "CREATE ROLE app LOGIN;\n\nCREATE DATABASE shop;\n\nREVOKE A
                      GRANT CONNECT, TEMPORARY ON DATABASE shop TO app;\n\n";
 /// A slow disk under a loaded machine takes ten seconds.
 const INITDB_DEADLINE: Duration = Duration::from_secs(90);
+const DF_DEADLINE: Duration = Duration::from_secs(10);
+/// A file system in memory on Linux, which containers often keep too small.
+const SHARED_MEMORY: &str = "/dev/shm";
+/// Room for some dozens of clusters of 40 MiB, and what tests write into them.
+const MIN_FREE_KIBIBYTES: u64 = 2 << 20;
