@@ -32,9 +32,7 @@ struct Account {
 impl Installation {
     /// The newest installation of this machine.
     pub(super) fn find() -> Result<Self> {
-        let programs = candidates().into_iter().find(|folder| folder.join("initdb").exists()).ok_or_else(|| {
-            Error::new("PostgreSQL is not installed, run `apt-get install postgresql` or scripts/install-tools.sh --test")
-        })?;
+        let programs = first_with_server(candidates())?;
         let output =
             run(Command::new(programs.join("postgres")).arg("--version"), "", PROGRAM_DEADLINE)?.success()?;
         let version = output.split_whitespace().nth(2).unwrap_or_default().to_owned();
@@ -101,7 +99,17 @@ fn parse_account(line: &str, name: &str) -> Option<(u32, u32)> {
     (user != 0).then_some((user, group))
 }
 
-/// Folders that may hold the programs: Debian's by version, newest first, then what `pg_config` says, then `PATH`.
+/// A folder with the client alone, as `PATH` often has one, will not do.
+fn first_with_server(folders: Vec<PathBuf>) -> Result<PathBuf> {
+    folders.into_iter().find(|folder| folder.join("initdb").exists()).ok_or_else(|| {
+        Error::new(
+            "the PostgreSQL server is not installed, run `apt-get install postgresql` or scripts/install-tools.sh --test",
+        )
+    })
+}
+
+/// Folders that may hold the programs: the one in `TESTKIT_POSTGRES` (to test with another version), then Debian's by
+/// version, newest first, then what `pg_config` says, then `PATH`.
 fn candidates() -> Vec<PathBuf> {
     let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
@@ -110,7 +118,9 @@ fn candidates() -> Vec<PathBuf> {
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
         .collect();
     versions.sort_by_key(|(version, _)| Reverse(*version));
-    let mut folders: Vec<PathBuf> = versions.into_iter().map(|(_, folder)| folder).collect();
+    let chosen = std::env::var_os("TESTKIT_POSTGRES").map(PathBuf::from);
+    let mut folders: Vec<PathBuf> =
+        chosen.into_iter().chain(versions.into_iter().map(|(_, folder)| folder)).collect();
     if let Ok(told) =
         run(Command::new("pg_config").arg("--bindir"), "", PROGRAM_DEADLINE).and_then(|end| end.success())
     {
@@ -126,6 +136,16 @@ const PROGRAM_DEADLINE: Duration = Duration::from_secs(10);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_absent_server_is_named_with_its_package() {
+        let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+        let paths = || folders.iter().map(|folder| folder.path().to_owned()).collect();
+        assert!(first_with_server(paths()).unwrap_err().to_string().contains("`apt-get install postgresql`"));
+        fs::write(folders[0].path().join("psql"), "").unwrap();
+        fs::write(folders[1].path().join("initdb"), "").unwrap();
+        assert_eq!(first_with_server(paths()).unwrap(), folders[1].path());
+    }
 
     #[test]
     fn accounts_are_read_by_exact_name_and_never_root() {
