@@ -18,8 +18,8 @@
 //! # }
 //! ```
 //!
-//! All of it is gone with its owner, even a killed one, but for the template of a fresh PostgreSQL cluster, which stays
-//! in the system's temporary folder as `testkit-pg-template-*` and makes the next start fast. PostgreSQL is the newest
+//! All of it is gone with its owner; a server goes even when the owner is killed. What stays is the template of a fresh
+//! cluster, in the system's temporary folder as `testkit-pg-template-*`: it makes the next start fast. PostgreSQL is the newest
 //! one installed, or the one whose programs are in the folder that `TESTKIT_POSTGRES` names.
 //!
 //! It is not published and not part of the gateway: nothing outside tests, benches and the demo may depend on it.

@@ -108,9 +108,12 @@ fn first_with_server(folders: Vec<PathBuf>) -> Result<PathBuf> {
     })
 }
 
-/// Folders that may hold the programs: the one in `TESTKIT_POSTGRES` (to test with another version), then Debian's by
-/// version, newest first, then what `pg_config` says, then `PATH`.
+/// Folders that may hold the programs: the one in `TESTKIT_POSTGRES` alone, if that is set; else Debian's by version,
+/// newest first, then what `pg_config` says, then `PATH`.
 fn candidates() -> Vec<PathBuf> {
+    if let Some(chosen) = std::env::var_os("TESTKIT_POSTGRES") {
+        return vec![chosen.into()];
+    }
     let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
@@ -118,9 +121,7 @@ fn candidates() -> Vec<PathBuf> {
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
         .collect();
     versions.sort_by_key(|(version, _)| Reverse(*version));
-    let chosen = std::env::var_os("TESTKIT_POSTGRES").map(PathBuf::from);
-    let mut folders: Vec<PathBuf> =
-        chosen.into_iter().chain(versions.into_iter().map(|(_, folder)| folder)).collect();
+    let mut folders: Vec<PathBuf> = versions.into_iter().map(|(_, folder)| folder).collect();
     if let Ok(told) =
         run(Command::new("pg_config").arg("--bindir"), "", PROGRAM_DEADLINE).and_then(|end| end.success())
     {
