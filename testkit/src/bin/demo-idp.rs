@@ -3,6 +3,7 @@
 //! Both share a folder: the server writes there who it is, the minter reads there what to sign with.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -120,8 +121,8 @@ fn serve(options: &Serve) -> Result<()> {
         result => result?,
     };
     announce(&options.dir, idp.issuer())?;
-    println!("issuer {}", idp.issuer());
-    println!("ca {}", ca.path().display());
+    // Whoever started it may stop reading after the first line; the folder holds both facts anyway.
+    let _ = writeln!(std::io::stdout(), "issuer {}\nca {}", idp.issuer(), ca.path().display());
     loop {
         std::thread::park();
     }
