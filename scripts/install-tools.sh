@@ -1,0 +1,194 @@
+#!/bin/sh
+# Installs what building, the tests, the demo and the benches need, on Debian and its relatives.
+#
+#   scripts/install-tools.sh            everything
+#   scripts/install-tools.sh --build    only what compiling needs
+#   scripts/install-tools.sh --test --demo --bench    what these need; flags add up, and each includes --build
+#   scripts/install-tools.sh --print-python   only prints the interpreter that has psycopg 3
+#
+# Safe to repeat: it looks first, and when nothing is missing it installs nothing and is done in a moment.
+# Packages come from wherever the machine's package manager is set up to get them.
+set -eu
+
+usage() {
+    sed -n '2,/^set -eu/s/^# \{0,1\}//p' "$0" | sed '/^set -eu/d'
+}
+
+say() {
+    printf '%s\n' "install-tools: $*"
+}
+
+fail() {
+    printf '%s\n' "install-tools: $*" >&2
+    exit 1
+}
+
+# --- what is there ---------------------------------------------------------------------------------------------------
+
+has() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+has_package() {
+    status=$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) && [ "$status" = installed ]
+}
+
+has_server() {
+    for initdb in /usr/lib/postgresql/*/bin/initdb; do
+        [ -x "$initdb" ] && return 0
+    done
+    has initdb
+}
+
+has_contrib() {
+    for folder in /usr/share/postgresql/*/extension $(pg_config --sharedir 2>/dev/null)/extension; do
+        [ -e "$folder/pgcrypto.control" ] && return 0
+    done
+    return 1
+}
+
+has_libclang() {
+    has_package libclang-dev && return 0
+    for library in /usr/lib/llvm-*/lib/libclang.so* /usr/lib/*/libclang*.so* /usr/lib/libclang.so*; do
+        [ -e "$library" ] && return 0
+    done
+    return 1
+}
+
+# The interpreter that has psycopg 3: the first one on the path, the system's (which has the packaged module even
+# where another stands before it), or the one of the virtual environment made below.
+python_with_psycopg() {
+    for python in python3 /usr/bin/python3 "$venv/bin/python3"; do
+        if has "$python" && "$python" -c 'import psycopg' 2>/dev/null; then
+            command -v "$python"
+            return 0
+        fi
+    done
+    return 1
+}
+
+# --- what is wanted --------------------------------------------------------------------------------------------------
+
+missing=
+
+# need WHAT PACKAGE CHECK...: reports, and remembers the package when the check fails.
+need() {
+    what=$1 package=$2
+    shift 2
+    if "$@"; then
+        say "$what: present"
+    else
+        say "$what: missing"
+        missing="$missing $package"
+    fi
+}
+
+need_build() {
+    need "C compiler" gcc has cc
+    need "C library headers" libc6-dev test -e /usr/include/stdio.h
+    need "C++ compiler" g++ has c++
+    need "make" make has make
+    need "cmake" cmake has cmake
+    need "libclang" libclang-dev has_libclang
+}
+
+need_server() {
+    need "PostgreSQL server" postgresql has_server
+    need "PostgreSQL client" postgresql-client has psql
+    need "PostgreSQL extensions" postgresql-contrib has_contrib
+}
+
+need_python() {
+    need "python3" python3 has python3
+    if python_with_psycopg >/dev/null; then
+        say "psycopg 3: present"
+    else
+        say "psycopg 3: missing"
+        want_psycopg=yes
+    fi
+}
+
+# --- installing ------------------------------------------------------------------------------------------------------
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        env DEBIAN_FRONTEND=noninteractive "$@"
+    else
+        sudo -n env DEBIAN_FRONTEND=noninteractive "$@"
+    fi
+}
+
+updated=
+
+# install_packages PACKAGE...: installs, after one refresh of the package lists.
+install_packages() {
+    has apt-get || fail "apt-get is not here, install with your own package manager:$*"
+    if [ "$(id -u)" != 0 ] && ! { has sudo && sudo -n true 2>/dev/null; }; then
+        fail "neither root nor able to use sudo, run: sudo apt-get update && sudo apt-get install --yes --no-install-recommends $*"
+    fi
+    if [ -z "$updated" ]; then
+        say "refreshing the package lists"
+        as_root apt-get update -qq || fail "apt-get update failed, see above"
+        updated=yes
+    fi
+    say "installing $*"
+    as_root apt-get install --yes -qq --no-install-recommends "$@" >/dev/null || fail "could not install $*, see above"
+}
+
+has_candidate() {
+    apt-cache show "$1" >/dev/null 2>&1
+}
+
+# The distribution's package where it has one; else a virtual environment of our own, which needs no root.
+install_psycopg() {
+    if { [ "$(id -u)" = 0 ] || { has sudo && sudo -n true 2>/dev/null; }; } && has apt-get; then
+        if ! has_candidate python3-psycopg && [ -z "$updated" ]; then
+            say "refreshing the package lists"
+            as_root apt-get update -qq || fail "apt-get update failed, see above"
+            updated=yes
+        fi
+        if has_candidate python3-psycopg; then
+            install_packages python3-psycopg
+            python_with_psycopg >/dev/null && return 0
+        fi
+        python3 -c 'import ensurepip' 2>/dev/null || install_packages python3-venv
+    fi
+    python3 -c 'import ensurepip' 2>/dev/null || fail "psycopg 3 is missing, run: sudo apt-get install --yes python3-psycopg"
+    say "making a virtual environment with psycopg 3 in $venv"
+    python3 -m venv "$venv" || fail "could not make the virtual environment $venv"
+    "$venv/bin/python3" -m pip install --quiet --disable-pip-version-check 'psycopg[binary]>=3.1,<4' \
+        || fail "pip could not install psycopg, see above"
+    python_with_psycopg >/dev/null || fail "psycopg 3 was installed and still cannot be imported"
+}
+
+# --- the run ---------------------------------------------------------------------------------------------------------
+
+venv=${TOOLS_VENV:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/gateway-tools-venv}
+test='' demo='' bench='' want_psycopg=''
+[ $# -gt 0 ] || { test=yes demo=yes bench=yes; }
+for flag in "$@"; do
+    case $flag in
+        --build) ;;
+        --test) test=yes ;;
+        --demo) demo=yes ;;
+        --bench) bench=yes ;;
+        --print-python)
+            python_with_psycopg || fail "no python3 here has psycopg 3, run scripts/install-tools.sh --demo"
+            exit 0
+            ;;
+        --help | -h) usage; exit 0 ;;
+        *) usage >&2; fail "unknown flag \`$flag\`" ;;
+    esac
+done
+
+need_build
+[ -z "$test$demo$bench" ] || need_server
+[ -z "$test$demo" ] || need_python
+[ -z "$test$demo" ] || need "curl" curl has curl
+[ -z "$bench" ] || need "pgbouncer" pgbouncer has pgbouncer
+
+# A name a line, no name twice, split on purpose.
+# shellcheck disable=SC2086
+[ -z "$missing" ] || install_packages $missing
+[ -z "$want_psycopg" ] || install_psycopg
+say "done"
