@@ -17,6 +17,8 @@
 
 mod client_cert;
 mod combined;
+#[cfg(feature = "oidc")]
+pub mod oidc;
 mod spiffe;
 mod static_list;
 mod telemetry;
