@@ -246,12 +246,15 @@ async fn forms_a_lax_reader_would_take() {
         format!("{}.{}.{}+", parts[0], parts[1], standard(parts[2])),
         format!("{}.{}.{}", parts[2], parts[1], parts[0]),
         json!({"protected": parts[0], "payload": parts[1], "signature": parts[2]}).to_string(),
-        "a".repeat(64 * 1024 + 1),
         format!("{good}{}", "A".repeat(64 * 1024)),
         String::new(),
     ];
     for form in forms {
         gate.refusal(&form).await;
+    }
+    // Refused by its length before anything is read.
+    for huge in ["a".repeat(64 * 1024 + 1), ".".repeat(64 * 1024 + 1)] {
+        assert!(gate.refusal(&huge).await.contains("larger than allowed"));
     }
     let twice = [
         format!(

@@ -129,6 +129,17 @@ impl Idp {
         config
     }
 
+    /// A configuration that trusts this issuer's CA and another's; the file must outlive its use.
+    pub(crate) fn config_trusting(&self, other: &Self) -> (IssuerConfig, tempfile::NamedTempFile) {
+        let mut roots = tempfile::NamedTempFile::new().unwrap();
+        for ca in [&self.ca, &other.ca] {
+            roots.write_all(&std::fs::read(ca.path()).unwrap()).unwrap();
+        }
+        let mut config = self.config();
+        config.roots = Roots::PemFile(roots.path().to_owned());
+        (config, roots)
+    }
+
     /// Good claims of a token issued now.
     pub(crate) fn claims(&self) -> Value {
         json!({"iss": self.issuer, "sub": "agent-7", "aud": AUDIENCE, "iat": NOW, "exp": NOW + 600})

@@ -102,6 +102,33 @@ async fn all_who_wait_share_one_fetch() {
     assert_eq!((idp.asked(DISCOVERY), idp.asked(KEYS)), (1, 1));
 }
 
+/// One whose wait began after the interval was over still takes the answer that came meanwhile.
+#[tokio::test]
+async fn a_late_waiter_shares_a_slow_fetch() {
+    let signer = Signer::p256();
+    let idp = Idp::start(&[signer.jwk("k")]).await;
+    let gate = Gate::new(idp.config());
+    let (known, unknown) = (signer.token("k", &idp.claims()), signer.token("unknown", &idp.claims()));
+    let held = idp.hold().await;
+    let mut first = std::pin::pin!(gate.ask(&known));
+    tokio::select! {
+        biased;
+        () = idp.request_arrived() => {}
+        outcome = &mut first => panic!("answered while held: {outcome:?}"),
+    }
+    gate.advance(20);
+    let mut late = std::pin::pin!(gate.ask(&unknown));
+    tokio::select! {
+        biased;
+        outcome = &mut late => panic!("answered while held: {outcome:?}"),
+        () = std::future::ready(()) => {}
+    }
+    drop(held);
+    let (first, late) = tokio::join!(first, late);
+    assert!(first.is_ok() && late.is_err(), "{first:?} {late:?}");
+    assert_eq!((idp.asked(DISCOVERY), idp.asked(KEYS)), (1, 1));
+}
+
 /// A client that hangs up while it waits must not take the fetch, and the interval, away from the others.
 #[tokio::test]
 async fn hanging_up_does_not_cancel_the_fetch() {
@@ -211,6 +238,31 @@ async fn a_certificate_for_another_host_is_refused() {
     assert_eq!(idp.asked(KEYS), 0);
 }
 
+/// Every other host here is up, trusted and has the right keys: only the rule keeps the gateway from asking it.
+#[tokio::test]
+async fn discovery_leads_where_it_may() {
+    let signer = Signer::p256();
+    let idp = Idp::start(&[signer.jwk("k")]).await;
+    let elsewhere = Idp::start(&[signer.jwk("k")]).await;
+    let plain = Idp::start_plain(&[signer.jwk("k")]).await;
+    let (mut config, _roots) = idp.config_trusting(&elsewhere);
+    config.plain_http = PlainHttp::Loopback;
+    let token = signer.token("k", &idp.claims());
+    let keys_at = |host: &Idp| json!({"issuer": idp.issuer, "jwks_uri": format!("{}/keys", host.issuer)});
+
+    config.key_host = KeyHost::Issuer;
+    Gate::new(config.clone()).ask(&token).await.unwrap();
+    idp.describe(&keys_at(&elsewhere));
+    assert!(Gate::new(config.clone()).refusal(&token).await.contains("another host"));
+    assert_eq!(elsewhere.asked(KEYS), 0);
+    config.key_host = KeyHost::Any;
+    Gate::new(config.clone()).ask(&token).await.unwrap();
+    assert_eq!(elsewhere.asked(KEYS), 1);
+    idp.describe(&keys_at(&plain));
+    assert!(Gate::new(config).refusal(&token).await.contains("from https to http"));
+    assert_eq!(plain.asked(KEYS), 0);
+}
+
 #[tokio::test]
 async fn documents_that_are_not_believed() {
     let signer = Signer::p256();
@@ -223,18 +275,15 @@ async fn documents_that_are_not_believed() {
         json!({"issuer": format!("{}/", idp.issuer), "jwks_uri": format!("{}/keys", idp.issuer)}).to_string(),
         json!({"jwks_uri": format!("{}/keys", idp.issuer)}).to_string(),
         json!({"issuer": idp.issuer}).to_string(),
-        keys_at("http://127.0.0.1:1/keys".into()),
         keys_at("file:///etc/passwd".into()),
         keys_at("/keys".into()),
-        keys_at(format!("{}/keys", elsewhere.issuer)),
+        keys_at(String::new()),
         "[]".into(),
         String::new(),
     ];
     for document in discovery {
         idp.answer(DISCOVERY, 200, &[], document.clone());
-        let mut config = idp.config();
-        config.key_host = KeyHost::Issuer;
-        config.plain_http = PlainHttp::Loopback;
+        let (config, _roots) = idp.config_trusting(&elsewhere);
         let refused = Gate::new(config).ask(&signer.token("k", &idp.claims())).await;
         assert!(matches!(refused, Err(IdentityError::IssuerUnavailable { .. })), "{document}: {refused:?}");
     }
@@ -255,7 +304,7 @@ async fn documents_that_are_not_believed() {
         (200, &encoded, &good),
         (200, none, &padded),
     ];
-    let mut config = idp.config();
+    let (mut config, _roots) = idp.config_trusting(&elsewhere);
     config.keys = KeySource::JwksUrl(format!("{}/keys", idp.issuer));
     for (status, headers, body) in answers {
         idp.answer(KEYS, status, headers, body.to_owned());
