@@ -1,8 +1,28 @@
 //! Who is acting: verified machine identities and how they are presented.
 //!
 //! This module does not map identities to rights; that is policy.
+//!
+//! # Counters and events
+//! Names, labels and fields are stable. Tokens never appear in them, and of a token's claims only issuer and subject.
+//!
+//! | Counter | Labels |
+//! |---|---|
+//! | `gateway_identity_accepted_total` | `method` (`token`, `certificate`), `issuer` |
+//! | `gateway_identity_refused_total` | `method`, `issuer` (empty if none was matched), `reason` |
+//! | `gateway_identity_key_fetches_total` | `issuer`, `outcome` (`ok`, `failed`) |
+//! | `gateway_identity_stale_keys_total` | `issuer`; proofs judged with keys past their maximum age |
+//!
+//! Events: `identity accepted` (info), `identity refused` (warn), `issuer keys fetched` (info),
+//! `issuer keys cannot be fetched` (warn).
 
+mod client_cert;
+mod combined;
+#[cfg(feature = "oidc")]
+pub mod oidc;
+mod spiffe;
 mod static_list;
+mod telemetry;
+mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,6 +33,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use client_cert::{CertificateMatch, CertificateName, CertificateRule, ClientCertAuthenticator};
+pub use combined::AnyAuthenticator;
+pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};
 pub use static_list::StaticAuthenticator;
 
 use crate::clock::{Clock, Timestamp};

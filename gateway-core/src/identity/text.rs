@@ -1,0 +1,33 @@
+//! Limits on texts that come out of tokens and certificates.
+
+/// Longest subject, in bytes: room for a SPIFFE ID (2048); OpenID Connect's own limit is 255.
+pub(super) const MAX_SUBJECT_BYTES: usize = 2048;
+/// Longest group, task, plan or further claim, in bytes: names, not documents.
+#[cfg(feature = "oidc")]
+pub(super) const MAX_CLAIM_BYTES: usize = 1024;
+
+/// True if `text` may stand as a name in policies, logs and records: not empty, at most `max_bytes`, and without
+/// control characters or invisible direction marks, which would let one name look like another or forge a log line.
+pub(super) fn is_name(text: &str, max_bytes: usize) -> bool {
+    !text.is_empty() && text.len() <= max_bytes && !text.chars().any(is_deceptive)
+}
+
+fn is_deceptive(c: char) -> bool {
+    // Zero-width characters, line separators, bidirectional controls (UAX #9), byte order mark.
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_bounded_and_printable() {
+        assert!(is_name("repo:acme/app:ref:refs/heads/main", 64));
+        assert!(is_name("Zoë", 4));
+        for bad in ["", "12345", "a\n", "a\0", "a\u{202e}", "\u{200b}"] {
+            assert!(!is_name(bad, 4), "{bad:?}");
+        }
+    }
+}
