@@ -7,8 +7,9 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::{AccessRequest, RequestId};
 
-/// Events kept for a subscriber that is slow; older ones are counted as missed. 256: a burst of submissions, about 100 KiB.
-const FEED_EVENTS: usize = 256;
+/// Events kept for a subscriber that is slow; older ones are counted as missed. 128: a burst of submissions; usually 100 KiB,
+/// with the longest texts that a request may have 32 MiB.
+const FEED_EVENTS: usize = 128;
 
 /// Something happened to a request. The request is as it stands after it, its exact texts blanked.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,8 +14,8 @@ use crate::clock::{Clock, Timestamp};
 use crate::identity::VerifiedPrincipal;
 use crate::policy::ApprovalRule;
 
-/// Requests that are over and still listed. 1024: what one page of history needs, about 2 MiB.
-const MAX_OVER: usize = 1024;
+/// Requests that are over and still listed. 256: a page of history; usually 500 KiB, with the longest texts 64 MiB.
+const MAX_OVER: usize = 256;
 
 /// How long a waiter may sleep before it looks at the clock again, at most. The wall clock can be set and a suspended
 /// machine's timers stand still, so an expiry cannot be left to one long timer. 1 s is finer than any rule's time.
