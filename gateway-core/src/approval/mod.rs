@@ -1,8 +1,14 @@
 //! Approval of held operations by people: bound to the exact operation, single use, with an expiry.
 //!
 //! States: pending -> approved -> used; pending -> rejected | expired | revoked; approved -> expired | revoked.
+//!
+//! The rules of the transitions are in one place, the methods of [`AccessRequest`]; an [`Approver`] only keeps requests and
+//! makes each transition atomic. Nothing here shows requests to people or asks for their identity.
 
 mod digest;
+mod events;
+mod memory;
+mod state;
 
 use std::fmt;
 use std::fmt::Debug;
@@ -12,6 +18,9 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use digest::{Digest, DigestKey};
+pub use events::{ApprovalEvent, ApprovalEvents, ApprovalFeed};
+pub use memory::MemoryApprover;
+pub use state::ApprovalLimits;
 
 use crate::clock::Timestamp;
 use crate::identity::{Actor, Principal, VerifiedPrincipal};
@@ -91,6 +100,11 @@ impl RequestState {
             Self::Used => "used",
         }
     }
+
+    /// Still pending or approved: something may yet happen.
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Pending | Self::Approved)
+    }
 }
 
 /// A reviewer's verdict.
@@ -118,8 +132,8 @@ pub struct Review {
     pub at: Timestamp,
 }
 
-/// What a reviewer is shown of one operation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a reviewer is shown of one operation. `Debug` does not print the exact text.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationSummary {
     /// The protocol's word for it.
     pub kind: String,
@@ -129,6 +143,17 @@ pub struct OperationSummary {
     pub exact: String,
     /// Everything it touches.
     pub accesses: Vec<Access>,
+}
+
+impl Debug for OperationSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OperationSummary")
+            .field("kind", &self.kind)
+            .field("masked", &self.masked)
+            .field("exact_bytes", &self.exact.len())
+            .field("accesses", &self.accesses)
+            .finish()
+    }
 }
 
 /// A request for approval of one exact batch of operations.
@@ -173,7 +198,10 @@ pub enum ApprovalError {
     /// It is no longer pending.
     #[error("the request is already {}", .0.as_str())]
     NotPending(RequestState),
-    /// Too many requests are pending.
+    /// The request itself is wrong (no rules, too long to review, already over); the text says how.
+    #[error("this cannot be put up for approval: {0}")]
+    Invalid(String),
+    /// Too many requests are open, in all or by this requester.
     #[error("{0} requests are already waiting for approval; wait until some are decided")]
     TooMany(usize),
     /// The store failed; nothing was granted.
@@ -185,14 +213,16 @@ pub enum ApprovalError {
 /// at most once for each approved request, whoever races.
 #[async_trait]
 pub trait Approver: Debug + Send + Sync {
-    /// Stores a new pending request. Called when an operation is held, before anybody is told.
+    /// Stores a new pending request. Called when an operation is held, before anybody is told. Its expiry is brought
+    /// forward to the earliest of what it says, its shortest rule and the requester's own expiry.
     async fn submit(&self, request: AccessRequest) -> Result<(), ApprovalError>;
 
     /// Waits until the request is no longer pending, or its expiry (by the approver's clock), and returns where it stands.
     async fn decided(&self, id: RequestId) -> Result<RequestState, ApprovalError>;
 
     /// Uses up the approved, unexpired request for exactly this digest whose rules cover `rules`, if there is one.
-    /// Called before an operation that needs approval may run.
+    /// Called before an operation that needs approval may run. Grants that outlive their session (suspend, retry) are
+    /// used before those of a waiting hold. A call whose future is dropped may still use the grant up.
     async fn redeem(
         &self,
         digest: &Digest,
@@ -200,7 +230,22 @@ pub trait Approver: Debug + Send + Sync {
         now: Timestamp,
     ) -> Result<Option<RequestId>, ApprovalError>;
 
-    /// The open (pending or approved) request for this digest, so that a retry does not ask twice.
+    /// Uses up this very request, under the same conditions as [`redeem`](Approver::redeem): true if it did. A waiting hold
+    /// redeems its own request with this, so that it neither takes nor leaves behind a grant that is not its own.
+    /// The default is the safe answer: nothing is granted.
+    async fn redeem_request(
+        &self,
+        id: RequestId,
+        digest: &Digest,
+        rules: &[ApprovalRule],
+        now: Timestamp,
+    ) -> Result<bool, ApprovalError> {
+        let _ = (id, digest, rules, now);
+        Ok(false)
+    }
+
+    /// The open (pending or approved) suspend or retry request for this digest, so that a retry does not ask twice. A
+    /// waiting hold is never returned: it dies with its session, and a retry would be left with a dead handle.
     async fn open_request(&self, digest: &Digest, now: Timestamp)
     -> Result<Option<RequestId>, ApprovalError>;
 
@@ -232,4 +277,9 @@ pub trait Approver: Debug + Send + Sync {
 
     /// One request in full, exact texts included, for an eligible reviewer.
     async fn show(&self, id: RequestId, viewer: &VerifiedPrincipal) -> Result<AccessRequest, ApprovalError>;
+
+    /// What happens to requests from now on, for a console, a log or a webhook. The default has nothing to tell.
+    fn subscribe(&self) -> ApprovalEvents {
+        ApprovalEvents::ended()
+    }
 }
