@@ -30,7 +30,11 @@ pub(crate) fn by_database(labels: &[Label]) -> BTreeMap<String, Vec<ColumnPath>>
     let mut columns: BTreeMap<String, Vec<ColumnPath>> = BTreeMap::new();
     for label in labels {
         if let [_, (_, database), (_, schema), (_, table), (_, column)] = label.resource.path() {
-            columns.entry(database.clone()).or_default().push((schema.clone(), table.clone(), column.clone()));
+            columns.entry(database.clone()).or_default().push((
+                schema.clone(),
+                table.clone(),
+                column.clone(),
+            ));
         }
     }
     columns

@@ -6,7 +6,7 @@ use gateway_core::error::{Denial, DenialCode};
 use crate::codec::encode;
 
 /// The SQLSTATE for a denial (PostgreSQL documentation, Appendix A).
-pub const fn sqlstate(code: DenialCode) -> &'static str {
+pub(crate) const fn sqlstate(code: DenialCode) -> &'static str {
     match code {
         DenialCode::Unauthenticated => "28000",
         DenialCode::IdentityExpired => "28P01",
@@ -20,7 +20,7 @@ pub const fn sqlstate(code: DenialCode) -> &'static str {
 }
 
 /// Fields of the ErrorResponse for a denial.
-pub fn fields(severity: &str, denial: &Denial) -> encode::Fields {
+pub(crate) fn fields(severity: &str, denial: &Denial) -> encode::Fields {
     let mut fields = vec![
         (b'S', severity.to_owned()),
         (b'V', severity.to_owned()),
@@ -42,11 +42,11 @@ pub fn fields(severity: &str, denial: &Denial) -> encode::Fields {
 }
 
 /// Appends the error of a refused operation; the session goes on.
-pub fn error(out: &mut BytesMut, denial: &Denial) {
+pub(crate) fn error(out: &mut BytesMut, denial: &Denial) {
     encode::error(out, fields("ERROR", denial));
 }
 
 /// Appends the error that ends the session.
-pub fn fatal(out: &mut BytesMut, denial: &Denial) {
+pub(crate) fn fatal(out: &mut BytesMut, denial: &Denial) {
     encode::error(out, fields("FATAL", denial));
 }

@@ -165,6 +165,9 @@ impl Driver {
         let mut moved = self.tasks();
         moved |= self.poll_deciding(cx);
         moved |= self.poll_catching_up(cx);
+        if moved {
+            self.resume()?;
+        }
         self.queue_output();
         self.writes(cx)?;
         if self.session.is_closed() {
@@ -190,7 +193,8 @@ impl Driver {
         if self.ended.is_none() {
             let denial = match reason {
                 CloseReason::IdentityExpired => {
-                    Denial::new(DenialCode::IdentityExpired, "the identity has expired").with_hint("connect again with a new token")
+                    Denial::new(DenialCode::IdentityExpired, "the identity has expired")
+                        .with_hint("connect again with a new token")
                 }
                 _ => Denial::new(DenialCode::RecorderFailed, "the session can no longer be recorded"),
             };
@@ -205,7 +209,10 @@ impl Driver {
         while let Some(task) = self.session.poll_task() {
             any = true;
             match task {
-                Task::Judge(judge) => self.deciding = Some(Box::pin(decide(self.guard.clone(), judge, self.rewriter.clone()))),
+                Task::Judge(judge) => {
+                    let rewriter = PgRewriter { possible: judge.rewritable, ..self.rewriter.clone() };
+                    self.deciding = Some(Box::pin(decide(self.guard.clone(), judge, rewriter)));
+                }
                 Task::CancelUpstream => self.cancel_upstream(),
             }
         }
@@ -226,7 +233,8 @@ impl Driver {
         if self.holding {
             self.deciding = None;
             self.holding = false;
-            self.session.refuse(&Denial::new(DenialCode::Cancelled, "canceling statement due to user request"));
+            self.session
+                .refuse(&Denial::new(DenialCode::Cancelled, "canceling statement due to user request"));
         } else {
             self.cancel_upstream();
         }
@@ -348,7 +356,10 @@ impl Driver {
     fn read_down(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
         let full = self.session.to_upstream().len() > MAX_QUEUED_UPSTREAM;
         let waiting = self.deciding.is_some() || self.session.is_judging();
-        if full || (waiting && self.down_in.len() > MAX_WAITING) || self.down_in.len() > self.session.max_input() {
+        if full
+            || (waiting && self.down_in.len() > MAX_WAITING)
+            || self.down_in.len() > self.session.max_input()
+        {
             return Ok(false);
         }
         match poll_read(&mut self.down, &mut self.down_in, cx) {
@@ -369,7 +380,8 @@ impl Driver {
 
     fn violation(&mut self, error: &ProtocolError, side: &str) -> CloseReason {
         tracing::info!(%error, side, session.id = %self.guard.info().id, "protocol violation");
-        let denial = Denial::new(DenialCode::NotUnderstood, format!("protocol violation by the {side}: {error}"));
+        let denial =
+            Denial::new(DenialCode::NotUnderstood, format!("protocol violation by the {side}: {error}"));
         self.session.end(&denial);
         self.queue_output();
         CloseReason::ProtocolViolation(error.to_string())
@@ -377,7 +389,8 @@ impl Driver {
 
     fn upstream_lost(&mut self) -> CloseReason {
         if !self.session.is_closed() {
-            let denial = Denial::new(DenialCode::UpstreamUnavailable, "the server closed the connection").with_hint("connect again");
+            let denial = Denial::new(DenialCode::UpstreamUnavailable, "the server closed the connection")
+                .with_hint("connect again");
             self.session.end(&denial);
             self.queue_output();
         }
@@ -385,7 +398,11 @@ impl Driver {
     }
 }
 
-fn poll_read(stream: &mut BoxedStream, buffer: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+fn poll_read(
+    stream: &mut BoxedStream,
+    buffer: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
     buffer.reserve(READ_BYTES);
     let start = buffer.len();
     buffer.resize(start + READ_BYTES, 0);
@@ -434,7 +451,10 @@ fn held_notice(held: &Held) -> crate::codec::encode::Fields {
         (b'S', "NOTICE".to_owned()),
         (b'V', "NOTICE".to_owned()),
         (b'C', "01000".to_owned()),
-        (b'M', format!("gateway: held for approval by {}; request {}", reviewers.join(" and "), held.request())),
+        (
+            b'M',
+            format!("gateway: held for approval by {}; request {}", reviewers.join(" and "), held.request()),
+        ),
         (b'H', format!("waiting until {}; cancel to give up", held.expires())),
     ]
 }

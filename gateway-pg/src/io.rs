@@ -31,7 +31,10 @@ pub(crate) async fn read_startup<S: AsyncRead + Unpin + ?Sized>(stream: &mut S) 
 }
 
 /// Reads exactly one frame of at most `limit` bytes.
-pub(crate) async fn read_frame<S: AsyncRead + Unpin + ?Sized>(stream: &mut S, limit: usize) -> io::Result<Frame> {
+pub(crate) async fn read_frame<S: AsyncRead + Unpin + ?Sized>(
+    stream: &mut S,
+    limit: usize,
+) -> io::Result<Frame> {
     let mut buffer = BytesMut::zeroed(5);
     stream.read_exact(&mut buffer).await?;
     let (_, total) = peek(&buffer, |_| limit).map_err(invalid)?.ok_or(io::ErrorKind::UnexpectedEof)?;

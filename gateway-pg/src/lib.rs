@@ -24,4 +24,4 @@ pub use login::downstream::TokenLogin;
 pub use login::upstream::{Address, SslMode};
 pub use operation::{Place, SCHEMA};
 pub use server::{CheckError, ListenerLimits, PROTOCOL, PROTOCOL_VERSIONS, PgGateway, Target};
-pub use session::flow_encoding as RECORD_ENCODING;
+pub use session::RECORD_ENCODING;

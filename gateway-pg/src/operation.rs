@@ -12,8 +12,8 @@ use gateway_core::operation::{Access, Action, Argument, Batch, Effect, Facts, Op
 use gateway_core::pipeline::Rewriter;
 
 use crate::analysis::{
-    self, Access as Use, AnalysisCache, Change, CopyDirection, CopyEndpoint, CopyFormat, Filter, FunctionClass, FunctionUse,
-    LexSettings, ObjectChange, QualifiedName, RelationUse, SettingChange, SettingScope, Statement,
+    self, Access as Use, Change, CopyDirection, CopyEndpoint, CopyFormat, Filter, FunctionClass, FunctionUse,
+    LexSettings, Limits, ObjectChange, QualifiedName, RelationUse, SettingChange, SettingScope, Statement,
 };
 use crate::catalog::{Catalog, LabelIndex, Relation};
 use crate::codec::frontend::Bind;
@@ -72,6 +72,7 @@ pub(crate) struct Subject<'a> {
     /// What `EXECUTE` or `FETCH` stand for.
     pub(crate) refers_to: Option<&'a Statement>,
     pub(crate) bind: Option<&'a Bind>,
+    pub(crate) lexing: LexSettings,
     pub(crate) in_transaction: bool,
     /// How many statements its message holds.
     pub(crate) of: usize,
@@ -111,7 +112,10 @@ fn refuse_unreadable(subject: &Subject<'_>) -> Result<(), Denial> {
     for statement in subject.statements() {
         for used in &statement.relations {
             if used.catalog.as_ref().is_some_and(|c| *c != subject.place.database) {
-                return Err(not_understood("a name is in another database", "leave the database out of the name"));
+                return Err(not_understood(
+                    "a name is in another database",
+                    "leave the database out of the name",
+                ));
             }
         }
         statement.settings.iter().try_for_each(refuse_setting)?;
@@ -125,7 +129,9 @@ fn refuse_setting(change: &SettingChange) -> Result<(), Denial> {
     let value = change.value.as_deref().map(|v| v.trim_matches('\'').to_ascii_lowercase());
     let fine = match change.name.as_deref() {
         Some("client_encoding") => matches!(value.as_deref(), Some("utf8" | "utf-8" | "unicode") | None),
-        Some("standard_conforming_strings") => matches!(value.as_deref(), Some("on" | "true" | "yes" | "1") | None),
+        Some("standard_conforming_strings") => {
+            matches!(value.as_deref(), Some("on" | "true" | "yes" | "1") | None)
+        }
         Some("backslash_quote") => false,
         _ => true,
     };
@@ -133,7 +139,10 @@ fn refuse_setting(change: &SettingChange) -> Result<(), Denial> {
         return Ok(());
     }
     let name = change.name.as_deref().unwrap_or_default();
-    Err(not_understood(format!("`{name}` must keep its value: it changes how statements are read"), "use UTF8 and standard strings"))
+    Err(not_understood(
+        format!("`{name}` must keep its value: it changes how statements are read"),
+        "use UTF8 and standard strings",
+    ))
 }
 
 /// Only text goes out of COPY for now: csv and binary cannot be masked yet.
@@ -147,7 +156,10 @@ fn refuse_copy(subject: &Subject<'_>, statement: &Statement) -> Result<(), Denia
     }
     let known = ["format", "delimiter", "header", "freeze"];
     if let Some((name, _)) = copy.options.iter().find(|(name, _)| !known.contains(&name.as_str())) {
-        return Err(not_understood(format!("the COPY option `{name}` is not understood here"), "leave it out"));
+        return Err(not_understood(
+            format!("the COPY option `{name}` is not understood here"),
+            "leave it out",
+        ));
     }
     let protected = statement.relations.iter().filter_map(|r| subject.relation(r));
     if copy.query && protected.into_iter().any(|r| !subject.catalog.protected(subject.labels, r).is_empty()) {
@@ -166,7 +178,9 @@ fn accesses(subject: &Subject<'_>) -> BTreeSet<Access> {
         }
         out.extend(statement.functions.iter().filter_map(|f| function_access(subject, f)));
         out.extend(statement.operators.iter().filter_map(|o| operator_access(subject, o)));
-        out.extend(statement.types.iter().map(|t| call(place.function(t.schema.as_deref().unwrap_or(UNRESOLVED), &format!("type {}", t.name)))));
+        out.extend(statement.types.iter().map(|t| {
+            call(place.function(t.schema.as_deref().unwrap_or(UNRESOLVED), &format!("type {}", t.name)))
+        }));
         out.extend(attribute_calls(subject, statement));
         out.extend(statement.settings.iter().map(|s| setting_access(place, s)));
         out.extend(statement.objects.iter().filter_map(|o| object_access(place, o)));
@@ -189,7 +203,12 @@ fn call(resource: Resource) -> Access {
 }
 
 /// A relation and everything it stands on: parents, and what a view reads.
-fn relation_accesses(subject: &Subject<'_>, statement: &Statement, used: &RelationUse, out: &mut BTreeSet<Access>) {
+fn relation_accesses(
+    subject: &Subject<'_>,
+    statement: &Statement,
+    used: &RelationUse,
+    out: &mut BTreeSet<Access>,
+) {
     let action = relation_action(statement, used);
     let Some(relation) = subject.relation(used) else {
         let here = subject.catalog.current_schema().unwrap_or(UNRESOLVED);
@@ -281,10 +300,13 @@ fn operator_access(subject: &Subject<'_>, operator: &QualifiedName) -> Option<Ac
 /// `u.f` that is no column of anything here but the name of a user's function is the call `f(u)`.
 fn attribute_calls(subject: &Subject<'_>, statement: &Statement) -> Vec<Access> {
     let related: Vec<_> = statement.relations.iter().filter_map(|r| subject.relation(r)).collect();
-    let names = statement.columns.iter().filter(|c| c.name.len() > 1 && !c.star).filter_map(|c| c.name.last());
+    let names =
+        statement.columns.iter().filter(|c| c.name.len() > 1 && !c.star).filter_map(|c| c.name.last());
     let unknown = names.filter(|name| !related.iter().any(|r| r.has_column(name)));
     unknown
-        .filter_map(|name| subject.catalog.user_function(name).map(|schema| call(subject.place.function(schema, name))))
+        .filter_map(|name| {
+            subject.catalog.user_function(name).map(|schema| call(subject.place.function(schema, name)))
+        })
         .collect()
 }
 
@@ -303,11 +325,22 @@ fn object_access(place: &Place, object: &ObjectChange) -> Option<Access> {
     let name = parts.next().map_or("", String::as_str);
     let schema = parts.next().map_or(UNRESOLVED, String::as_str);
     let resource = match &*object.kind {
-        "table" | "view" | "materialized_view" | "sequence" | "index" | "foreign_table" | "column" => return None,
+        "table" | "view" | "materialized_view" | "sequence" | "index" | "foreign_table" | "column" => {
+            return None;
+        }
         "function" | "procedure" | "routine" | "aggregate" => place.function(schema, name),
         "schema" => place.schema(name),
-        "role" | "database" | "tablespace" | "subscription" | "server" | "user_mapping" | "foreign_data_wrapper" | "extension"
-        | "language" | "event_trigger" | "access_method" => place.server(),
+        "role"
+        | "database"
+        | "tablespace"
+        | "subscription"
+        | "server"
+        | "user_mapping"
+        | "foreign_data_wrapper"
+        | "extension"
+        | "language"
+        | "event_trigger"
+        | "access_method" => place.server(),
         _ => place.database(),
     };
     Some(access(action, resource))
@@ -346,11 +379,15 @@ fn facts(subject: &Subject<'_>) -> Facts {
         let mut filters = subject.statements().flat_map(|s| &s.modifications).map(|m| m.filter).peekable();
         filters.peek().is_some() && filters.all(|f| filter(&f))
     };
-    let any_constant = subject.statements().flat_map(|s| &s.modifications).any(|m| m.filter == Filter::Constant);
+    let any_constant =
+        subject.statements().flat_map(|s| &s.modifications).any(|m| m.filter == Filter::Constant);
     let of = i64::try_from(subject.of).unwrap_or(i64::MAX);
     Facts::from([
         ("statement_kind".into(), subject.statement.kind.to_string().into()),
-        ("has_where".into(), all(|f| matches!(f, Filter::Present | Filter::Constant | Filter::NotApplicable)).into()),
+        (
+            "has_where".into(),
+            all(|f| matches!(f, Filter::Present | Filter::Constant | Filter::NotApplicable)).into(),
+        ),
         ("where_constant".into(), any_constant.into()),
         ("has_limit".into(), subject.statement.limit.is_some().into()),
         ("returning".into(), subject.statements().any(|s| s.flags.returning).into()),
@@ -362,14 +399,34 @@ fn facts(subject: &Subject<'_>) -> Facts {
 
 /// Commands that change only the session or its transaction: nothing of the target's state, so no record has to be on disk first.
 const SESSION_ONLY: [&str; 19] = [
-    "begin", "start_transaction", "commit", "rollback", "savepoint", "release", "release_savepoint", "rollback_to",
-    "rollback_to_savepoint", "set", "set_transaction", "reset", "show", "prepare", "deallocate", "declare_cursor", "fetch", "move",
+    "begin",
+    "start_transaction",
+    "commit",
+    "rollback",
+    "savepoint",
+    "release",
+    "release_savepoint",
+    "rollback_to",
+    "rollback_to_savepoint",
+    "set",
+    "set_transaction",
+    "reset",
+    "show",
+    "prepare",
+    "deallocate",
+    "declare_cursor",
+    "fetch",
+    "move",
     "close",
 ];
 
 fn effect(subject: &Subject<'_>, accesses: &[Access]) -> Effect {
     let harmless = |s: &Statement| s.read_only() || (SESSION_ONLY.contains(&&*s.kind) && !s.flags.unproven);
-    let inner_reads = subject.statement.inner.as_deref().is_none_or(|s| s.read_only() || subject.statement.explain.is_some());
+    let inner_reads = subject
+        .statement
+        .inner
+        .as_deref()
+        .is_none_or(|s| s.read_only() || subject.statement.explain.is_some());
     let calls = accesses.iter().any(|a| a.action.as_str() == "call");
     if !calls && inner_reads && subject.statements().all(harmless) { Effect::Read } else { Effect::Write }
 }
@@ -381,7 +438,11 @@ fn arguments(bind: &Bind) -> Vec<Argument> {
         many => many.get(i).copied().unwrap_or(0),
     };
     let kind = |i| if format(i) == 0 { "text" } else { "binary" };
-    bind.parameters.iter().enumerate().map(|(i, value)| Argument { kind: kind(i).to_owned(), value: value.clone() }).collect()
+    bind.parameters
+        .iter()
+        .enumerate()
+        .map(|(i, value)| Argument { kind: kind(i).to_owned(), value: value.clone() })
+        .collect()
 }
 
 /// What the names meant when it was judged: part of what an approval is bound to.
@@ -409,14 +470,20 @@ fn recorded(subject: &Subject<'_>) -> Option<String> {
         let columns = subject.statements().flat_map(|s| &s.columns).filter_map(|c| c.name.last());
         let written = subject.statements().flat_map(|s| &s.modifications).flat_map(|m| &m.columns);
         columns.chain(written).any(|c| names.contains(c.as_str()))
-            || subject.statements().flat_map(|s| &s.modifications).any(|m| m.columns.is_empty() && m.access == Use::Insert)
+            || subject
+                .statements()
+                .flat_map(|s| &s.modifications)
+                .any(|m| m.columns.is_empty() && m.access == Use::Insert)
     };
     let secret = subject.statements().any(|s| s.flags.password);
     if !(secret || (protected && named())) {
         return None;
     }
     let text = std::str::from_utf8(&subject.text).unwrap_or_default();
-    Some(analysis::mask_literals(text).unwrap_or_else(|_| format!("({} with literals withheld)", subject.statement.kind)))
+    Some(
+        analysis::mask_literals(text, &subject.lexing, &Limits::default())
+            .unwrap_or_else(|_| format!("({} with literals withheld)", subject.statement.kind)),
+    )
 }
 
 /// Whether executing it can bring rows.
@@ -442,7 +509,6 @@ pub(crate) fn copied_columns(statement: &Statement, catalog: &Catalog) -> Option
 /// Applies `limit:N` and `read_only` to simple queries of one statement.
 #[derive(Clone, Debug)]
 pub(crate) struct PgRewriter {
-    pub(crate) analyses: Arc<AnalysisCache>,
     pub(crate) lexing: LexSettings,
     /// False for extended-protocol messages, whose text was sent before.
     pub(crate) possible: bool,
@@ -465,13 +531,20 @@ impl Rewriter for PgRewriter {
 }
 
 impl PgRewriter {
-    fn one(&self, operation: &Operation, text: Option<&str>, rewrite: &str) -> Result<Option<String>, Denial> {
+    fn one(
+        &self,
+        operation: &Operation,
+        text: Option<&str>,
+        rewrite: &str,
+    ) -> Result<Option<String>, Denial> {
         let unmet = |message: String| Err(Denial::new(DenialCode::ObligationUnmet, message));
         match rewrite.split_once(':') {
             None if rewrite == "read_only" && operation.effect == Effect::Read => Ok(None),
             None if rewrite == "read_only" => unmet("the policy allows this for reading only".to_owned()),
             Some(("limit", rows)) if operation.kind == "select" => {
-                let Ok(rows) = rows.trim().parse() else { return unmet(format!("the policy's rewrite `{rewrite}` is not understood")) };
+                let Ok(rows) = rows.trim().parse() else {
+                    return unmet(format!("the policy's rewrite `{rewrite}` is not understood"));
+                };
                 self.limit(operation, text, rows)
             }
             Some(("limit", _)) => Ok(None),
@@ -483,15 +556,17 @@ impl PgRewriter {
         let text = text.or_else(|| std::str::from_utf8(&operation.statement).ok()).unwrap_or_default();
         let unmet = |cause: &dyn std::fmt::Display| {
             let mut message = String::new();
-            let _ = write!(message, "the policy limits this to {rows} rows, which cannot be added to the statement: {cause}");
+            let _ = write!(
+                message,
+                "the policy limits this to {rows} rows, which cannot be added to the statement: {cause}"
+            );
             Denial::new(DenialCode::ObligationUnmet, message).with_hint(format!("add LIMIT {rows} yourself"))
         };
-        let limited = analysis::limit(text, rows, &self.lexing).map_err(|e| unmet(&e))?;
-        match limited {
-            None => Ok(None),
-            Some(_) if !self.possible => Err(unmet(&"it was prepared without")),
-            Some(text) => Ok(Some(text)),
+        let limited = analysis::limit(text, rows, &self.lexing, &Limits::default()).map_err(|e| unmet(&e))?;
+        if limited == text {
+            return Ok(None);
         }
+        if self.possible { Ok(Some(limited)) } else { Err(unmet(&"it was prepared without")) }
     }
 }
 

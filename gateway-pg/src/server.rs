@@ -223,12 +223,19 @@ impl PgGateway {
             Err(denial) => return arrived.refuse(&denial).await.map(|()| None),
         };
         match self.open(&wishes, principal, peer).await {
-            Ok((guard, connected, database)) => self.ready(arrived.stream, version, guard, connected, database).map(Some),
+            Ok((guard, connected, database)) => {
+                self.ready(arrived.stream, version, guard, connected, database).map(Some)
+            }
             Err(denial) => arrived.refuse(&denial).await.map(|()| None),
         }
     }
 
-    async fn open(&self, wishes: &Wishes, principal: VerifiedPrincipal, peer: &str) -> Result<(Guard, Connected, String), Denial> {
+    async fn open(
+        &self,
+        wishes: &Wishes,
+        principal: VerifiedPrincipal,
+        peer: &str,
+    ) -> Result<(Guard, Connected, String), Denial> {
         let database = self.database(wishes)?;
         let place = Place { target: self.target.name.clone(), database: database.clone() };
         let request = SessionRequest {
@@ -248,7 +255,10 @@ impl PgGateway {
             }
             Err(cause) => {
                 let _ = guard.close(CloseReason::Upstream).await;
-                let denial = Denial::new(DenialCode::UpstreamUnavailable, format!("target `{}` is not available", self.target.name));
+                let denial = Denial::new(
+                    DenialCode::UpstreamUnavailable,
+                    format!("target `{}` is not available", self.target.name),
+                );
                 Err(denial.with_hint("try again later, or tell the gateway's operator").with_cause(cause))
             }
         }
@@ -259,7 +269,8 @@ impl PgGateway {
         match &self.target.database {
             Some(fixed) if wishes.database.is_some() && *fixed != wished => {
                 let message = format!("there is no database `{wished}` at target `{}`", self.target.name);
-                Err(Denial::new(DenialCode::Forbidden, message).with_hint(format!("connect to database `{fixed}`")))
+                Err(Denial::new(DenialCode::Forbidden, message)
+                    .with_hint(format!("connect to database `{fixed}`")))
             }
             Some(fixed) => Ok(fixed.clone()),
             None => Ok(wished),
@@ -276,9 +287,13 @@ impl PgGateway {
             self.check().await.map_err(|e| e.to_string())?;
         }
         let source = self.pipeline.credentials();
-        let credential = source.credential(&self.target.name, Some(principal)).await.map_err(|e| e.to_string())?;
+        let credential =
+            source.credential(&self.target.name, Some(principal)).await.map_err(|e| e.to_string())?;
         let upstream = self.upstream(&credential).map_err(|e| e.to_string())?;
-        let connected = upstream.log_in(&credential, database, settings).await.map_err(|e: UpstreamError| e.to_string())?;
+        let connected = upstream
+            .log_in(&credential, database, settings)
+            .await
+            .map_err(|e: UpstreamError| e.to_string())?;
         Ok((connected, credential))
     }
 
@@ -307,14 +322,17 @@ impl PgGateway {
     /// # Errors
     /// Columns that do not exist, or a server that cannot be asked.
     pub async fn check(&self) -> Result<(), CheckError> {
-        let unreachable = |e: &dyn std::fmt::Display| CheckError::Unreachable(self.target.name.clone(), e.to_string());
+        let unreachable =
+            |e: &dyn std::fmt::Display| CheckError::Unreachable(self.target.name.clone(), e.to_string());
         let source = self.pipeline.credentials();
         let credential = source.credential(&self.target.name, None).await.map_err(|e| unreachable(&e))?;
         let upstream = self.upstream(&credential).map_err(|e| unreachable(&e))?;
         let mut missing = Vec::new();
         for (database, columns) in crate::check::by_database(&self.target.labels) {
-            let connected =
-                upstream.log_in(&credential, &database, &BTreeMap::new()).await.map_err(|e| unreachable(&e))?;
+            let connected = upstream
+                .log_in(&credential, &database, &BTreeMap::new())
+                .await
+                .map_err(|e| unreachable(&e))?;
             let absent = crate::check::missing(connected, &columns).await.map_err(|e| unreachable(&e))?;
             missing.extend(absent.into_iter().map(|c| format!("{database}.{c}")));
         }
@@ -325,7 +343,14 @@ impl PgGateway {
         Err(CheckError::Labels { target: self.target.name.clone(), columns: missing })
     }
 
-    fn ready(&self, down: BoxedStream, version: u32, guard: Guard, connected: Connected, database: String) -> io::Result<Ready> {
+    fn ready(
+        &self,
+        down: BoxedStream,
+        version: u32,
+        guard: Guard,
+        connected: Connected,
+        database: String,
+    ) -> io::Result<Ready> {
         let key = random_key(version).map_err(io::Error::other)?;
         let entry = self.cancels.register(key).map_err(io::Error::other)?;
         let mut greeting = BytesMut::new();
@@ -341,11 +366,17 @@ impl PgGateway {
             database,
             lexing: connected.lexing,
         };
-        let rewriter = PgRewriter { analyses: Arc::clone(&self.analyses), lexing: connected.lexing };
+        let rewriter = PgRewriter { lexing: connected.lexing, possible: false };
         let session = Session::new(guard.clone(), config);
         let greeting = guard.originate(greeting.freeze());
-        let driver =
-            Driver::new(session, guard, rewriter, (down, connected.stream), connected.cancel, Arc::clone(&entry.asked));
+        let driver = Driver::new(
+            session,
+            guard,
+            rewriter,
+            (down, connected.stream),
+            connected.cancel,
+            Arc::clone(&entry.asked),
+        );
         Ok(Ready { driver, greeting, _entry: entry })
     }
 }

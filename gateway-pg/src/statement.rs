@@ -7,7 +7,7 @@ use bytes::Bytes;
 use gateway_core::error::{Denial, DenialCode};
 
 use crate::analysis::{
-    Analysis, AnalysisCache, AnalysisError, FunctionRole, LexSettings, OutputKind, SourceKind, Statement, classify_function,
+    Analysis, AnalysisCache, AnalysisError, FunctionRole, LexSettings, OutputKind, SourceKind, Statement,
 };
 use crate::catalog::{Catalog, Unresolved, quote};
 
@@ -22,7 +22,11 @@ pub(crate) struct Text {
 
 impl Text {
     /// Analyses `bytes` with the server's own grammar.
-    pub(crate) fn understand(cache: &AnalysisCache, bytes: Bytes, settings: &LexSettings) -> Result<Arc<Self>, Denial> {
+    pub(crate) fn understand(
+        cache: &AnalysisCache,
+        bytes: Bytes,
+        settings: &LexSettings,
+    ) -> Result<Arc<Self>, Denial> {
         let analysis = cache.analyse(&bytes, settings).map_err(|error| not_understood(&error))?;
         let mut relations = BTreeSet::new();
         let mut functions = BTreeSet::new();
@@ -43,11 +47,6 @@ impl Text {
         catalog.unresolved(&self.relations, &self.functions)
     }
 
-    /// True if it names nothing the catalog would have to be asked for.
-    pub(crate) fn names_nothing(&self) -> bool {
-        self.relations.is_empty() && self.functions.is_empty()
-    }
-
     /// The statement at `index`, if there are so many.
     pub(crate) fn statement(&self, index: usize) -> Option<&Statement> {
         self.analysis.statements.get(index)
@@ -56,7 +55,9 @@ impl Text {
     /// The exact bytes of the statement at `index`.
     pub(crate) fn slice(&self, index: usize) -> Bytes {
         let range = self.statement(index).map(|s| s.range.clone());
-        range.filter(|r| r.start <= r.end && r.end <= self.bytes.len()).map_or_else(Bytes::new, |r| self.bytes.slice(r))
+        range
+            .filter(|r| r.start <= r.end && r.end <= self.bytes.len())
+            .map_or_else(Bytes::new, |r| self.bytes.slice(r))
     }
 }
 
@@ -83,8 +84,11 @@ fn unqualified_calls(statement: &Statement) -> impl Iterator<Item = String> {
 }
 
 fn not_understood(error: &AnalysisError) -> Denial {
-    Denial::new(DenialCode::NotUnderstood, format!("the statement is refused because it cannot be understood exactly: {error}"))
-        .with_hint("send one plain statement in standard PostgreSQL syntax")
+    Denial::new(
+        DenialCode::NotUnderstood,
+        format!("the statement is refused because it cannot be understood exactly: {error}"),
+    )
+    .with_hint("send one plain statement in standard PostgreSQL syntax")
 }
 
 /// A prepared statement of the session, by protocol or by `PREPARE`.
@@ -114,12 +118,17 @@ impl Prepared {
 
 /// Whether a computed output of the statement may contain one of these columns, as far as its text tells. Errs towards true.
 pub(crate) fn may_mention(statement: &Statement, output: Option<usize>, protected: &BTreeSet<&str>) -> bool {
-    let plain_sources = statement.sources.iter().all(|s| matches!(s.kind, SourceKind::Relation(_)) && s.columns.is_empty());
+    let plain_sources =
+        statement.sources.iter().all(|s| matches!(s.kind, SourceKind::Relation(_)) && s.columns.is_empty());
     let positional = plain_sources
         && !statement.flags.set_operation
         && !statement.outputs.iter().any(|o| matches!(o.kind, OutputKind::Star(_)));
     if positional && let Some(output) = output.and_then(|i| statement.outputs.get(i)) {
-        return output.columns.iter().filter_map(|i| statement.columns.get(*i)).any(|c| mentions(c, protected));
+        return output
+            .columns
+            .iter()
+            .filter_map(|i| statement.columns.get(*i))
+            .any(|c| mentions(c, protected));
     }
     if output.and_then(|i| statement.outputs.get(i)).is_some_and(|o| {
         o.kind == OutputKind::Expression && o.columns.is_empty() && !statement.flags.set_operation
@@ -133,18 +142,28 @@ pub(crate) fn may_mention(statement: &Statement, output: Option<usize>, protecte
 }
 
 fn mentions(column: &crate::analysis::ColumnUse, protected: &BTreeSet<&str>) -> bool {
-    column.whole_row || column.star || column.name.last().is_some_and(|name| protected.contains(name.as_str()))
+    column.whole_row
+        || column.star
+        || column.name.last().is_some_and(|name| protected.contains(name.as_str()))
 }
 
-/// Whether a statement changes what names mean or how text is read from here on.
+/// Settings that change what names mean or who runs.
+const MEANINGFUL: [&str; 3] = ["search_path", "role", "session_authorization"];
+
+/// Whether a statement changes what names mean from here on.
 pub(crate) fn changes_meaning(statement: &Statement) -> bool {
-    !statement.settings.is_empty()
+    let setting =
+        |s: &crate::analysis::SettingChange| s.name.as_deref().is_none_or(|name| MEANINGFUL.contains(&name));
+    statement.settings.iter().any(setting)
         || !statement.objects.is_empty()
         || statement.flags.temporary
-        || matches!(&*statement.kind, "discard" | "do" | "call" | "select_into" | "create_table_as" | "rollback" | "rollback_to")
+        || matches!(&*statement.kind, "discard" | "do" | "call" | "select_into" | "create_table_as")
 }
 
-/// Whether any function the text calls is not a harmless built-in; see [`classify_function`].
-pub(crate) fn calls_unproven(statement: &Statement) -> bool {
-    statement.functions.iter().any(|f| !classify_function(f.schema.as_deref(), &f.name).is_read())
+/// Whether a statement names anything whose meaning could have changed.
+pub(crate) fn names_something(statement: &Statement) -> bool {
+    !statement.relations.is_empty()
+        || !statement.functions.is_empty()
+        || statement.prepared.is_some()
+        || statement.cursor.is_some()
 }

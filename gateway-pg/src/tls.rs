@@ -6,11 +6,15 @@ use aws_lc_rs::digest::{Algorithm, SHA256, SHA384, SHA512, digest};
 use gateway_core::credentials::UpstreamCredential;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
 
 use crate::login::downstream::ALPN;
 use crate::login::upstream::SslMode;
@@ -27,7 +31,7 @@ impl TlsError {
 }
 
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
+    Arc::new(default_provider())
 }
 
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -40,7 +44,8 @@ fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 fn key(pem: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|e| TlsError::new("the key file holds no usable key", e))
+    PrivateKeyDer::from_pem_slice(pem.as_bytes())
+        .map_err(|e| TlsError::new("the key file holds no usable key", e))
 }
 
 fn roots(pem: &str) -> Result<Arc<RootCertStore>, TlsError> {
@@ -55,7 +60,11 @@ fn roots(pem: &str) -> Result<Arc<RootCertStore>, TlsError> {
 ///
 /// # Errors
 /// Files that hold no usable certificate or key.
-pub fn server_config(chain_pem: &str, key_pem: &str, client_ca_pem: Option<&str>) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server_config(
+    chain_pem: &str,
+    key_pem: &str,
+    client_ca_pem: Option<&str>,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|e| TlsError::new("protocol versions", e))?;
@@ -91,14 +100,19 @@ pub fn client_config(
         .map_err(|e| TlsError::new("protocol versions", e))?;
     let verifier = || {
         let store = ca_pem.map_or_else(system_roots, roots)?;
-        WebPkiServerVerifier::builder_with_provider(store, provider()).build().map_err(|e| TlsError::new("the server CA", e))
+        WebPkiServerVerifier::builder_with_provider(store, provider())
+            .build()
+            .map_err(|e| TlsError::new("the server CA", e))
     };
     let builder = match mode {
         SslMode::VerifyFull => builder.dangerous().with_custom_certificate_verifier(verifier()?),
-        SslMode::VerifyCa => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Lenient { provider: provider(), chain: Some(verifier()?) }))
-        }
-        _ => builder.dangerous().with_custom_certificate_verifier(Arc::new(Lenient { provider: provider(), chain: None })),
+        SslMode::VerifyCa => builder.dangerous().with_custom_certificate_verifier(Arc::new(Lenient {
+            provider: provider(),
+            chain: Some(verifier()?),
+        })),
+        _ => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Lenient { provider: provider(), chain: None })),
     };
     let mut config = match credential {
         Some(UpstreamCredential::Certificate { chain, key: secret, .. }) => builder
@@ -174,7 +188,11 @@ pub(crate) fn server_end_point(certificate: &[u8]) -> Option<Vec<u8>> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let algorithm: &Algorithm = match parsed.signature_algorithm.algorithm.to_id_string().as_str() {
         // md5, sha1 and sha256 with RSA; ecdsa with SHA-1 and SHA-256.
-        "1.2.840.113549.1.1.4" | "1.2.840.113549.1.1.5" | "1.2.840.113549.1.1.11" | "1.2.840.10045.4.1" | "1.2.840.10045.4.3.2" => &SHA256,
+        "1.2.840.113549.1.1.4"
+        | "1.2.840.113549.1.1.5"
+        | "1.2.840.113549.1.1.11"
+        | "1.2.840.10045.4.1"
+        | "1.2.840.10045.4.3.2" => &SHA256,
         "1.2.840.113549.1.1.12" | "1.2.840.10045.4.3.3" => &SHA384,
         "1.2.840.113549.1.1.13" | "1.2.840.10045.4.3.4" => &SHA512,
         _ => return None,

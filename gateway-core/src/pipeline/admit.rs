@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::Rewriter;
 use super::guard::{Guard, GuardInner, internal, recorder_failed};
 use super::held::Held;
 use super::permit::{Judged, Pending, Permit, Refused};
 use super::release::Results;
-use super::Rewriter;
-use crate::approval::{ApprovalError, AccessRequest, Delivery, Digest, OperationSummary, RequestId, RequestState};
+use crate::approval::{
+    AccessRequest, ApprovalError, Delivery, Digest, OperationSummary, RequestId, RequestState,
+};
 use crate::error::{Denial, DenialCode};
 use crate::operation::{Batch, Effect, Operation, Stage};
 use crate::policy::{Allowed, ApprovalRule, Decision, Obligation, PolicyInput};
@@ -47,7 +49,12 @@ impl Guard {
 }
 
 impl GuardInner {
-    async fn admit(self: &Arc<Self>, mut pending: Pending, rewriter: &dyn Rewriter, delivery: Delivery) -> Result<Judged, Denial> {
+    async fn admit(
+        self: &Arc<Self>,
+        mut pending: Pending,
+        rewriter: &dyn Rewriter,
+        delivery: Delivery,
+    ) -> Result<Judged, Denial> {
         if !Arc::ptr_eq(self, &pending.guard) {
             return Err(internal("a batch of another session was presented"));
         }
@@ -88,11 +95,19 @@ impl GuardInner {
                 return Ok(verdict);
             }
         }
-        Err(Denial::new(DenialCode::ObligationUnmet, "the rewrites the policies ask for do not come to an end"))
+        Err(Denial::new(
+            DenialCode::ObligationUnmet,
+            "the rewrites the policies ask for do not come to an end",
+        ))
     }
 
     /// Applies the rewrites; false if nothing changed.
-    fn rewrite(&self, pending: &mut Pending, rewriter: &dyn Rewriter, rewrites: &[&str]) -> Result<bool, Denial> {
+    fn rewrite(
+        &self,
+        pending: &mut Pending,
+        rewriter: &dyn Rewriter,
+        rewrites: &[&str],
+    ) -> Result<bool, Denial> {
         let mut changed = false;
         let mut operations = Vec::with_capacity(pending.batch.operations().len());
         for operation in pending.batch.operations() {
@@ -105,7 +120,8 @@ impl GuardInner {
         }
         self.presented(pending).map_err(|e| recorder_failed(&e))?;
         let rewrites = rewrites.iter().map(|&r| r.to_owned()).collect();
-        self.record(Record::Rewritten { operations: pending.ids(), rewrites }).map_err(|e| recorder_failed(&e))?;
+        self.record(Record::Rewritten { operations: pending.ids(), rewrites })
+            .map_err(|e| recorder_failed(&e))?;
         if let Some(batch) = Batch::new(pending.batch.stage(), operations) {
             pending.batch = batch;
         }
@@ -121,11 +137,14 @@ impl GuardInner {
                 Decision::Allow(more) => merge(&mut allowed, more),
                 Decision::Deny(denial) => return Err(denial),
                 Decision::Hold(asked) => {
-                    let granted = asked.iter().map(|r| r.name.clone()).chain(approvals.iter().cloned()).collect();
+                    let granted =
+                        asked.iter().map(|r| r.name.clone()).chain(approvals.iter().cloned()).collect();
                     match self.decide(operation, &granted).await? {
                         Decision::Allow(more) => merge(&mut allowed, more),
                         Decision::Deny(denial) => return Err(denial),
-                        Decision::Hold(_) => return Err(internal("a rule asks for approval of an approved operation")),
+                        Decision::Hold(_) => {
+                            return Err(internal("a rule asks for approval of an approved operation"));
+                        }
                     }
                     add_rules(&mut rules, asked)?;
                 }
@@ -140,14 +159,22 @@ impl GuardInner {
             .approved(approvals)
             .matching(&patterns);
         self.pipeline.policy.decide(&input).await.map_err(|cause| {
-            Denial::new(DenialCode::PolicyError, "the policies could not be evaluated for this operation, so it is denied")
-                .with_hint("tell the gateway's operator; the log names the policy")
-                .with_cause(cause)
+            Denial::new(
+                DenialCode::PolicyError,
+                "the policies could not be evaluated for this operation, so it is denied",
+            )
+            .with_hint("tell the gateway's operator; the log names the policy")
+            .with_cause(cause)
         })
     }
 
     /// Records and grants. Writes are durable before the permit exists.
-    async fn permit(self: &Arc<Self>, pending: Pending, allowed: Allowed, approval: Option<RequestId>) -> Result<Judged, Denial> {
+    async fn permit(
+        self: &Arc<Self>,
+        pending: Pending,
+        allowed: Allowed,
+        approval: Option<RequestId>,
+    ) -> Result<Judged, Denial> {
         let plan = self.mask_plan().await.map_err(|denial| self.denied(&pending, denial))?;
         let presented = self.presented(&pending).and_then(|_| {
             self.record(Record::Allowed {
@@ -168,7 +195,12 @@ impl GuardInner {
     }
 
     /// Uses up a grant, or asks people.
-    async fn hold(self: &Arc<Self>, pending: Pending, rules: Vec<ApprovalRule>, delivery: Delivery) -> Result<Judged, Denial> {
+    async fn hold(
+        self: &Arc<Self>,
+        pending: Pending,
+        rules: Vec<ApprovalRule>,
+        delivery: Delivery,
+    ) -> Result<Judged, Denial> {
         let digest = self.pipeline.digest_key.batch(&self.info, &pending.batch);
         let approver = &self.pipeline.approver;
         let now = self.pipeline.clock.now();
@@ -183,7 +215,8 @@ impl GuardInner {
         {
             return Err(self.denied(&pending, ask_again(open)));
         }
-        let request = self.request(&pending, digest, rules, delivery).map_err(|d| self.denied(&pending, d))?;
+        let request =
+            self.request(&pending, digest, rules, delivery).map_err(|d| self.denied(&pending, d))?;
         self.ask(pending, request).await
     }
 
@@ -195,7 +228,8 @@ impl GuardInner {
             rules: request.rules.clone(),
             expires: request.expires,
         };
-        let position = self.presented(&pending).and_then(|_| self.record(held)).map_err(|e| recorder_failed(&e))?;
+        let position =
+            self.presented(&pending).and_then(|_| self.record(held)).map_err(|e| recorder_failed(&e))?;
         self.durable(position).await.map_err(|e| recorder_failed(&e))?;
         let (id, delivery) = (request.id, request.delivery);
         let held = Held::new(Arc::clone(self), pending, &request);
@@ -244,7 +278,12 @@ impl GuardInner {
             requester: (*self.info.principal).clone(),
             target: self.info.target.clone(),
             rules,
-            operations: pending.batch.operations().iter().map(|o| self.summary(o)).collect::<Result<_, _>>()?,
+            operations: pending
+                .batch
+                .operations()
+                .iter()
+                .map(|o| self.summary(o))
+                .collect::<Result<_, _>>()?,
             delivery,
             created: now,
             expires: now.plus(ttl).min(self.info.principal.expires_at),
@@ -260,8 +299,12 @@ impl GuardInner {
             exact.push_str(&format!("\n${} [{}] = {value}", i + 1, argument.kind));
         }
         if exact.len() > MAX_REVIEWED_BYTES {
-            let message = format!("an operation of more than {MAX_REVIEWED_BYTES} bytes cannot be reviewed by a person");
-            return Err(Denial::new(DenialCode::LimitExceeded, message).with_hint("split it into smaller operations"));
+            let message = format!(
+                "an operation of more than {MAX_REVIEWED_BYTES} bytes cannot be reviewed by a person"
+            );
+            return Err(
+                Denial::new(DenialCode::LimitExceeded, message).with_hint("split it into smaller operations")
+            );
         }
         Ok(OperationSummary {
             kind: operation.kind.to_string(),
@@ -284,19 +327,23 @@ impl GuardInner {
     }
 
     fn presented(&self, pending: &Pending) -> Result<Position, RecordError> {
-        let operations = pending.batch.operations().iter().zip(pending.ids()).map(|(operation, id)| RecordedOperation {
-            id,
-            kind: operation.kind.to_string(),
-            stage: pending.batch.stage(),
-            statement: self.recorded_text(operation),
-            statement_bytes: operation.statement.len() as u64,
-            arguments: operation.arguments.len() as u64,
-            effect: operation.effect,
-            accesses: operation.accesses.clone(),
-            facts: operation.facts.clone(),
-        });
+        let operations =
+            pending.batch.operations().iter().zip(pending.ids()).map(|(operation, id)| RecordedOperation {
+                id,
+                kind: operation.kind.to_string(),
+                stage: pending.batch.stage(),
+                statement: self.recorded_text(operation),
+                statement_bytes: operation.statement.len() as u64,
+                arguments: operation.arguments.len() as u64,
+                effect: operation.effect,
+                accesses: operation.accesses.clone(),
+                facts: operation.facts.clone(),
+            });
         let operations = operations.collect();
-        self.record(Record::Presented { digest: self.pipeline.digest_key.batch(&self.info, &pending.batch), operations })
+        self.record(Record::Presented {
+            digest: self.pipeline.digest_key.batch(&self.info, &pending.batch),
+            operations,
+        })
     }
 
     pub(super) fn record_refusal(&self, pending: &Pending, denial: &Denial) -> Result<Position, RecordError> {
@@ -384,20 +431,29 @@ const fn is_invisible(c: char) -> bool {
 pub(super) fn approval_failed(error: &ApprovalError) -> Denial {
     let denial = match error {
         ApprovalError::TooMany(_) => Denial::new(DenialCode::LimitExceeded, error.to_string()),
-        _ => Denial::new(DenialCode::ApprovalRequired, "this needs approval, and the approval store is not available"),
+        _ => Denial::new(
+            DenialCode::ApprovalRequired,
+            "this needs approval, and the approval store is not available",
+        ),
     };
     denial.with_cause(error)
 }
 
 fn ask_again(request: RequestId) -> Denial {
-    Denial::new(DenialCode::ApprovalRequired, format!("this needs approval; request {request} is waiting for a reviewer"))
-        .with_hint("present exactly the same operation again once it is approved")
-        .with_approval(request.to_string())
+    Denial::new(
+        DenialCode::ApprovalRequired,
+        format!("this needs approval; request {request} is waiting for a reviewer"),
+    )
+    .with_hint("present exactly the same operation again once it is approved")
+    .with_approval(request.to_string())
 }
 
 fn policy_changed() -> Denial {
-    Denial::new(DenialCode::ApprovalRequired, "the policies changed while this was waiting and now ask for another approval")
-        .with_hint("present the operation again")
+    Denial::new(
+        DenialCode::ApprovalRequired,
+        "the policies changed while this was waiting and now ask for another approval",
+    )
+    .with_hint("present the operation again")
 }
 
 #[cfg(test)]

@@ -58,7 +58,9 @@ impl Held {
             Err(error) => return self.refused(approval_failed(&error)),
         };
         if self.guard.record(Record::Decided { request: self.request, state }).is_err() {
-            return self.refused(recorder_failed(&crate::recording::RecordError("it failed while waiting".to_owned())));
+            return self.refused(recorder_failed(&crate::recording::RecordError(
+                "it failed while waiting".to_owned(),
+            )));
         }
         match state {
             RequestState::Approved => self.redeem().await,
@@ -68,9 +70,10 @@ impl Held {
 
     async fn redeem(&mut self) -> Judged {
         let now = self.guard.pipeline.clock.now();
-        match self.guard.pipeline.approver.redeem(&self.digest, &self.rules, now).await {
-            Ok(Some(request)) => self.run(request).await,
-            Ok(None) => self.refused(not_approved(RequestState::Expired, self.request)),
+        match self.guard.pipeline.approver.redeem_request(self.request, &self.digest, &self.rules, now).await
+        {
+            Ok(true) => self.run(self.request).await,
+            Ok(false) => self.refused(not_approved(RequestState::Expired, self.request)),
             Err(error) => self.refused(approval_failed(&error)),
         }
     }

@@ -49,7 +49,8 @@ pub struct NoRewrites;
 
 impl Rewriter for NoRewrites {
     fn rewrite(&self, _operation: &Operation, rewrites: &[&str]) -> Result<Option<Operation>, Denial> {
-        let message = format!("the policy asks for the rewrite `{}`, which is not possible here", rewrites.join("; "));
+        let message =
+            format!("the policy asks for the rewrite `{}`, which is not possible here", rewrites.join("; "));
         Err(Denial::new(DenialCode::ObligationUnmet, message))
     }
 }
@@ -73,18 +74,18 @@ pub struct Pipeline {
 impl Pipeline {
     /// Starts building a pipeline around the five parts nobody may leave out.
     pub fn builder(
-        authenticator: impl Authenticator + 'static,
-        policy: impl PolicyEngine + 'static,
-        approver: impl Approver + 'static,
-        recorder: impl Recorder + 'static,
-        credentials: impl CredentialSource + 'static,
+        authenticator: Arc<dyn Authenticator>,
+        policy: Arc<dyn PolicyEngine>,
+        approver: Arc<dyn Approver>,
+        recorder: Arc<dyn Recorder>,
+        credentials: Arc<dyn CredentialSource>,
     ) -> PipelineBuilder {
         PipelineBuilder {
-            authenticator: Arc::new(authenticator),
-            policy: Arc::new(policy),
-            approver: Arc::new(approver),
-            recorder: Arc::new(recorder),
-            credentials: Arc::new(credentials),
+            authenticator,
+            policy,
+            approver,
+            recorder,
+            credentials,
             scanner: None,
             mask_key: None,
             patterns: Arc::default(),
@@ -201,9 +202,15 @@ impl PipelineBuilder {
                 Some(scanner) => scanner,
                 None => Arc::new(Scanner::new(RuleSet::builtin()).map_err(|e| BuildError(e.to_string()))?),
             },
-            mask_key: self.mask_key.map_or_else(MaskKey::random, Ok).map_err(|e| BuildError(e.to_string()))?,
+            mask_key: self
+                .mask_key
+                .map_or_else(MaskKey::random, Ok)
+                .map_err(|e| BuildError(e.to_string()))?,
             patterns: self.patterns,
-            digest_key: self.digest_key.map_or_else(DigestKey::random, Ok).map_err(|e| BuildError(e.to_string()))?,
+            digest_key: self
+                .digest_key
+                .map_or_else(DigestKey::random, Ok)
+                .map_err(|e| BuildError(e.to_string()))?,
             clock: self.clock,
             delivery: self.delivery,
         })

@@ -8,7 +8,10 @@ use bytes::Bytes;
 
 use super::guard::{GuardInner, recorder_failed};
 use crate::error::{Denial, DenialCode};
-use crate::masking::{CellFinding, ClassSet, DataClass, FieldRule, Finding, MaskKey, MaskedField, Scanner, Transform, mask_field};
+use crate::masking::{
+    CellFinding, ClassSet, DataClass, FieldRule, Finding, MaskKey, MaskedField, Scanner, Transform,
+    mask_field,
+};
 use crate::operation::{Operation, OperationId, Resource};
 use crate::policy::{Obligation, PolicyInput, Revision};
 use crate::recording::Record;
@@ -116,8 +119,15 @@ pub struct Results {
 const WITHHELD: usize = usize::MAX;
 
 impl Results {
-    pub(super) fn new(guard: Arc<GuardInner>, first: OperationId, plan: Arc<MaskPlan>, obligations: &[Obligation]) -> Self {
-        let cap = |pick: fn(&Obligation) -> Option<u64>| obligations.iter().filter_map(pick).min().unwrap_or(u64::MAX);
+    pub(super) fn new(
+        guard: Arc<GuardInner>,
+        first: OperationId,
+        plan: Arc<MaskPlan>,
+        obligations: &[Obligation],
+    ) -> Self {
+        let cap = |pick: fn(&Obligation) -> Option<u64>| {
+            obligations.iter().filter_map(pick).min().unwrap_or(u64::MAX)
+        };
         Self {
             guard,
             first,
@@ -184,7 +194,12 @@ impl Results {
         let bytes = mask(&mut masker, &raw)?.unwrap_or(raw);
         let masked = masker.count;
         self.spend(rows, bytes.len() as u64)?;
-        let record = Record::Released { operation: self.first, encoding: encoding.into(), bytes: bytes.clone(), masked };
+        let record = Record::Released {
+            operation: self.first,
+            encoding: encoding.into(),
+            bytes: bytes.clone(),
+            masked,
+        };
         self.guard.record(record).map_err(|e| recorder_failed(&e))?;
         Ok(Released(bytes))
     }
@@ -193,8 +208,11 @@ impl Results {
         self.rows += rows;
         self.bytes += bytes;
         let over = |what: &str| {
-            Denial::new(DenialCode::LimitExceeded, format!("the policy's limit on {what} of this operation is reached"))
-                .with_hint("narrow the operation so that it returns less")
+            Denial::new(
+                DenialCode::LimitExceeded,
+                format!("the policy's limit on {what} of this operation is reached"),
+            )
+            .with_hint("narrow the operation so that it returns less")
         };
         self.rows_left = self.rows_left.checked_sub(rows).ok_or_else(|| over("rows"))?;
         self.bytes_left = self.bytes_left.checked_sub(bytes).ok_or_else(|| over("bytes"))?;
@@ -216,7 +234,8 @@ impl Results {
             masked: self.masked.iter().map(|(index, count)| (name(*index), *count)).collect(),
         };
         let masked: u64 = self.masked.values().sum();
-        metrics::counter!("gateway_masked_values_total", "protocol" => self.guard.info.protocol).increment(masked);
+        metrics::counter!("gateway_masked_values_total", "protocol" => self.guard.info.protocol)
+            .increment(masked);
         self.guard.record(record).map(|_| ()).map_err(|e| recorder_failed(&e))
     }
 }

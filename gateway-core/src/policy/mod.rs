@@ -3,7 +3,7 @@
 //! An engine decides; the [pipeline](crate::pipeline) enforces. What an engine cannot answer is a denial.
 
 mod patterns;
-pub use patterns::{PatternSets};
+pub use patterns::PatternSets;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::time::Duration;

@@ -198,9 +198,9 @@ fn compile_regexes(set: &PatternSet) -> Result<Regex, PatternError> {
         builder().build_from_hir(&tree).map_err(|e| bad(set, pattern, &e))?;
         trees.push(tree);
     }
-    builder().build_many_from_hir(&trees).map_err(|e| {
-        unusable(set, &format!("is too large with all its patterns together; split it ({e})"))
-    })
+    builder()
+        .build_many_from_hir(&trees)
+        .map_err(|e| unusable(set, &format!("is too large with all its patterns together; split it ({e})")))
 }
 
 fn builder() -> regex_automata::meta::Builder {
@@ -224,7 +224,10 @@ fn compile_literals(set: &PatternSet) -> Result<AhoCorasick, PatternError> {
         .build(&set.literals)
         .map_err(|e| unusable(set, &format!("has too many literals; split it ({e})")))
         .and_then(|built| match built.memory_usage() > MAX_COMPILED {
-            true => Err(unusable(set, &format!("has literals that compile to more than {MAX_COMPILED} bytes; split it"))),
+            true => Err(unusable(
+                set,
+                &format!("has literals that compile to more than {MAX_COMPILED} bytes; split it"),
+            )),
             false => Ok(built),
         })
 }
@@ -274,7 +277,9 @@ mod tests {
     #[test]
     fn refusals_name_the_set_and_the_pattern() {
         let refusal = |set: PatternSet| PatternSets::compile([set]).unwrap_err().to_string();
-        assert!(refusal(PatternSet::new("a").regex("ok").regex("(")).contains("pattern set `a`: pattern `(`"));
+        assert!(
+            refusal(PatternSet::new("a").regex("ok").regex("(")).contains("pattern set `a`: pattern `(`")
+        );
         let huge = refusal(PatternSet::new("a").regex(r"(\w{500}){500}"));
         assert!(huge.contains(r"pattern set `a`: pattern `(\w{500}){500}`"), "{huge}");
         assert!(refusal(PatternSet::new("a")).contains("would never match"));

@@ -11,7 +11,7 @@ use gateway_core::pipeline::Label;
 use crate::codec::{ProtocolError, Reader};
 
 /// The question put to the server. Answers are decoded by [`Catalog::learn`].
-pub const QUESTION: &str = include_str!("resolve.sql");
+pub(crate) const QUESTION: &str = include_str!("resolve.sql");
 
 /// Names remembered at once; beyond this everything is forgotten and asked again. About 10 MiB at worst.
 const MAX_REMEMBERED: usize = 10_000;
@@ -21,17 +21,17 @@ const MAX_DEPTH: usize = 32;
 
 /// A table, view or the like.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Relation {
+pub(crate) struct Relation {
     /// Its object id.
-    pub oid: u32,
+    pub(crate) oid: u32,
     /// Its schema.
-    pub schema: String,
+    pub(crate) schema: String,
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// `pg_class.relkind`.
-    pub kind: char,
+    pub(crate) kind: char,
     /// Inheritance parents, the relations a view reads and those its rules touch.
-    pub parents: Vec<u32>,
+    pub(crate) parents: Vec<u32>,
     columns: BTreeMap<i16, String>,
     /// For views: (column, origin table, origin column) of every target entry in the stored query.
     origins: Vec<(i16, u32, i16)>,
@@ -39,22 +39,41 @@ pub struct Relation {
 
 impl Relation {
     /// True for views and materialised views.
-    pub const fn is_view(&self) -> bool {
+    pub(crate) const fn is_view(&self) -> bool {
         matches!(self.kind, 'v' | 'm')
     }
 
-    fn attribute(&self, column: &str) -> Option<i16> {
+    /// The numbers of its columns, in order.
+    pub(crate) fn attributes(&self) -> impl Iterator<Item = i16> {
+        self.columns.keys().copied()
+    }
+
+    /// Whether it has a column of this name.
+    pub(crate) fn has_column(&self, name: &str) -> bool {
+        self.attribute(name).is_some()
+    }
+
+    /// What it is, for binding an approval to it: another object or other columns give another text.
+    pub(crate) fn definition(&self) -> String {
+        format!(
+            "{}.{} #{} {} {:?} {:?} {:?}",
+            self.schema, self.name, self.oid, self.kind, self.parents, self.columns, self.origins
+        )
+    }
+
+    /// The number of a column.
+    pub(crate) fn attribute(&self, column: &str) -> Option<i16> {
         self.columns.iter().find(|(_, name)| *name == column).map(|(number, _)| *number)
     }
 }
 
 /// Labelled columns by table, as positions in the session's label list.
 #[derive(Clone, Debug, Default)]
-pub struct LabelIndex(HashMap<(String, String), HashMap<String, usize>>);
+pub(crate) struct LabelIndex(HashMap<(String, String), HashMap<String, usize>>);
 
 impl LabelIndex {
     /// Picks the labels whose path is `Target / Database / Schema / Table / Column` within `database`.
-    pub fn new(labels: &[Label], database: &str) -> Self {
+    pub(crate) fn new(labels: &[Label], database: &str) -> Self {
         let mut index: HashMap<_, HashMap<_, _>> = HashMap::new();
         for (position, label) in labels.iter().enumerate() {
             let [_, (_, db), (_, schema), (_, table), (_, column)] = label.resource.path() else { continue };
@@ -66,12 +85,12 @@ impl LabelIndex {
     }
 
     /// True if nothing in this database is labelled.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The labelled tables, as (schema, table, columns).
-    pub fn tables(&self) -> impl Iterator<Item = (&str, &str, Vec<&str>)> {
+    pub(crate) fn tables(&self) -> impl Iterator<Item = (&str, &str, Vec<&str>)> {
         self.0.iter().map(|((s, t), c)| (s.as_str(), t.as_str(), c.keys().map(String::as_str).collect()))
     }
 
@@ -82,7 +101,7 @@ impl LabelIndex {
 
 /// What a column carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// No label reaches it.
     Plain,
     /// These labels reach it (positions in the label list). Never empty.
@@ -93,29 +112,40 @@ pub enum Origin {
 
 /// What this session's names mean, as far as asked.
 #[derive(Clone, Debug, Default)]
-pub struct Catalog {
+pub(crate) struct Catalog {
     names: HashMap<String, Option<u32>>,
     functions: HashMap<String, Option<String>>,
     relations: HashMap<u32, Arc<Relation>>,
+    current_schema: Option<String>,
 }
 
 /// Names whose meaning must be asked before a statement can be judged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Unresolved {
+pub(crate) struct Unresolved {
     /// Relations, quoted as `"schema"."name"` or `"name"`.
-    pub relations: Vec<String>,
+    pub(crate) relations: Vec<String>,
     /// Unqualified function names.
-    pub functions: Vec<String>,
+    pub(crate) functions: Vec<String>,
 }
 
 impl Unresolved {
     /// True if nothing has to be asked.
-    pub const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.relations.is_empty() && self.functions.is_empty()
     }
 
+    /// Asks for these too.
+    pub(crate) fn add(&mut self, more: Self) {
+        self.relations.extend(more.relations);
+        self.functions.extend(more.functions);
+        for list in [&mut self.relations, &mut self.functions] {
+            list.sort();
+            list.dedup();
+        }
+    }
+
     /// The parameters of [`QUESTION`].
-    pub fn parameters(&self) -> Vec<Option<Bytes>> {
+    pub(crate) fn parameters(&self) -> Vec<Option<Bytes>> {
         vec![Some(array(&self.relations)), Some(array(&self.functions))]
     }
 }
@@ -128,19 +158,20 @@ fn array(items: &[String]) -> Bytes {
 }
 
 /// Quotes an identifier (PostgreSQL documentation, "Identifiers and Key Words").
-pub fn quote(identifier: &str) -> String {
+pub(crate) fn quote(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))
 }
 
 impl Catalog {
     /// Which of these are not known yet.
-    pub fn unresolved<'a>(
+    pub(crate) fn unresolved<'a>(
         &self,
         relations: impl IntoIterator<Item = &'a String>,
         functions: impl IntoIterator<Item = &'a String>,
     ) -> Unresolved {
         let relations: BTreeSet<_> = relations.into_iter().filter(|n| !self.names.contains_key(*n)).collect();
-        let functions: BTreeSet<_> = functions.into_iter().filter(|n| !self.functions.contains_key(*n)).collect();
+        let functions: BTreeSet<_> =
+            functions.into_iter().filter(|n| !self.functions.contains_key(*n)).collect();
         Unresolved {
             relations: relations.into_iter().cloned().collect(),
             functions: functions.into_iter().cloned().collect(),
@@ -148,13 +179,13 @@ impl Catalog {
     }
 
     /// Forgets what names mean: the search path, role or objects may have changed. Relations by id stay.
-    pub fn forget_names(&mut self) {
+    pub(crate) fn forget_names(&mut self) {
         self.names.clear();
         self.functions.clear();
     }
 
     /// Starts taking in the answers to `asked`: until told otherwise each name means nothing.
-    pub fn begin(&mut self, asked: &Unresolved) {
+    pub(crate) fn begin(&mut self, asked: &Unresolved) {
         if self.names.len() + self.functions.len() + self.relations.len() > MAX_REMEMBERED {
             *self = Self::default();
         }
@@ -166,9 +197,15 @@ impl Catalog {
     ///
     /// # Errors
     /// A row that does not have the question's shape.
-    pub fn learn(&mut self, asked: &Unresolved, row: &[u8]) -> Result<(), ProtocolError> {
+    pub(crate) fn learn(&mut self, asked: &Unresolved, row: &[u8]) -> Result<(), ProtocolError> {
         let cells = cells(row)?;
-        let [Some("name" | "relation" | "function"), Some(key), ..] = cells.as_slice() else { return Err(SHAPE) };
+        if let [Some("schema"), key, ..] = cells.as_slice() {
+            self.current_schema = key.map(str::to_owned);
+            return Ok(());
+        }
+        let [Some("name" | "relation" | "function"), Some(key), ..] = cells.as_slice() else {
+            return Err(SHAPE);
+        };
         match cells.first() {
             Some(Some("name")) => {
                 let oid = cells.get(2).copied().flatten().map(number).transpose()?;
@@ -187,23 +224,23 @@ impl Catalog {
         Ok(())
     }
 
+    /// The schema in which unqualified new objects are made.
+    pub(crate) fn current_schema(&self) -> Option<&str> {
+        self.current_schema.as_deref()
+    }
+
     /// The relation a written name means, if it exists.
-    pub fn relation(&self, written: &str) -> Option<&Arc<Relation>> {
+    pub(crate) fn relation(&self, written: &str) -> Option<&Arc<Relation>> {
         self.names.get(written).copied().flatten().and_then(|oid| self.relations.get(&oid))
     }
 
-    /// The relation with this id, if it was met.
-    pub fn by_oid(&self, oid: u32) -> Option<&Arc<Relation>> {
-        self.relations.get(&oid)
-    }
-
     /// The schema of a user function that an unqualified name may mean.
-    pub fn user_function(&self, name: &str) -> Option<&str> {
+    pub(crate) fn user_function(&self, name: &str) -> Option<&str> {
         self.functions.get(name)?.as_deref()
     }
 
     /// Everything a relation stands on: parents, base tables of views, without itself.
-    pub fn ancestors(&self, relation: &Relation) -> Vec<Arc<Relation>> {
+    pub(crate) fn ancestors(&self, relation: &Relation) -> Vec<Arc<Relation>> {
         let mut found: Vec<Arc<Relation>> = Vec::new();
         let mut open = relation.parents.clone();
         while let Some(oid) = open.pop() {
@@ -219,15 +256,16 @@ impl Catalog {
     }
 
     /// All labels on a relation and on everything it stands on.
-    pub fn protected(&self, index: &LabelIndex, relation: &Relation) -> BTreeSet<usize> {
+    pub(crate) fn protected(&self, index: &LabelIndex, relation: &Relation) -> BTreeSet<usize> {
         let own = index.of(relation).into_iter().flat_map(|columns| columns.values().copied());
         let below = self.ancestors(relation);
-        let inherited = below.iter().filter_map(|r| index.of(r)).flat_map(|columns| columns.values().copied());
+        let inherited =
+            below.iter().filter_map(|r| index.of(r)).flat_map(|columns| columns.values().copied());
         own.chain(inherited).collect()
     }
 
     /// What a column of a result carries, by its origin in RowDescription.
-    pub fn origin(&self, index: &LabelIndex, table: u32, attribute: i16) -> Origin {
+    pub(crate) fn origin(&self, index: &LabelIndex, table: u32, attribute: i16) -> Origin {
         if index.is_empty() {
             return Origin::Plain;
         }
@@ -239,7 +277,14 @@ impl Catalog {
         }
     }
 
-    fn collect(&self, index: &LabelIndex, table: u32, attribute: i16, into: &mut BTreeSet<usize>, depth: usize) -> Option<()> {
+    fn collect(
+        &self,
+        index: &LabelIndex,
+        table: u32,
+        attribute: i16,
+        into: &mut BTreeSet<usize>,
+        depth: usize,
+    ) -> Option<()> {
         let relation = self.relations.get(&table)?;
         if depth > MAX_DEPTH || attribute == 0 {
             into.extend(self.protected(index, relation));
@@ -263,7 +308,14 @@ impl Catalog {
     }
 
     /// A view's column carries what its origins carry; a computed one carries everything the view reads.
-    fn view_column(&self, index: &LabelIndex, view: &Relation, attribute: i16, into: &mut BTreeSet<usize>, depth: usize) {
+    fn view_column(
+        &self,
+        index: &LabelIndex,
+        view: &Relation,
+        attribute: i16,
+        into: &mut BTreeSet<usize>,
+        depth: usize,
+    ) {
         let mut known = false;
         for &(_, table, column) in view.origins.iter().filter(|(number, ..)| *number == attribute) {
             known = true;
@@ -295,7 +347,9 @@ fn relation(cells: &[Option<&str>]) -> Result<Relation, ProtocolError> {
     let [_, Some(oid), Some(schema), Some(name), Some(kind), parents, columns, origins] = cells else {
         return Err(SHAPE);
     };
-    let list = |text: &Option<&str>| text.unwrap_or_default().split(',').filter(|t| !t.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+    let list = |text: &Option<&str>| {
+        text.unwrap_or_default().split(',').filter(|t| !t.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+    };
     let columns: BTreeMap<String, String> =
         columns.map_or_else(|| Ok(BTreeMap::new()), |text| serde_json::from_str(text).map_err(|_| SHAPE))?;
     Ok(Relation {
@@ -304,7 +358,10 @@ fn relation(cells: &[Option<&str>]) -> Result<Relation, ProtocolError> {
         name: (*name).to_owned(),
         kind: kind.chars().next().ok_or(SHAPE)?,
         parents: list(parents).iter().map(|t| number(t)).collect::<Result<_, _>>()?,
-        columns: columns.into_iter().map(|(n, name)| Ok((number(&n)?, name))).collect::<Result<_, ProtocolError>>()?,
+        columns: columns
+            .into_iter()
+            .map(|(n, name)| Ok((number(&n)?, name)))
+            .collect::<Result<_, ProtocolError>>()?,
         origins: list(origins).iter().map(|t| origin(t)).collect::<Result<_, _>>()?,
     })
 }

@@ -159,7 +159,11 @@ pub fn copy_response(body: &[u8]) -> Result<(u8, usize), ProtocolError> {
 ///
 /// # Errors
 /// Malformed bodies, or another number of columns than `columns`.
-pub fn row_cells(body: &[u8], columns: usize, out: &mut Vec<Option<(usize, usize)>>) -> Result<(), ProtocolError> {
+pub fn row_cells(
+    body: &[u8],
+    columns: usize,
+    out: &mut Vec<Option<(usize, usize)>>,
+) -> Result<(), ProtocolError> {
     let mut reader = Reader::new(body, "DataRow");
     if usize::from(reader.u16()?) != columns {
         return Err(ProtocolError::Malformed("DataRow"));

@@ -100,9 +100,14 @@ pub fn peek(buffer: &[u8], limit: impl Fn(u8) -> usize) -> Result<Option<(u8, us
 ///
 /// # Errors
 /// [`ProtocolError::BadLength`].
-pub fn next_frame(buffer: &mut BytesMut, limit: impl Fn(u8) -> usize) -> Result<Option<Frame>, ProtocolError> {
+pub fn next_frame(
+    buffer: &mut BytesMut,
+    limit: impl Fn(u8) -> usize,
+) -> Result<Option<Frame>, ProtocolError> {
     match peek(buffer, limit)? {
-        Some((_, total)) if buffer.len() >= total => Ok(Some(Frame { bytes: buffer.split_to(total).freeze() })),
+        Some((_, total)) if buffer.len() >= total => {
+            Ok(Some(Frame { bytes: buffer.split_to(total).freeze() }))
+        }
         _ => Ok(None),
     }
 }

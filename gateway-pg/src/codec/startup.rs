@@ -115,7 +115,9 @@ mod tests {
 
     #[test]
     fn reads_a_startup_message() {
-        let Ok(Startup::Session { version, parameters }) = decode(&packet(PROTOCOL_3_0, b"user\0a\0database\0d\0\0")) else {
+        let Ok(Startup::Session { version, parameters }) =
+            decode(&packet(PROTOCOL_3_0, b"user\0a\0database\0d\0\0"))
+        else {
             panic!()
         };
         assert_eq!((version, parameters["user"].as_str()), (PROTOCOL_3_0, "a"));

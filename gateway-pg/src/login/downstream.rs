@@ -22,7 +22,7 @@ use crate::io::{BoxedStream, invalid, read_frame, read_startup};
 const MAX_TOKEN_MESSAGE_BYTES: usize = 64 * 1024;
 
 /// The ALPN name of the protocol (PostgreSQL documentation, "SSL Session Encryption").
-pub const ALPN: &[u8] = b"postgresql";
+pub(crate) const ALPN: &[u8] = b"postgresql";
 
 /// How clients hand over their token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,7 +83,11 @@ pub(crate) async fn arrive(mut tcp: TcpStream, acceptance: &Acceptance) -> io::R
             Startup::Cancel { pid, key } => return Ok(Arrival::Cancel { pid, key }),
             Startup::Session { version, parameters } => {
                 let local = tcp.peer_addr()?.ip().is_loopback() && tcp.local_addr()?.ip().is_loopback();
-                let wishes = if local && acceptance.plaintext_on_loopback { Wishes::new(parameters) } else { Err(needs_tls()) };
+                let wishes = if local && acceptance.plaintext_on_loopback {
+                    Wishes::new(parameters)
+                } else {
+                    Err(needs_tls())
+                };
                 let arrived = Arrived { stream: Box::new(tcp), version, wishes, certificates: Vec::new() };
                 return Ok(Arrival::Session(Box::new(arrived)));
             }
@@ -103,14 +107,23 @@ async fn arrive_tls(tcp: TcpStream, acceptance: &Acceptance, direct: bool) -> io
     if direct && connection.alpn_protocol() != Some(ALPN) {
         return Err(invalid("direct TLS without the ALPN name `postgresql`"));
     }
-    let certificates =
-        connection.peer_certificates().unwrap_or_default().iter().map(|c| Bytes::copy_from_slice(c)).collect();
+    let certificates = connection
+        .peer_certificates()
+        .unwrap_or_default()
+        .iter()
+        .map(|c| Bytes::copy_from_slice(c))
+        .collect();
     let packet = read_startup(&mut stream).await?;
     match startup::decode(&packet).map_err(invalid)? {
         Startup::Cancel { pid, key } => Ok(Arrival::Cancel { pid, key }),
         Startup::Session { version, parameters } => {
             let wishes = Wishes::new(parameters);
-            Ok(Arrival::Session(Box::new(Arrived { stream: Box::new(stream), version, wishes, certificates })))
+            Ok(Arrival::Session(Box::new(Arrived {
+                stream: Box::new(stream),
+                version,
+                wishes,
+                certificates,
+            })))
         }
         Startup::Ssl | Startup::GssEnc => Err(invalid("encryption asked for twice")),
     }
@@ -123,7 +136,12 @@ impl Arrived {
             let packet = read_startup(&mut stream).await?;
             match startup::decode(&packet).map_err(invalid)? {
                 Startup::Session { version, parameters } => {
-                    return Ok(Self { stream, version, wishes: Wishes::new(parameters), certificates: Vec::new() });
+                    return Ok(Self {
+                        stream,
+                        version,
+                        wishes: Wishes::new(parameters),
+                        certificates: Vec::new(),
+                    });
                 }
                 Startup::Ssl | Startup::GssEnc => stream.write_all(b"N").await?,
                 Startup::Cancel { .. } => return Err(invalid("cancel on an in-process connection")),
@@ -144,7 +162,11 @@ impl Arrived {
     }
 
     /// Asks for the identity and has it verified.
-    pub(crate) async fn identify(&mut self, pipeline: &Pipeline, tokens: TokenLogin) -> io::Result<Result<VerifiedPrincipal, Denial>> {
+    pub(crate) async fn identify(
+        &mut self,
+        pipeline: &Pipeline,
+        tokens: TokenLogin,
+    ) -> io::Result<Result<VerifiedPrincipal, Denial>> {
         if !self.certificates.is_empty() {
             let presented = Presented::Certificate(std::mem::take(&mut self.certificates));
             return Ok(pipeline.authenticate(&presented).await);
@@ -227,7 +249,8 @@ fn bearer_token(body: &[u8]) -> Result<Option<Secret<String>>, crate::codec::Pro
         return Err(malformed);
     }
     let auth = parts.find_map(|part| part.strip_prefix("auth="));
-    let token = auth.and_then(|auth| auth.get(..7).filter(|b| b.eq_ignore_ascii_case("bearer ")).and(auth.get(7..)));
+    let token =
+        auth.and_then(|auth| auth.get(..7).filter(|b| b.eq_ignore_ascii_case("bearer ")).and(auth.get(7..)));
     Ok(token.map(Secret::from))
 }
 
@@ -238,7 +261,6 @@ pub(crate) fn random_key(version: u32) -> Result<Vec<u8>, gateway_core::random::
     }
     gateway_core::random::bytes::<4>().map(Vec::from)
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -256,7 +278,12 @@ mod tests {
         let token = bearer_token(&initial("n,,\u{1}auth=Bearer abc.def\u{1}\u{1}")).unwrap().unwrap();
         assert_eq!(token.expose(), "abc.def");
         assert!(bearer_token(&initial("n,,\u{1}auth=\u{1}\u{1}")).unwrap().is_none());
-        for bad in ["y,,\u{1}auth=Bearer a\u{1}\u{1}", "n,a=root,\u{1}auth=Bearer a\u{1}\u{1}", "n,,\u{1}auth=Bearer a", ""] {
+        for bad in [
+            "y,,\u{1}auth=Bearer a\u{1}\u{1}",
+            "n,a=root,\u{1}auth=Bearer a\u{1}\u{1}",
+            "n,,\u{1}auth=Bearer a",
+            "",
+        ] {
             assert!(bearer_token(&initial(bad)).is_err(), "{bad:?}");
         }
     }

@@ -1,7 +1,7 @@
 //! Logging in: the client at the gateway, the gateway at the server. Sequential, with one deadline, before any statement.
 
 pub(crate) mod downstream;
-pub mod upstream;
+pub(crate) mod upstream;
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,21 @@ use gateway_core::error::{Denial, DenialCode};
 /// Parameters the server reports that the client is told (PostgreSQL documentation, "Asynchronous Operations").
 /// Others could be custom settings that carry data.
 const REPORTED: [&str; 15] = [
-    "application_name", "client_encoding", "DateStyle", "default_transaction_read_only", "in_hot_standby", "integer_datetimes",
-    "IntervalStyle", "is_superuser", "scram_iterations", "server_encoding", "server_version", "session_authorization",
-    "standard_conforming_strings", "TimeZone", "search_path",
+    "application_name",
+    "client_encoding",
+    "DateStyle",
+    "default_transaction_read_only",
+    "in_hot_standby",
+    "integer_datetimes",
+    "IntervalStyle",
+    "is_superuser",
+    "scram_iterations",
+    "server_encoding",
+    "server_version",
+    "session_authorization",
+    "standard_conforming_strings",
+    "TimeZone",
+    "search_path",
 ];
 
 /// Whether a reported parameter may be told to the client.
@@ -23,9 +35,19 @@ pub(crate) fn is_reported(name: &str) -> bool {
 /// Settings a client may choose at startup: none of them changes who runs or how text is read, and names are resolved by the
 /// server in their light.
 const STARTUP_SETTINGS: [&str; 13] = [
-    "application_name", "datestyle", "timezone", "intervalstyle", "extra_float_digits", "search_path", "statement_timeout",
-    "lock_timeout", "idle_in_transaction_session_timeout", "default_transaction_read_only", "default_transaction_isolation",
-    "geqo", "bytea_output",
+    "application_name",
+    "datestyle",
+    "timezone",
+    "intervalstyle",
+    "extra_float_digits",
+    "search_path",
+    "statement_timeout",
+    "lock_timeout",
+    "idle_in_transaction_session_timeout",
+    "default_transaction_read_only",
+    "default_transaction_isolation",
+    "geqo",
+    "bytea_output",
 ];
 
 /// What a client asked for at startup, as far as it may.
@@ -60,14 +82,23 @@ impl Wishes {
     fn set(&mut self, name: &str, value: String) -> Result<(), Denial> {
         let lower = name.to_ascii_lowercase();
         if lower == "client_encoding" {
-            return if matches!(value.to_ascii_lowercase().as_str(), "utf8" | "utf-8" | "unicode" | "'utf-8'" | "'utf8'" | "auto") {
+            return if matches!(
+                value.to_ascii_lowercase().as_str(),
+                "utf8" | "utf-8" | "unicode" | "'utf-8'" | "'utf8'" | "auto"
+            ) {
                 Ok(())
             } else {
-                Err(refused(format!("client_encoding `{value}` is not spoken here"), "use UTF8 (PGCLIENTENCODING=UTF8)"))
+                Err(refused(
+                    format!("client_encoding `{value}` is not spoken here"),
+                    "use UTF8 (PGCLIENTENCODING=UTF8)",
+                ))
             };
         }
         if !STARTUP_SETTINGS.contains(&lower.as_str()) {
-            return Err(refused(format!("the startup parameter `{name}` is not allowed"), "leave it out of the connection string"));
+            return Err(refused(
+                format!("the startup parameter `{name}` is not allowed"),
+                "leave it out of the connection string",
+            ));
         }
         self.settings.insert(lower, value);
         Ok(())
@@ -82,11 +113,19 @@ impl Wishes {
                 None if word == "-c" => words.next().unwrap_or_default(),
                 None => match word.strip_prefix("-c") {
                     Some(setting) => setting.to_owned(),
-                    None => return Err(refused(format!("the startup option `{word}` is not allowed"), "leave it out of `options`")),
+                    None => {
+                        return Err(refused(
+                            format!("the startup option `{word}` is not allowed"),
+                            "leave it out of `options`",
+                        ));
+                    }
                 },
             };
             let Some((name, value)) = setting.split_once('=') else {
-                return Err(refused(format!("the startup option `{setting}` has no value"), "write -c name=value"));
+                return Err(refused(
+                    format!("the startup option `{setting}` has no value"),
+                    "write -c name=value",
+                ));
             };
             self.set(&name.replace('-', "_"), value.to_owned())?;
         }
@@ -141,7 +180,12 @@ mod tests {
 
     #[test]
     fn harmless_settings_pass() {
-        let good = wishes(&[("user", "a"), ("options", r"-c search_path=a\ b --statement-timeout=5s"), ("DateStyle", "ISO")]).unwrap();
+        let good = wishes(&[
+            ("user", "a"),
+            ("options", r"-c search_path=a\ b --statement-timeout=5s"),
+            ("DateStyle", "ISO"),
+        ])
+        .unwrap();
         assert_eq!(good.settings["search_path"], "a b");
         assert_eq!(good.settings["statement_timeout"], "5s");
         assert_eq!(good.settings["datestyle"], "ISO");

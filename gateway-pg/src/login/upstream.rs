@@ -8,7 +8,9 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use gateway_core::credentials::UpstreamCredential;
 use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
+use postgres_protocol::authentication::sasl::{
+    ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256,
+};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -17,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use crate::analysis::LexSettings;
 use crate::codec::startup::PROTOCOL_3_0;
 use crate::codec::{Frame, Reader, backend};
-use crate::io::{BoxedStream, invalid, read_frame};
+use crate::io::{BoxedStream, read_frame};
 
 /// Longest message of a server during login, in bytes.
 const MAX_LOGIN_MESSAGE_BYTES: usize = 64 * 1024;
@@ -59,7 +61,7 @@ impl std::fmt::Display for Address {
 
 /// A server and how to reach it.
 #[derive(Clone, Debug)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     /// Where it is.
     pub address: Address,
     /// When TLS is used.
@@ -71,7 +73,7 @@ pub struct Upstream {
 /// Why a login at the server failed. The text is for the operator's log, never for the agent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum UpstreamError {
+pub(crate) enum UpstreamError {
     /// Network or TLS.
     #[error("cannot reach the server at {0}: {1}")]
     Unreachable(String, #[source] io::Error),
@@ -84,7 +86,7 @@ pub enum UpstreamError {
 }
 
 /// A logged-in connection.
-pub struct Connected {
+pub(crate) struct Connected {
     pub(crate) stream: BoxedStream,
     pub(crate) parameters: BTreeMap<String, String>,
     pub(crate) cancel: CancelKey,
@@ -144,14 +146,19 @@ impl Upstream {
                 Ok((Box::new(stream), None))
             }
             Address::Tcp(host, port) => {
-                let tcp = TcpStream::connect((host.as_str(), *port)).await.map_err(|e| self.unreachable(e))?;
+                let tcp =
+                    TcpStream::connect((host.as_str(), *port)).await.map_err(|e| self.unreachable(e))?;
                 tcp.set_nodelay(true).map_err(|e| self.unreachable(e))?;
                 self.protect(tcp, host).await
             }
         }
     }
 
-    async fn protect(&self, mut tcp: TcpStream, host: &str) -> Result<(BoxedStream, Option<Vec<u8>>), UpstreamError> {
+    async fn protect(
+        &self,
+        mut tcp: TcpStream,
+        host: &str,
+    ) -> Result<(BoxedStream, Option<Vec<u8>>), UpstreamError> {
         if self.ssl_mode == SslMode::Disable {
             return Ok((Box::new(tcp), None));
         }
@@ -168,11 +175,17 @@ impl Upstream {
         match (answer, self.ssl_mode) {
             ([b'S'], _) => {}
             ([b'N'], SslMode::Prefer) => return Ok((Box::new(tcp), None)),
-            ([b'N'], _) => return Err(UpstreamError::Unacceptable("it does not speak TLS, which sslmode asks for".to_owned())),
+            ([b'N'], _) => {
+                return Err(UpstreamError::Unacceptable(
+                    "it does not speak TLS, which sslmode asks for".to_owned(),
+                ));
+            }
             _ => return Err(UpstreamError::Unacceptable("it did not answer the SSLRequest".to_owned())),
         }
-        let config = self.tls.clone().ok_or_else(|| UpstreamError::Unacceptable("no TLS configuration".to_owned()))?;
-        let name = ServerName::try_from(host.to_owned()).map_err(|e| UpstreamError::Unacceptable(e.to_string()))?;
+        let config =
+            self.tls.clone().ok_or_else(|| UpstreamError::Unacceptable("no TLS configuration".to_owned()))?;
+        let name =
+            ServerName::try_from(host.to_owned()).map_err(|e| UpstreamError::Unacceptable(e.to_string()))?;
         let stream = TlsConnector::from(config).connect(name, tcp).await.map_err(|e| self.unreachable(e))?;
         let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let binding = leaf.and_then(|c| crate::tls::server_end_point(c));
@@ -183,16 +196,20 @@ impl Upstream {
     ///
     /// # Errors
     /// The server cannot be reached, is not acceptable, or says no.
-    pub async fn log_in(
+    pub(crate) async fn log_in(
         &self,
         credential: &UpstreamCredential,
         database: &str,
         settings: &BTreeMap<String, String>,
     ) -> Result<Connected, UpstreamError> {
         let (stream, binding) = self.connect().await?;
-        let encrypted = binding.is_some() || (self.ssl_mode != SslMode::Disable && self.ssl_mode != SslMode::Prefer);
+        let encrypted =
+            binding.is_some() || (self.ssl_mode != SslMode::Disable && self.ssl_mode != SslMode::Prefer);
         let mut login = Login { stream, binding, encrypted, local: matches!(self.address, Address::Unix(_)) };
-        login.send(&startup(credential.username(), database, settings)).await.map_err(|e| self.unreachable(e))?;
+        login
+            .send(&startup(credential.username(), database, settings))
+            .await
+            .map_err(|e| self.unreachable(e))?;
         login.authenticate(credential).await?;
         login.parameters(self).await
     }
@@ -204,7 +221,9 @@ fn startup(user: &str, database: &str, settings: &BTreeMap<String, String>) -> B
     body.put_u32(PROTOCOL_3_0);
     let fixed = [("user", user), ("database", database), ("client_encoding", "UTF8")];
     let settings = settings.iter().map(|(n, v)| (n.as_str(), v.as_str()));
-    for (name, value) in fixed.into_iter().chain(settings).filter(|(n, v)| !n.contains('\0') && !v.contains('\0')) {
+    for (name, value) in
+        fixed.into_iter().chain(settings).filter(|(n, v)| !n.contains('\0') && !v.contains('\0'))
+    {
         body.put_slice(name.as_bytes());
         body.put_u8(0);
         body.put_slice(value.as_bytes());
@@ -239,7 +258,8 @@ impl Login {
     }
 
     async fn receive(&mut self) -> Result<Frame, UpstreamError> {
-        let frame = read_frame(&mut self.stream, MAX_LOGIN_MESSAGE_BYTES).await.map_err(|e| unacceptable(&e))?;
+        let frame =
+            read_frame(&mut self.stream, MAX_LOGIN_MESSAGE_BYTES).await.map_err(|e| unacceptable(&e))?;
         if frame.tag() != b'E' {
             return Ok(frame);
         }
@@ -259,7 +279,9 @@ impl Login {
                 3 => self.cleartext(credential).await?,
                 5 => self.md5(credential, reader.rest()).await?,
                 10 => return self.scram(credential, reader.rest()).await,
-                other => return Err(unacceptable(&format_args!("authentication method {other} is not supported"))),
+                other => {
+                    return Err(unacceptable(&format_args!("authentication method {other} is not supported")));
+                }
             }
         }
     }
@@ -267,7 +289,9 @@ impl Login {
     /// A cleartext password goes over TLS or a Unix socket only.
     async fn cleartext(&mut self, credential: &UpstreamCredential) -> Result<(), UpstreamError> {
         if !self.encrypted && !self.local {
-            return Err(unacceptable(&"it asks for the password in the clear without TLS; use scram-sha-256 or TLS"));
+            return Err(unacceptable(
+                &"it asks for the password in the clear without TLS; use scram-sha-256 or TLS",
+            ));
         }
         let payload = [password(credential)?.as_bytes(), b"\0"].concat();
         self.send_password(&payload).await
@@ -280,11 +304,17 @@ impl Login {
     }
 
     /// SCRAM-SHA-256, bound to the TLS channel whenever there is one (RFC 5802 section 6, RFC 5929 section 4).
-    async fn scram(&mut self, credential: &UpstreamCredential, mechanisms: &[u8]) -> Result<(), UpstreamError> {
+    async fn scram(
+        &mut self,
+        credential: &UpstreamCredential,
+        mechanisms: &[u8],
+    ) -> Result<(), UpstreamError> {
         let offered: Vec<_> = mechanisms.split(|b| *b == 0).collect();
         let offers = |name: &str| offered.contains(&name.as_bytes());
         let (mechanism, binding) = match self.binding.take() {
-            Some(hash) if offers(SCRAM_SHA_256_PLUS) => (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(hash)),
+            Some(hash) if offers(SCRAM_SHA_256_PLUS) => {
+                (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(hash))
+            }
             // We could bind and say so: a server that does support binding then detects the downgrade.
             Some(_) if offers(SCRAM_SHA_256) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
             None if offers(SCRAM_SHA_256) => (SCRAM_SHA_256, ChannelBinding::unsupported()),
@@ -325,7 +355,8 @@ impl Login {
             let frame = self.receive().await?;
             match frame.tag() {
                 b'S' => {
-                    let (name, value) = backend::parameter_status(frame.body()).map_err(|e| unacceptable(&e))?;
+                    let (name, value) =
+                        backend::parameter_status(frame.body()).map_err(|e| unacceptable(&e))?;
                     parameters.insert(name.to_owned(), value.to_owned());
                 }
                 b'K' => {
@@ -349,7 +380,9 @@ fn lexing(parameters: &BTreeMap<String, String>) -> Result<LexSettings, Upstream
         return Err(unacceptable(&"its client_encoding is not UTF8"));
     }
     if !is("standard_conforming_strings", "on") {
-        return Err(unacceptable(&"its standard_conforming_strings is off; turn it on for the gateway's role"));
+        return Err(unacceptable(
+            &"its standard_conforming_strings is off; turn it on for the gateway's role",
+        ));
     }
     let version = parameters.get("server_version").map_or(0, |v| version_number(v));
     Ok(LexSettings { server_version_num: version, ..LexSettings::default() })
@@ -357,7 +390,8 @@ fn lexing(parameters: &BTreeMap<String, String>) -> Result<LexSettings, Upstream
 
 /// `server_version_num` from `server_version`: `15.18 (Debian ...)` is 150018.
 fn version_number(text: &str) -> u32 {
-    let digits = |t: &str| t.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<u32>().unwrap_or(0);
+    let digits =
+        |t: &str| t.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<u32>().unwrap_or(0);
     let (major, minor) = text.split_once('.').unwrap_or((text, ""));
     digits(major).saturating_mul(10_000).saturating_add(digits(minor))
 }
@@ -372,7 +406,6 @@ fn password(credential: &UpstreamCredential) -> Result<&str, UpstreamError> {
 fn unacceptable(cause: &dyn std::fmt::Display) -> UpstreamError {
     UpstreamError::Unacceptable(cause.to_string())
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -28,7 +28,12 @@ pub(super) struct CopyOut {
 
 impl CopyOut {
     pub(super) fn new(copy: &Copy, columns: Vec<Column>) -> Result<Self, ProtocolError> {
-        let delimiter = copy.options.iter().rev().find(|(name, _)| name == "delimiter").map(|(_, value)| value.as_bytes());
+        let delimiter = copy
+            .options
+            .iter()
+            .rev()
+            .find(|(name, _)| name == "delimiter")
+            .map(|(_, value)| value.as_bytes());
         let delimiter = match delimiter {
             None => b'\t',
             Some([one]) => *one,
@@ -41,7 +46,12 @@ impl CopyOut {
     }
 
     /// Takes in a piece of the stream; whole lines in it become one message.
-    pub(super) fn data(&mut self, body: &[u8], at: Range<usize>, chunk: &mut Chunk) -> Result<(), ProtocolError> {
+    pub(super) fn data(
+        &mut self,
+        body: &[u8],
+        at: Range<usize>,
+        chunk: &mut Chunk,
+    ) -> Result<(), ProtocolError> {
         if self.partial.len() + body.len() > MAX_LINE_BYTES {
             return Err(ProtocolError::Limit("bytes of a copied line"));
         }
@@ -85,7 +95,8 @@ impl CopyOut {
         let mut start = 0;
         for i in 0.. {
             let end = self.field_end(text, start);
-            let column = self.columns.get(i).cloned().unwrap_or(Column::Withhold(super::shape::Encoding::Text));
+            let column =
+                self.columns.get(i).cloned().unwrap_or(Column::Withhold(super::shape::Encoding::Text));
             out.push((line.start + start..line.start + end, column));
             if end >= text.len() {
                 return;
@@ -97,7 +108,9 @@ impl CopyOut {
     /// Where the field that begins at `start` ends: at a delimiter that no backslash escapes.
     fn field_end(&self, text: &[u8], start: usize) -> usize {
         let mut position = start;
-        while let Some(found) = memchr::memchr2(self.delimiter, b'\\', text.get(position..).unwrap_or_default()) {
+        while let Some(found) =
+            memchr::memchr2(self.delimiter, b'\\', text.get(position..).unwrap_or_default())
+        {
             position += found;
             if text.get(position) == Some(&self.delimiter) {
                 return position;
@@ -109,7 +122,11 @@ impl CopyOut {
 }
 
 /// The lines as a CopyData message, masked.
-pub(super) fn mask_lines(masker: &mut Masker<'_>, lines: &Bytes, fields: &[(Range<usize>, Column)]) -> Option<Bytes> {
+pub(super) fn mask_lines(
+    masker: &mut Masker<'_>,
+    lines: &Bytes,
+    fields: &[(Range<usize>, Column)],
+) -> Option<Bytes> {
     let mut out = BytesMut::with_capacity(lines.len() + 64);
     out.extend_from_slice(b"d\0\0\0\0");
     let mut position = 0;

@@ -28,12 +28,28 @@ pub const RECORD_ENCODING: &str = "postgres/3";
 #[derive(Debug)]
 pub(super) enum Expect {
     /// Everything up to ReadyForQuery; `index` is the statement under way.
-    Simple { text: Arc<Text>, index: usize },
-    Parse { name: String, prepared: Arc<Prepared> },
-    Bind { name: String, portal: Arc<Portal> },
-    DescribeStatement { prepared: Arc<Prepared> },
-    DescribePortal { portal: Arc<Portal>, shown: bool },
-    Execute { portal: Arc<Portal> },
+    Simple {
+        text: Arc<Text>,
+        index: usize,
+    },
+    Parse {
+        name: String,
+        prepared: Arc<Prepared>,
+    },
+    Bind {
+        name: String,
+        portal: Arc<Portal>,
+    },
+    DescribeStatement {
+        prepared: Arc<Prepared>,
+    },
+    DescribePortal {
+        portal: Arc<Portal>,
+        shown: bool,
+    },
+    Execute {
+        portal: Arc<Portal>,
+    },
     Close(Named),
     Sync,
 }
@@ -64,7 +80,11 @@ pub(super) struct CopyInStep {
 }
 
 impl Flow {
-    pub(super) fn new(expected: VecDeque<Expect>, results: Option<Results>, protected: BTreeSet<usize>) -> Self {
+    pub(super) fn new(
+        expected: VecDeque<Expect>,
+        results: Option<Results>,
+        protected: BTreeSet<usize>,
+    ) -> Self {
         Self {
             expected,
             results,
@@ -85,7 +105,11 @@ impl Flow {
     }
 
     /// A message of the client while the server takes copy data. Sync and Flush are dropped, as the server does (CopyGetData).
-    pub(super) fn copy_in_frame(&mut self, frame: &Frame, message: &Message) -> Result<CopyInStep, ProtocolError> {
+    pub(super) fn copy_in_frame(
+        &mut self,
+        frame: &Frame,
+        message: &Message,
+    ) -> Result<CopyInStep, ProtocolError> {
         match message {
             Message::CopyData => Ok(CopyInStep { forward: true }),
             Message::CopyDone | Message::CopyFail => {
@@ -134,7 +158,9 @@ impl Session {
             return self.emit_acknowledgements(&raw, chunk);
         };
         let withhold = !flow.protected.is_empty();
-        match results.release(RECORD_ENCODING, raw, chunk.rows, |masker, raw| chunk.apply(masker, raw, withhold)) {
+        match results
+            .release(RECORD_ENCODING, raw, chunk.rows, |masker, raw| chunk.apply(masker, raw, withhold))
+        {
             Ok(released) if released.as_bytes().is_empty() => {}
             Ok(released) => self.release(released),
             Err(denial) => {
@@ -165,7 +191,14 @@ impl Session {
     }
 
     /// One message of the server.
-    fn answer(&mut self, flow: &mut Flow, tag: u8, body: &[u8], at: Range<usize>, chunk: &mut Chunk) -> Result<(), ProtocolError> {
+    fn answer(
+        &mut self,
+        flow: &mut Flow,
+        tag: u8,
+        body: &[u8],
+        at: Range<usize>,
+        chunk: &mut Chunk,
+    ) -> Result<(), ProtocolError> {
         match tag {
             b'D' => self.row(flow, body, at, chunk),
             b'N' => {
@@ -184,12 +217,19 @@ impl Session {
                 Ok(())
             }
             b'Z' => self.ready(flow, body),
-            _ if flow.failed => Err(ProtocolError::Unexpected { tag, during: "from the server after an error" }),
+            _ if flow.failed => {
+                Err(ProtocolError::Unexpected { tag, during: "from the server after an error" })
+            }
             _ => self.progress(flow, tag, body, at, chunk),
         }
     }
 
-    fn status_in_flow(&mut self, body: &[u8], at: Range<usize>, chunk: &mut Chunk) -> Result<(), ProtocolError> {
+    fn status_in_flow(
+        &mut self,
+        body: &[u8],
+        at: Range<usize>,
+        chunk: &mut Chunk,
+    ) -> Result<(), ProtocolError> {
         let (name, value) = backend::parameter_status(body)?;
         if !crate::login::is_reported(name) {
             chunk.edits.push((at, Edit::Drop));
@@ -225,12 +265,20 @@ impl Session {
     }
 
     /// A message that moves the front of what is due.
-    fn progress(&mut self, flow: &mut Flow, tag: u8, body: &[u8], at: Range<usize>, chunk: &mut Chunk) -> Result<(), ProtocolError> {
+    fn progress(
+        &mut self,
+        flow: &mut Flow,
+        tag: u8,
+        body: &[u8],
+        at: Range<usize>,
+        chunk: &mut Chunk,
+    ) -> Result<(), ProtocolError> {
         let unexpected = ProtocolError::Unexpected { tag, during: "from the server here" };
         match (flow.expected.front_mut(), tag) {
-            (Some(Expect::Simple { .. } | Expect::Execute { .. }), b'C' | b'I' | b's' | b'G' | b'H' | b'd' | b'c') => {
-                self.running(flow, tag, body, at, chunk)
-            }
+            (
+                Some(Expect::Simple { .. } | Expect::Execute { .. }),
+                b'C' | b'I' | b's' | b'G' | b'H' | b'd' | b'c',
+            ) => self.running(flow, tag, body, at, chunk),
             (Some(Expect::Simple { text, index }), b'T') => {
                 let (text, index) = (Arc::clone(text), *index);
                 let fields = backend::row_description(body)?;
@@ -283,7 +331,14 @@ impl Session {
     }
 
     /// A message of a running statement other than its rows.
-    fn running(&mut self, flow: &mut Flow, tag: u8, body: &[u8], at: Range<usize>, chunk: &mut Chunk) -> Result<(), ProtocolError> {
+    fn running(
+        &mut self,
+        flow: &mut Flow,
+        tag: u8,
+        body: &[u8],
+        at: Range<usize>,
+        chunk: &mut Chunk,
+    ) -> Result<(), ProtocolError> {
         match tag {
             b'C' => {
                 flow.outcome = backend::command_tag(body)?.to_owned();
@@ -339,7 +394,14 @@ impl Session {
         match names {
             Some(origins) if origins.len() == columns => origins
                 .into_iter()
-                .map(|(table, attribute)| self.column(flow, self.catalog.origin(&self.labels, table, attribute), Column::Scan(text), text))
+                .map(|(table, attribute)| {
+                    self.column(
+                        flow,
+                        self.catalog.origin(&self.labels, table, attribute),
+                        Column::Scan(text),
+                        text,
+                    )
+                })
                 .collect(),
             _ if flow.protected.is_empty() => vec![Column::Scan(text); columns],
             _ => vec![Column::Withhold(text); columns],
@@ -369,7 +431,8 @@ impl Session {
         let Some(statement) = text.statement(index) else { return };
         match &*statement.kind {
             "prepare" => {
-                self.statements.insert(defined_name(statement), Arc::new(Prepared::new(Arc::clone(text), index)));
+                self.statements
+                    .insert(defined_name(statement), Arc::new(Prepared::new(Arc::clone(text), index)));
             }
             "declare_cursor" => {
                 let prepared = Arc::new(Prepared::new(Arc::clone(text), index));
@@ -391,7 +454,13 @@ impl Session {
         }
     }
 
-    fn row(&mut self, flow: &mut Flow, body: &[u8], at: Range<usize>, chunk: &mut Chunk) -> Result<(), ProtocolError> {
+    fn row(
+        &mut self,
+        flow: &mut Flow,
+        body: &[u8],
+        at: Range<usize>,
+        chunk: &mut Chunk,
+    ) -> Result<(), ProtocolError> {
         let shape = match flow.expected.front() {
             Some(Expect::Simple { .. }) => flow.shape.as_ref(),
             Some(Expect::Execute { portal }) => portal.shape.get(),
@@ -408,13 +477,22 @@ impl Session {
     fn shape(&self, flow: &Flow, fields: &[Field], statement: Option<&Statement>) -> Shape {
         let referent = statement.and_then(|s| self.referent(s, &[]).ok().flatten());
         let statement = referent.as_deref().and_then(Prepared::statement).or(statement);
-        let names: BTreeSet<&str> =
-            flow.protected.iter().filter_map(|i| self.guard.labels().get(*i)).map(|l| l.resource.name()).collect();
+        let names: BTreeSet<&str> = flow
+            .protected
+            .iter()
+            .filter_map(|i| self.guard.labels().get(*i))
+            .map(|l| l.resource.name())
+            .collect();
         let columns = fields.iter().enumerate().map(|(i, field)| {
             let encoding = shape::encoding(field.type_oid, field.format);
             let plain = shape::unlabelled(field);
             if field.table != 0 {
-                return self.column(flow, self.catalog.origin(&self.labels, field.table, field.attribute), plain, encoding);
+                return self.column(
+                    flow,
+                    self.catalog.origin(&self.labels, field.table, field.attribute),
+                    plain,
+                    encoding,
+                );
             }
             let computed = !names.is_empty() && statement.is_none_or(|s| may_mention(s, Some(i), &names));
             if computed { Column::Withhold(encoding) } else { plain }
@@ -441,7 +519,8 @@ impl Session {
         let referent = self.referent(statement, &[]).ok().flatten();
         let statements = [Some(statement), referent.as_deref().and_then(Prepared::statement)];
         let relations = statements.into_iter().flatten().flat_map(|s| &s.relations);
-        let found = relations.filter_map(|r| self.catalog.relation(&crate::statement::written(r.schema.as_deref(), &r.name)));
+        let found = relations
+            .filter_map(|r| self.catalog.relation(&crate::statement::written(r.schema.as_deref(), &r.name)));
         let labels = found.flat_map(|r| self.catalog.protected(&self.labels, r));
         labels.filter(|l| !results.is_some_and(|r| r.reveals(*l))).collect()
     }
@@ -458,7 +537,8 @@ impl Session {
         }
         if synced {
             self.settle_transaction();
-            self.finish(results.or_else(|| self.kept.take()), &outcome);
+            let results = results.or_else(|| self.kept.take());
+            self.finish(results, &outcome);
             self.start_over();
         } else if failed {
             self.finish(results, &outcome);
@@ -488,7 +568,7 @@ impl Session {
         }
     }
 
-    fn finish(&mut self, results: Option<Results>, outcome: &str) {
+    pub(super) fn finish(&mut self, results: Option<Results>, outcome: &str) {
         if let Some(results) = results
             && let Err(denial) = results.complete(outcome)
         {

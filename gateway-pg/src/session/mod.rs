@@ -26,26 +26,27 @@ use crate::denial;
 use crate::operation::Place;
 use crate::statement::Prepared;
 use flow::Flow;
+pub use flow::RECORD_ENCODING;
 use segment::Segment;
 
 /// Messages of one segment before it is judged without waiting for Sync. Bounds what a pipeline can make the gateway hold.
-pub const MAX_SEGMENT_MESSAGES: usize = 1_000;
+pub(crate) const MAX_SEGMENT_MESSAGES: usize = 1_000;
 
 /// Bytes of one segment before it is judged without waiting for Sync.
-pub const MAX_SEGMENT_BYTES: usize = 4 * 1024 * 1024;
+pub(crate) const MAX_SEGMENT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Prepared statements a session may keep.
-pub const MAX_STATEMENTS: usize = 10_000;
+pub(crate) const MAX_STATEMENTS: usize = 10_000;
 
 /// Portals and cursors a session may keep.
-pub const MAX_PORTALS: usize = 10_000;
+pub(crate) const MAX_PORTALS: usize = 10_000;
 
 /// Names the gateway uses for its own statements and portals; clients may not use them.
 const OWN_NAME: &str = "_gateway";
 
 /// Limits and facts a session is started with.
 #[derive(Clone, Debug)]
-pub struct SessionConfig {
+pub(crate) struct SessionConfig {
     /// The largest frame either side may send, in bytes.
     pub max_frame_bytes: usize,
     /// Shared cache of analysed texts.
@@ -61,7 +62,6 @@ pub struct SessionConfig {
 pub(crate) struct Portal {
     pub(crate) prepared: Arc<Prepared>,
     pub(crate) bind: Option<frontend::Bind>,
-    pub(crate) result_formats: Vec<i16>,
     /// The server has run it at least once: another Execute continues it.
     pub(crate) started: std::sync::atomic::AtomicBool,
     /// What has to happen to its columns, once the server has described them.
@@ -70,18 +70,20 @@ pub(crate) struct Portal {
 
 /// What the driver has to have decided before the session can go on.
 #[derive(Debug)]
-pub struct Judge {
+pub(crate) struct Judge {
     /// Texts that are prepared only.
     pub prepare: Option<Pending>,
     /// Operations that run.
     pub execute: Option<Pending>,
+    /// It is one simple query, whose text may still be rewritten.
+    pub rewritable: bool,
     /// A transaction is open: holding would keep its locks.
     pub in_transaction: bool,
 }
 
 /// What the driver must do.
 #[derive(Debug)]
-pub enum Task {
+pub(crate) enum Task {
     /// Have these judged, then call [`Session::forward`] or [`Session::refuse`].
     Judge(Judge),
     /// Ask the server to cancel what it is running.
@@ -108,7 +110,7 @@ enum Phase {
 
 /// One session. Feed it bytes, do its tasks, send what it wants sent.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     guard: Guard,
     place: Place,
     config: SessionConfig,
@@ -129,12 +131,11 @@ pub struct Session {
     tasks: VecDeque<Task>,
     to_upstream: BytesMut,
     to_downstream: VecDeque<Released>,
-    queued_downstream: usize,
 }
 
 impl Session {
     /// A session that is logged in on both sides and idle.
-    pub fn new(guard: Guard, config: SessionConfig) -> Self {
+    pub(crate) fn new(guard: Guard, config: SessionConfig) -> Self {
         let labels = LabelIndex::new(guard.labels(), &config.database);
         let place = Place { target: guard.info().target.clone(), database: config.database.clone() };
         Self {
@@ -154,7 +155,6 @@ impl Session {
             tasks: VecDeque::new(),
             to_upstream: BytesMut::new(),
             to_downstream: VecDeque::new(),
-            queued_downstream: 0,
         }
     }
 
@@ -163,7 +163,7 @@ impl Session {
     ///
     /// # Errors
     /// The client broke the protocol: end the session.
-    pub fn handle_downstream(&mut self, buffer: &mut BytesMut) -> Result<(), ProtocolError> {
+    pub(crate) fn handle_downstream(&mut self, buffer: &mut BytesMut) -> Result<(), ProtocolError> {
         let large = self.config.max_frame_bytes;
         while self.wants_downstream() {
             let Some(frame) = next_frame(buffer, |tag| frontend::limit(tag, large))? else { return Ok(()) };
@@ -220,7 +220,7 @@ impl Session {
     ///
     /// # Errors
     /// The server broke the protocol: end the session.
-    pub fn handle_upstream(&mut self, buffer: &mut BytesMut) -> Result<(), ProtocolError> {
+    pub(crate) fn handle_upstream(&mut self, buffer: &mut BytesMut) -> Result<(), ProtocolError> {
         let large = self.config.max_frame_bytes;
         loop {
             if let Phase::Flowing(_) = self.phase {
@@ -270,7 +270,9 @@ impl Session {
     /// How text is read must not change under the gateway's feet.
     fn observe_setting(&mut self, name: &str, value: &str) -> Result<(), ProtocolError> {
         match name {
-            "client_encoding" if !value.eq_ignore_ascii_case("UTF8") => Err(ProtocolError::NotUtf8("the session's client_encoding")),
+            "client_encoding" if !value.eq_ignore_ascii_case("UTF8") => {
+                Err(ProtocolError::NotUtf8("the session's client_encoding"))
+            }
             "standard_conforming_strings" if value != "on" => {
                 Err(ProtocolError::Limit("standard_conforming_strings must stay on"))
             }
@@ -289,7 +291,8 @@ impl Session {
     }
 
     fn upstream_gone(&mut self) {
-        let denial = Denial::new(DenialCode::UpstreamUnavailable, "the server ended the session").with_hint("connect again");
+        let denial = Denial::new(DenialCode::UpstreamUnavailable, "the server ended the session")
+            .with_hint("connect again");
         let mut out = BytesMut::new();
         denial::fatal(&mut out, &denial);
         self.originate(out.freeze());
@@ -297,9 +300,11 @@ impl Session {
     }
 
     /// The batches the driver had judged may pass.
-    pub fn forward(&mut self, prepare: Option<Permit>, execute: Option<Permit>) {
+    pub(crate) fn forward(&mut self, prepare: Option<Permit>, execute: Option<Permit>) {
         let Phase::Judging(segment) = self.take_phase() else { return };
-        if prepare.as_ref().map(Permit::first) != segment.prepare || execute.as_ref().map(Permit::first) != segment.execute {
+        if prepare.as_ref().map(Permit::first) != segment.prepare
+            || execute.as_ref().map(Permit::first) != segment.execute
+        {
             self.phase = Phase::Judging(segment);
             let wrong = Denial::new(DenialCode::PolicyError, "the gateway mixed up its permits");
             return self.refuse(&wrong);
@@ -308,21 +313,21 @@ impl Session {
     }
 
     /// What was being judged is refused.
-    pub fn refuse(&mut self, denial: &Denial) {
+    pub(crate) fn refuse(&mut self, denial: &Denial) {
         if let Phase::Judging(segment) = self.take_phase() {
             self.deny(segment, denial.clone());
         }
     }
 
     /// Sends a notice from the gateway, for example that an operation is held.
-    pub fn notice(&mut self, fields: encode::Fields) {
+    pub(crate) fn notice(&mut self, fields: encode::Fields) {
         let mut out = BytesMut::new();
         encode::notice(&mut out, fields);
         self.originate(out.freeze());
     }
 
     /// Ends the session from our side with a last error.
-    pub fn end(&mut self, denial: &Denial) {
+    pub(crate) fn end(&mut self, denial: &Denial) {
         let mut out = BytesMut::new();
         denial::fatal(&mut out, denial);
         self.originate(out.freeze());
@@ -332,7 +337,8 @@ impl Session {
     /// Refuses a segment: answers the client, and sees to it that the upstream's transaction fails too if one is open.
     fn deny(&mut self, segment: Segment, denial: Denial) {
         let simple = segment.is_simple();
-        let open = self.status == TransactionStatus::Open || (self.mid_unit && self.status == TransactionStatus::Idle);
+        let open = self.status == TransactionStatus::Open
+            || (self.mid_unit && self.status == TransactionStatus::Idle);
         if open {
             let mut told = false;
             if !simple {
@@ -426,44 +432,46 @@ impl Session {
     }
 
     fn release(&mut self, released: Released) {
-        self.queued_downstream += released.as_bytes().len();
         self.to_downstream.push_back(released);
     }
 
     /// The next thing the driver must do.
-    pub fn poll_task(&mut self) -> Option<Task> {
+    pub(crate) fn poll_task(&mut self) -> Option<Task> {
         self.tasks.pop_front()
     }
 
     /// Bytes for the upstream; the driver takes what it has sent off the front.
-    pub const fn to_upstream(&mut self) -> &mut BytesMut {
+    pub(crate) const fn to_upstream(&mut self) -> &mut BytesMut {
         &mut self.to_upstream
     }
 
     /// The next piece for the downstream.
-    pub fn poll_downstream(&mut self) -> Option<Released> {
-        let next = self.to_downstream.pop_front()?;
-        self.queued_downstream -= next.as_bytes().len();
-        Some(next)
-    }
-
-    /// Bytes waiting to be sent downstream; the driver stops reading from the upstream while there are too many.
-    pub const fn queued_downstream(&self) -> usize {
-        self.queued_downstream
+    pub(crate) fn poll_downstream(&mut self) -> Option<Released> {
+        self.to_downstream.pop_front()
     }
 
     /// True once nothing more is to be done but to send what is queued and close.
-    pub const fn is_closed(&self) -> bool {
+    pub(crate) const fn is_closed(&self) -> bool {
         matches!(self.phase, Phase::Closed)
     }
 
+    /// True while nothing is under way at the server.
+    pub(crate) const fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Gathering(_) | Phase::Judging(_) | Phase::Skipping { .. } | Phase::Closed)
+    }
+
+    /// The most input of the client worth keeping: one largest frame.
+    pub(crate) const fn max_input(&self) -> usize {
+        self.config.max_frame_bytes + crate::codec::HEADER_BYTES
+    }
+
     /// True while an operation waits for its judgement.
-    pub const fn is_judging(&self) -> bool {
+    pub(crate) const fn is_judging(&self) -> bool {
         matches!(self.phase, Phase::Judging(_))
     }
 
     /// The results on their way, for the driver to refresh when policies change.
-    pub fn results(&mut self) -> Option<&mut Results> {
+    pub(crate) fn results(&mut self) -> Option<&mut Results> {
         match &mut self.phase {
             Phase::Flowing(flow) => flow.results.as_mut(),
             _ => None,
@@ -478,11 +486,15 @@ impl Session {
 impl Portal {
     /// A cursor declared in SQL.
     fn cursor(prepared: Arc<Prepared>) -> Self {
-        Self { prepared, bind: None, result_formats: Vec::new(), started: Default::default(), shape: Default::default() }
+        Self { prepared, bind: None, started: Default::default(), shape: Default::default() }
     }
 
     /// True for cursors that outlive their transaction.
     fn holds(&self) -> bool {
-        self.prepared.text.statement(self.prepared.index).and_then(|s| s.cursor.as_ref()).is_some_and(|c| c.hold)
+        self.prepared
+            .text
+            .statement(self.prepared.index)
+            .and_then(|s| s.cursor.as_ref())
+            .is_some_and(|c| c.hold)
     }
 }

@@ -52,7 +52,12 @@ pub(super) struct Chunk {
 
 impl Chunk {
     /// Notes a row that has columns to look at.
-    pub(super) fn row(&mut self, shape: &Arc<Shape>, body: &[u8], at: Range<usize>) -> Result<(), ProtocolError> {
+    pub(super) fn row(
+        &mut self,
+        shape: &Arc<Shape>,
+        body: &[u8],
+        at: Range<usize>,
+    ) -> Result<(), ProtocolError> {
         let first = self.values.len();
         backend::row_cells(body, shape.columns.len(), &mut self.values)?;
         let offset = at.start + HEADER_BYTES;
@@ -61,7 +66,9 @@ impl Chunk {
             (*start, *end) = (*start + offset, *end + offset);
             if matches!(
                 shape.columns.get(i),
-                Some(Column::Scan(Encoding::Text | Encoding::Json | Encoding::NumberText | Encoding::JsonbBinary))
+                Some(Column::Scan(
+                    Encoding::Text | Encoding::Json | Encoding::NumberText | Encoding::JsonbBinary
+                ))
             ) {
                 self.cells.push(*start..*end);
                 self.owners.push((self.looked_at.len(), i));
@@ -72,7 +79,12 @@ impl Chunk {
     }
 
     /// The chunk as it may be released, or `None` if it may pass as it is.
-    pub(super) fn apply(self, masker: &mut Masker<'_>, raw: &Bytes, withhold: bool) -> Result<Option<Bytes>, Denial> {
+    pub(super) fn apply(
+        self,
+        masker: &mut Masker<'_>,
+        raw: &Bytes,
+        withhold: bool,
+    ) -> Result<Option<Bytes>, Denial> {
         let mut found = Vec::new();
         masker.cells(raw, &self.cells, &mut found);
         let mut replaced: Vec<(Range<usize>, Bytes)> = Vec::new();
@@ -91,14 +103,24 @@ impl Chunk {
     }
 
     /// Rebuilds the rows in which anything has to change.
-    fn rows(&self, masker: &mut Masker<'_>, raw: &[u8], found: &[CellFinding], replaced: &mut Vec<(Range<usize>, Bytes)>) {
+    fn rows(
+        &self,
+        masker: &mut Masker<'_>,
+        raw: &[u8],
+        found: &[CellFinding],
+        replaced: &mut Vec<(Range<usize>, Bytes)>,
+    ) {
         let mut found = found.iter().peekable();
         for (index, row) in self.looked_at.iter().enumerate() {
             let mut cells: Vec<(usize, Vec<Finding>)> = Vec::new();
-            while let Some(finding) = found.next_if(|f| self.owners.get(f.cell).is_some_and(|o| o.0 == index)) {
+            while let Some(finding) = found.next_if(|f| self.owners.get(f.cell).is_some_and(|o| o.0 == index))
+            {
                 let column = self.owners.get(finding.cell).map_or(0, |o| o.1);
                 let cell = self.cells.get(finding.cell).map_or(0, |c| c.start);
-                let local = Finding { range: finding.range.start - cell..finding.range.end - cell, class: finding.class.clone() };
+                let local = Finding {
+                    range: finding.range.start - cell..finding.range.end - cell,
+                    class: finding.class.clone(),
+                };
                 match cells.last_mut() {
                     Some((last, findings)) if *last == column => findings.push(local),
                     _ => cells.push((column, vec![local])),
@@ -110,7 +132,13 @@ impl Chunk {
         }
     }
 
-    fn rebuild(&self, masker: &mut Masker<'_>, raw: &[u8], row: &Row, found: &[(usize, Vec<Finding>)]) -> Option<Bytes> {
+    fn rebuild(
+        &self,
+        masker: &mut Masker<'_>,
+        raw: &[u8],
+        row: &Row,
+        found: &[(usize, Vec<Finding>)],
+    ) -> Option<Bytes> {
         let mut changed: Vec<(usize, Masked)> = Vec::new();
         for (i, column) in row.shape.columns.iter().enumerate() {
             let Some(Some((start, end))) = self.values.get(row.values.start + i) else { continue };
@@ -118,8 +146,11 @@ impl Chunk {
             let masked = match column {
                 Column::Pass => None,
                 Column::Scan(encoding) => match (encoding, found.iter().find(|(c, _)| *c == i)) {
-                    (Encoding::Text | Encoding::Json, Some((_, findings))) => Some(Some(masker.replace(value, findings))),
-                    (Encoding::NumberText | Encoding::JsonbBinary, Some(_)) | (Encoding::Integer(_) | Encoding::NumericBinary, None) => {
+                    (Encoding::Text | Encoding::Json, Some((_, findings))) => {
+                        Some(Some(masker.replace(value, findings)))
+                    }
+                    (Encoding::NumberText | Encoding::JsonbBinary, Some(_))
+                    | (Encoding::Integer(_) | Encoding::NumericBinary, None) => {
                         shape::scan(masker, *encoding, value)
                     }
                     _ => None,
@@ -210,14 +241,19 @@ fn fault(masker: &mut Masker<'_>, body: &[u8], error: bool, withhold: bool) -> R
     let mut changed = false;
     let mut out = Vec::with_capacity(fields.len());
     for (kind, text) in fields {
-        let text_is = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap_or_else(|_| "(not shown: not UTF-8)".to_owned());
+        let text_is = |bytes: &[u8]| {
+            String::from_utf8(bytes.to_vec()).unwrap_or_else(|_| "(not shown: not UTF-8)".to_owned())
+        };
         if !QUOTING.contains(&kind) {
             out.push((kind, text_is(text)));
         } else if withhold {
             changed = true;
             if kind == b'M' {
                 masker.withheld();
-                out.push((kind, "the server's message is withheld: the operation touches protected columns".to_owned()));
+                out.push((
+                    kind,
+                    "the server's message is withheld: the operation touches protected columns".to_owned(),
+                ));
             }
         } else {
             let masked = masker.text(text);
@@ -229,14 +265,23 @@ fn fault(masker: &mut Masker<'_>, body: &[u8], error: bool, withhold: bool) -> R
         return Ok(None);
     }
     let mut frame = BytesMut::new();
-    if error { encode::error(&mut frame, out) } else { encode::notice(&mut frame, out) }
+    if error {
+        encode::error(&mut frame, out)
+    } else {
+        encode::notice(&mut frame, out)
+    }
     Ok(Some(frame.freeze()))
 }
 
 /// An error of which only the code is known to be harmless.
 pub(super) fn bare_error(code: &str) -> encode::Fields {
     let text = "the server reported an error whose text is not shown";
-    vec![(b'S', "ERROR".to_owned()), (b'V', "ERROR".to_owned()), (b'C', code.to_owned()), (b'M', text.to_owned())]
+    vec![
+        (b'S', "ERROR".to_owned()),
+        (b'V', "ERROR".to_owned()),
+        (b'C', code.to_owned()),
+        (b'M', text.to_owned()),
+    ]
 }
 
 fn notification(masker: &mut Masker<'_>, body: &[u8]) -> Result<Option<Bytes>, Denial> {

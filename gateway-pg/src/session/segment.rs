@@ -9,14 +9,17 @@ use gateway_core::operation::{Batch, Operation, OperationId, Stage};
 use gateway_core::pipeline::Permit;
 
 use super::flow::{Expect, Flow};
-use super::{Judge, MAX_PORTALS, MAX_SEGMENT_BYTES, MAX_SEGMENT_MESSAGES, MAX_STATEMENTS, OWN_NAME, Phase, Portal, Session, Task};
+use super::{
+    Judge, MAX_PORTALS, MAX_SEGMENT_BYTES, MAX_SEGMENT_MESSAGES, MAX_STATEMENTS, OWN_NAME, Phase, Portal,
+    Session, Task,
+};
 use crate::analysis::Statement;
 use crate::catalog::QUESTION;
 use crate::codec::backend::{self, TransactionStatus};
 use crate::codec::frontend::{Bind, Message, Named, Parse};
 use crate::codec::{Frame, ProtocolError, encode};
 use crate::operation::{self, Subject};
-use crate::statement::{Prepared, Text};
+use crate::statement::{Prepared, Text, changes_meaning, names_something};
 
 /// Where a segment ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -144,11 +147,14 @@ impl Session {
                 let Phase::Gathering(segment) = &mut self.phase else { return Ok(()) };
                 segment.end = End::Simple;
                 let message = "function calls outside SQL (the fast path) are refused: they cannot be judged";
-                return Err(Denial::new(DenialCode::NotUnderstood, message).with_hint("call the function in a SELECT"));
+                return Err(Denial::new(DenialCode::NotUnderstood, message)
+                    .with_hint("call the function in a SELECT"));
             }
             Message::Parse(parse) => (self.parse_step(parse)?, End::Open),
             Message::Bind(bind) => (self.bind_step(bind)?, End::Open),
-            Message::Describe(Named::Statement(name)) => (Step::DescribeStatement(self.prepared(&name)?), End::Open),
+            Message::Describe(Named::Statement(name)) => {
+                (Step::DescribeStatement(self.prepared(&name)?), End::Open)
+            }
             Message::Describe(Named::Portal(name)) => (Step::DescribePortal(self.portal(&name)?), End::Open),
             Message::Execute { portal, .. } => {
                 (Step::Execute { portal: self.portal(&portal)?, name: portal }, End::Open)
@@ -195,7 +201,6 @@ impl Session {
         let name = bind.portal.clone();
         let portal = Arc::new(Portal {
             prepared,
-            result_formats: bind.result_formats.clone(),
             bind: Some(bind),
             started: AtomicBool::new(false),
             shape: OnceLock::new(),
@@ -222,9 +227,7 @@ impl Session {
     fn assemble(&mut self, segment: Segment) {
         let mut asked = crate::catalog::Unresolved::default();
         for text in segment.texts() {
-            let more = text.unresolved(&self.catalog);
-            asked.relations.extend(more.relations.into_iter().filter(|n| !asked.relations.contains(n)));
-            asked.functions.extend(more.functions.into_iter().filter(|n| !asked.functions.contains(n)));
+            asked.add(text.unresolved(&self.catalog));
         }
         if asked.is_empty() {
             return self.ask_judgement(segment);
@@ -298,7 +301,8 @@ impl Session {
             return self.send(segment, None, None);
         }
         let in_transaction = self.status != TransactionStatus::Idle || self.mid_unit;
-        self.tasks.push_back(Task::Judge(Judge { prepare, execute, in_transaction }));
+        let rewritable = segment.is_simple();
+        self.tasks.push_back(Task::Judge(Judge { prepare, execute, rewritable, in_transaction }));
         self.phase = Phase::Judging(segment);
     }
 
@@ -318,6 +322,7 @@ impl Session {
                 Step::Close(_) | Step::Flush | Step::Sync => {}
             }
         }
+        refuse_changed_meaning(segment)?;
         let mut only_prepared = Vec::new();
         for (i, p) in prepared.iter().enumerate() {
             let seen = executed.iter().chain(prepared.iter().take(i)).any(|other| Arc::ptr_eq(other, p));
@@ -364,8 +369,9 @@ impl Session {
             statement,
             refers_to: refers_to.as_deref().and_then(Prepared::statement),
             bind,
+            lexing: self.config.lexing,
             in_transaction: self.status != TransactionStatus::Idle,
-            multiple: text.analysis.statements.len() > 1,
+            of: text.analysis.statements.len(),
         };
         operation::operation(&subject)
     }
@@ -376,7 +382,8 @@ impl Session {
         statement: &Statement,
         earlier: &[(String, Arc<Prepared>)],
     ) -> Result<Option<Arc<Prepared>>, Denial> {
-        let prepared = statement.prepared.as_ref().filter(|_| !matches!(&*statement.kind, "prepare" | "deallocate"));
+        let prepared =
+            statement.prepared.as_ref().filter(|_| !matches!(&*statement.kind, "prepare" | "deallocate"));
         let cursor = statement.cursor.as_ref().filter(|_| matches!(&*statement.kind, "fetch" | "move"));
         let (what, name) = match (prepared, cursor) {
             (Some(p), _) => ("prepared statement", p.name.clone()),
@@ -395,14 +402,14 @@ impl Session {
     /// Forwards a permitted segment, byte for byte as judged, and notes which answers are due.
     pub(super) fn send(&mut self, segment: Segment, prepare: Option<Permit>, execute: Option<Permit>) {
         // The batch inside the permit is what was judged; rewriting replaces the text of a simple query.
+        let statements: Vec<_> = segment.texts().map(Arc::clone).collect();
         let mut results = None;
         let mut rewritten = None;
         for permit in [prepare, execute].into_iter().flatten() {
             let (batch, more) = permit.consume();
-            rewritten = operation::rewritten_text(&batch);
+            rewritten = statements.first().and_then(|t| operation::rewritten_text(&batch, &t.slice(0)));
             results = Some(more);
         }
-        let statements: Vec<_> = segment.texts().map(Arc::clone).collect();
         let mut expected = VecDeque::new();
         for (step, frame) in segment.steps.into_iter().zip(&segment.frames) {
             if let Step::Execute { portal, name } = &step
@@ -412,7 +419,9 @@ impl Session {
                 expected.push_back(Expect::DescribePortal { portal: Arc::clone(portal), shown: false });
             }
             match (&step, &rewritten) {
-                (Step::Query(_), Some(text)) => encode::query(&mut self.to_upstream, text),
+                (Step::Query(_), Some(text)) => {
+                    encode::query(&mut self.to_upstream, std::str::from_utf8(text).unwrap_or_default());
+                }
                 _ => self.to_upstream.extend_from_slice(frame.bytes()),
             }
             expected.extend(expect(step));
@@ -428,7 +437,10 @@ impl Session {
             }
             (new, old) => new.or(old),
         };
-        let protected = statements.iter().flat_map(|t| &t.analysis.statements).flat_map(|s| self.protected_by(s, results.as_ref()));
+        let protected = statements
+            .iter()
+            .flat_map(|t| &t.analysis.statements)
+            .flat_map(|s| self.protected_by(s, results.as_ref()));
         let protected = protected.collect();
         self.phase = Phase::Flowing(Box::new(Flow::new(expected, results, protected)));
         self.flow_over_if_done();
@@ -436,11 +448,33 @@ impl Session {
 
     /// Whether the columns of a portal must still be asked for before its rows can be masked.
     fn needs_description(&self, portal: &Arc<Portal>, expected: &VecDeque<Expect>) -> bool {
-        let coming = |e: &Expect| matches!(e, Expect::DescribePortal { portal: p, .. } if Arc::ptr_eq(p, portal));
+        let coming =
+            |e: &Expect| matches!(e, Expect::DescribePortal { portal: p, .. } if Arc::ptr_eq(p, portal));
         portal.shape.get().is_none()
             && !expected.iter().any(coming)
             && portal.prepared.statement().is_some_and(operation::may_return_rows)
     }
+}
+
+/// Names are resolved before a segment runs: what runs after a statement that changes their meaning must come on its own.
+fn refuse_changed_meaning(segment: &Segment) -> Result<(), Denial> {
+    let run = segment.steps.iter().flat_map(|step| match step {
+        Step::Query(text) => text.analysis.statements.iter().collect::<Vec<_>>(),
+        Step::Execute { portal, .. } => {
+            portal.prepared.text.statement(portal.prepared.index).into_iter().collect()
+        }
+        _ => Vec::new(),
+    });
+    let mut changed = false;
+    for statement in run {
+        if changed && names_something(statement) {
+            let message = "a statement follows one that changes what its names mean, in the same message";
+            return Err(Denial::new(DenialCode::NotUnderstood, message)
+                .with_hint("send the statements one at a time"));
+        }
+        changed |= changes_meaning(statement);
+    }
+    Ok(())
 }
 
 fn expect(step: Step) -> Option<Expect> {
@@ -466,8 +500,11 @@ fn own_name(name: &str) -> Result<(), Denial> {
     if !name.starts_with(OWN_NAME) {
         return Ok(());
     }
-    Err(Denial::new(DenialCode::NotUnderstood, format!("names that begin with `{OWN_NAME}` belong to the gateway"))
-        .with_hint("choose another name"))
+    Err(Denial::new(
+        DenialCode::NotUnderstood,
+        format!("names that begin with `{OWN_NAME}` belong to the gateway"),
+    )
+    .with_hint("choose another name"))
 }
 
 fn own_name_free(named: Named) -> Result<Named, Denial> {
@@ -483,10 +520,14 @@ fn unknown(what: &str, name: &str) -> Denial {
 }
 
 fn too_many(what: &str, limit: usize) -> Denial {
-    Denial::new(DenialCode::LimitExceeded, format!("a session may keep at most {limit} {what}")).with_hint("close some first")
+    Denial::new(DenialCode::LimitExceeded, format!("a session may keep at most {limit} {what}"))
+        .with_hint("close some first")
 }
 
 fn transaction_failed() -> Denial {
-    Denial::new(DenialCode::NotUnderstood, "the current transaction is aborted, commands are ignored until its end")
-        .with_hint("send ROLLBACK")
+    Denial::new(
+        DenialCode::NotUnderstood,
+        "the current transaction is aborted, commands are ignored until its end",
+    )
+    .with_hint("send ROLLBACK")
 }

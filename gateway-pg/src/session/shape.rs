@@ -67,8 +67,8 @@ const TEXTUAL: [u32; 7] = [TEXT, 1043, 1042, 19, 705, 142, 18];
 /// Types that cannot carry text or a number long enough to be a card: bool, small integers, object ids, floats, dates and
 /// times, uuid, money, bytea, network addresses, bit strings, log positions, geometric types.
 const NEVER_SCANNED: [u32; 38] = [
-    16, 17, INT2, INT4, 24, 26, 27, 28, 29, 600, 601, 602, 603, 604, 628, 650, 700, 701, 718, 774, 790, 829, 869,
-    1082, 1083, 1114, 1184, 1186, 1266, 1560, 1562, 2202, 2205, 2206, 2278, 2950, 3220, 5069,
+    16, 17, INT2, INT4, 24, 26, 27, 28, 29, 600, 601, 602, 603, 604, 628, 650, 700, 701, 718, 774, 790, 829,
+    869, 1082, 1083, 1114, 1184, 1186, 1266, 1560, 1562, 2202, 2205, 2206, 2278, 2950, 3220, 5069,
 ];
 
 /// How values of a column are encoded in the format they will come in.
@@ -157,9 +157,9 @@ pub(crate) fn label(masker: &mut Masker<'_>, index: usize, encoding: Encoding, v
         Encoding::Integer(size) => masker.number(index).then(|| vec![0; size]),
         Encoding::NumericBinary => masker.number(index).then(|| NUMERIC_ZERO.to_vec()),
         Encoding::Json => masker.field(index, value).map(|text| json_string(&text)),
-        Encoding::JsonbBinary => {
-            masker.field(index, value.get(1..).unwrap_or_default()).map(|text| [&[1][..], &json_string(&text)].concat())
-        }
+        Encoding::JsonbBinary => masker
+            .field(index, value.get(1..).unwrap_or_default())
+            .map(|text| [&[1][..], &json_string(&text)].concat()),
         Encoding::Opaque => {
             masker.number(index);
             None
@@ -168,7 +168,12 @@ pub(crate) fn label(masker: &mut Masker<'_>, index: usize, encoding: Encoding, v
 }
 
 /// A labelled value this principal may see: only content of classes other than the label's is masked.
-pub(crate) fn reveal(masker: &mut Masker<'_>, label: usize, encoding: Encoding, value: &[u8]) -> Option<Masked> {
+pub(crate) fn reveal(
+    masker: &mut Masker<'_>,
+    label: usize,
+    encoding: Encoding,
+    value: &[u8],
+) -> Option<Masked> {
     match encoding {
         Encoding::Text | Encoding::Json => masker.text_revealing(label, value).map(Some),
         _ => None,
@@ -215,7 +220,8 @@ mod tests {
 
     #[test]
     fn small_and_fixed_types_are_not_scanned() {
-        let field = |type_oid, format| Field { name: String::new(), table: 0, attribute: 0, type_oid, format };
+        let field =
+            |type_oid, format| Field { name: String::new(), table: 0, attribute: 0, type_oid, format };
         assert_eq!(unlabelled(&field(INT4, 0)), Column::Pass);
         assert_eq!(unlabelled(&field(TEXT, 1)), Column::Scan(Encoding::Text));
         assert_eq!(unlabelled(&field(1009, 0)), Column::Scan(Encoding::Text));

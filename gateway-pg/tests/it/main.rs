@@ -1,0 +1,5 @@
+//! The adapter against a real PostgreSQL with real clients.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod clients;
+mod support;
