@@ -1,0 +1,227 @@
+//! Analyses of texts seen before.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::model::Analysis;
+use super::{AnalysisError, LexSettings, Limits, analyse};
+
+/// Upper bounds of an [`AnalysisCache`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheLimits {
+    /// Texts kept. Default 4,096: an application has hundreds of distinct statements.
+    pub entries: usize,
+    /// Bytes of texts and analyses together, estimated. Default 32 MiB.
+    pub bytes: usize,
+}
+
+impl Default for CacheLimits {
+    fn default() -> Self {
+        Self { entries: 4096, bytes: 32 << 20 }
+    }
+}
+
+/// A bounded map from exact text and lexing settings to analysis, shared by sessions.
+///
+/// A hit hashes the text, compares it and clones an `Arc`. Names are not resolved in an analysis, so a change of
+/// search_path, role or catalog does not outdate it. Errors are not kept. Entries not hit since the last round go
+/// first (second chance).
+#[derive(Debug)]
+pub struct AnalysisCache {
+    /// Keyed per process, so that an agent cannot choose texts that collide.
+    hasher: RandomState,
+    limits: Limits,
+    shards: Vec<Mutex<Shard>>,
+}
+
+/// Shards: sessions seldom wait for each other, and a power of two picks one by mask.
+const SHARDS: usize = 16;
+
+#[derive(Debug)]
+struct Shard {
+    limits: CacheLimits,
+    entries: HashMap<u64, Entry>,
+    /// Hashes in the order they will be considered for eviction.
+    order: VecDeque<u64>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    text: Box<[u8]>,
+    settings: LexSettings,
+    analysis: Arc<Analysis>,
+    bytes: usize,
+    hit: bool,
+}
+
+impl AnalysisCache {
+    /// A cache for texts within `limits`.
+    #[must_use]
+    pub fn new(cache: CacheLimits, limits: Limits) -> Self {
+        let shard =
+            CacheLimits { entries: cache.entries.div_ceil(SHARDS), bytes: cache.bytes.div_ceil(SHARDS) };
+        let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new(shard))).collect();
+        Self { hasher: RandomState::new(), limits, shards }
+    }
+
+    /// The analysis of a text, from the cache or made now. The lock is not held while it is made.
+    ///
+    /// # Errors
+    /// As [`analyse`], and for text that is not UTF-8.
+    pub fn analyse(&self, text: &[u8], settings: &LexSettings) -> Result<Arc<Analysis>, AnalysisError> {
+        if text.len() > self.limits.statement_bytes {
+            return Err(AnalysisError::TooLong { bytes: text.len(), limit: self.limits.statement_bytes });
+        }
+        let hash = self.hasher.hash_one((text, settings));
+        if let Some(known) = self.with_shard(hash, |shard| shard.get(hash, text, settings)) {
+            return Ok(known);
+        }
+        let read = std::str::from_utf8(text)
+            .map_err(|error| AnalysisError::NotUtf8 { offset: error.valid_up_to() })?;
+        let analysis = Arc::new(analyse(read, settings, &self.limits)?);
+        self.with_shard(hash, |shard| Some(shard.insert(hash, text, settings, &analysis)));
+        Ok(analysis)
+    }
+
+    /// Number of texts kept.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).entries.len())
+            .sum()
+    }
+
+    /// Bytes kept, estimated.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).bytes).sum()
+    }
+
+    fn with_shard<T>(&self, hash: u64, work: impl FnOnce(&mut Shard) -> Option<T>) -> Option<T> {
+        // The top bits pick the shard: the map inside uses its own hash of the whole.
+        let index = usize::try_from(hash >> 60).ok()? % SHARDS;
+        let mut shard = self.shards.get(index)?.lock().unwrap_or_else(PoisonError::into_inner);
+        work(&mut shard)
+    }
+}
+
+impl Default for AnalysisCache {
+    fn default() -> Self {
+        Self::new(CacheLimits::default(), Limits::default())
+    }
+}
+
+impl Shard {
+    fn new(limits: CacheLimits) -> Self {
+        Self { limits, entries: HashMap::new(), order: VecDeque::new(), bytes: 0 }
+    }
+
+    fn get(&mut self, hash: u64, text: &[u8], settings: &LexSettings) -> Option<Arc<Analysis>> {
+        let entry = self.entries.get_mut(&hash)?;
+        if *entry.text != *text || entry.settings != *settings {
+            return None;
+        }
+        entry.hit = true;
+        Some(Arc::clone(&entry.analysis))
+    }
+
+    fn insert(&mut self, hash: u64, text: &[u8], settings: &LexSettings, analysis: &Arc<Analysis>) {
+        let bytes = text.len() + size_of::<Entry>() + analysis.heap_bytes();
+        if bytes > self.limits.bytes || self.entries.contains_key(&hash) {
+            // Too big to keep; or another session was faster; or a collision, which costs a parse and nothing else.
+            return;
+        }
+        while self.entries.len() >= self.limits.entries.max(1) || self.bytes + bytes > self.limits.bytes {
+            if !self.evict() {
+                return;
+            }
+        }
+        let entry = Entry {
+            text: text.into(),
+            settings: *settings,
+            analysis: Arc::clone(analysis),
+            bytes,
+            hit: false,
+        };
+        self.entries.insert(hash, entry);
+        self.order.push_back(hash);
+        self.bytes += bytes;
+    }
+
+    /// Drops the first entry that was not hit since it was last considered.
+    fn evict(&mut self) -> bool {
+        while let Some(hash) = self.order.pop_front() {
+            match self.entries.get_mut(&hash) {
+                Some(entry) if entry.hit => {
+                    entry.hit = false;
+                    self.order.push_back(hash);
+                }
+                Some(entry) => {
+                    self.bytes -= entry.bytes;
+                    self.entries.remove(&hash);
+                    return true;
+                }
+                None => {}
+            }
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hits_share_one_analysis_and_settings_keep_apart() {
+        let cache = AnalysisCache::default();
+        let on = LexSettings::default();
+        let off = LexSettings { standard_conforming_strings: false, ..on };
+        let first = cache.analyse(b"select 'a'", &on).expect("analyse");
+        assert!(Arc::ptr_eq(&first, &cache.analyse(b"select 'a'", &on).expect("analyse")));
+        assert!(!Arc::ptr_eq(&first, &cache.analyse(b"select 'a'", &off).expect("analyse")));
+        assert!(!Arc::ptr_eq(&first, &cache.analyse(b"select 'a' ", &on).expect("analyse")));
+        assert_eq!(cache.entries(), 3);
+        assert!(cache.analyse(b"selec", &on).is_err());
+        assert!(cache.analyse(b"select '\xff'", &on).is_err());
+        assert_eq!(cache.entries(), 3);
+    }
+
+    #[test]
+    fn bounds_hold_and_what_is_hit_stays() {
+        let limits = CacheLimits { entries: 64, bytes: 1 << 20 };
+        let cache = AnalysisCache::new(limits, Limits::default());
+        let hot = cache.analyse(b"select hot", &LexSettings::default()).expect("analyse");
+        for number in 0..1000 {
+            let text = format!("select {number} from t{number}");
+            cache.analyse(text.as_bytes(), &LexSettings::default()).expect("analyse");
+            let again = cache.analyse(b"select hot", &LexSettings::default()).expect("analyse");
+            assert!(Arc::ptr_eq(&hot, &again), "{number}");
+        }
+        assert!(cache.entries() <= 64);
+        assert!(cache.bytes() <= 1 << 20);
+    }
+
+    #[test]
+    fn a_collision_is_a_miss() {
+        let mut shard = Shard::new(CacheLimits::default());
+        let analysis = Arc::new(Analysis::default());
+        shard.insert(7, b"a", &LexSettings::default(), &analysis);
+        assert!(shard.get(7, b"b", &LexSettings::default()).is_none());
+        assert!(shard.get(7, b"a", &LexSettings::default()).is_some());
+    }
+
+    #[test]
+    fn bytes_are_bounded_too() {
+        let cache = AnalysisCache::new(CacheLimits { entries: 1 << 20, bytes: 1 << 18 }, Limits::default());
+        for number in 0..500 {
+            let text = format!("select '{}', {number}", "x".repeat(2000));
+            cache.analyse(text.as_bytes(), &LexSettings::default()).expect("analyse");
+        }
+        assert!(cache.bytes() <= 1 << 18, "{}", cache.bytes());
+        assert!(cache.entries() > 0);
+    }
+}

@@ -1,0 +1,550 @@
+//! A token scan that runs before the C parser: enforces limits, and refuses what would be read differently elsewhere.
+//!
+//! It follows PostgreSQL's lexer (`src/backend/parser/scan.l`) closely enough to find token borders, keeps no tree
+//! and does not recurse. What it cannot follow is refused; what it accepts is parsed by the real grammar.
+
+use super::{AnalysisError, LexSettings, Limits};
+
+/// One token's place and rough class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Token {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    pub(super) class: TokenClass,
+}
+
+/// Rough class of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TokenClass {
+    /// Keyword or plain identifier.
+    Word,
+    /// `"identifier"`, `U&"identifier"`.
+    Quoted,
+    /// Any string constant: `'..'`, `E'..'`, `B'..'`, `X'..'`, `N'..'`, `U&'..'`, `$tag$..$tag$`.
+    Text,
+    /// A number.
+    Number,
+    /// `$1`.
+    Parameter,
+    /// An operator of one or more characters.
+    Operator,
+    /// One of `( ) [ ] , ; : .` or `::`, `:=`, `..`.
+    Punctuation,
+}
+
+/// Scans the whole text, handing every token to `each`, and enforces the limits.
+pub(super) fn scan(
+    text: &str,
+    settings: &LexSettings,
+    limits: &Limits,
+    mut each: impl FnMut(Token),
+) -> Result<(), AnalysisError> {
+    check_bytes(text, limits)?;
+    let mut lexer = Lexer { bytes: text.as_bytes(), at: 0, settings, limits };
+    let mut shape = Shape::new(limits);
+    while let Some(token) = lexer.next_token()? {
+        shape.take(text, token)?;
+        each(token);
+    }
+    Ok(())
+}
+
+fn check_bytes(text: &str, limits: &Limits) -> Result<(), AnalysisError> {
+    if text.len() > limits.statement_bytes {
+        return Err(AnalysisError::TooLong { bytes: text.len(), limit: limits.statement_bytes });
+    }
+    match memchr::memchr(0, text.as_bytes()) {
+        Some(offset) => Err(AnalysisError::ZeroByte { offset }),
+        None => Ok(()),
+    }
+}
+
+struct Lexer<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    settings: &'a LexSettings,
+    limits: &'a Limits,
+}
+
+impl Lexer<'_> {
+    fn peek(&self, ahead: usize) -> u8 {
+        // 0 stands for the end: the text holds no zero byte.
+        self.bytes.get(self.at.saturating_add(ahead)).copied().unwrap_or(0)
+    }
+
+    fn next_token(&mut self) -> Result<Option<Token>, AnalysisError> {
+        self.skip_space()?;
+        let start = self.at;
+        if start >= self.bytes.len() {
+            return Ok(None);
+        }
+        let class = self.token()?;
+        Ok(Some(Token { start, end: self.at, class }))
+    }
+
+    fn skip_space(&mut self) -> Result<(), AnalysisError> {
+        loop {
+            match (self.peek(0), self.peek(1)) {
+                // Not \v: white space from server version 16 on, an error before.
+                (b' ' | b'\t' | b'\n' | b'\r' | b'\x0c', _) => self.at += 1,
+                (b'-', b'-') => self.skip_line(),
+                (b'/', b'*') => self.skip_comment()?,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn skip_line(&mut self) {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        self.at += memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
+    }
+
+    fn skip_comment(&mut self) -> Result<(), AnalysisError> {
+        let start = self.at;
+        let mut depth = 0usize;
+        loop {
+            match (self.peek(0), self.peek(1)) {
+                (b'/', b'*') => {
+                    depth += 1;
+                    self.at += 2;
+                    if depth > self.limits.comment_depth {
+                        return Err(AnalysisError::TooDeep { what: "comments", offset: start });
+                    }
+                }
+                (b'*', b'/') => {
+                    depth -= 1;
+                    self.at += 2;
+                    if depth == 0 {
+                        return Ok(());
+                    }
+                }
+                (0, _) => return Err(AnalysisError::Unterminated { what: "comment", offset: start }),
+                _ => self.at += 1,
+            }
+        }
+    }
+
+    fn token(&mut self) -> Result<TokenClass, AnalysisError> {
+        let (first, second, third) = (self.peek(0), self.peek(1), self.peek(2));
+        match (first, second, third) {
+            (b'\'', _, _) => self.string(0, !self.settings.standard_conforming_strings),
+            (b'e' | b'E', b'\'', _) => self.string(1, true),
+            (b'b' | b'B' | b'x' | b'X', b'\'', _) => self.string(1, false),
+            (b'n' | b'N', b'\'', _) => self.string(1, !self.settings.standard_conforming_strings),
+            (b'u' | b'U', b'&', b'\'') => self.unicode_string(),
+            (b'u' | b'U', b'&', b'"') => self.quoted(2),
+            (b'"', _, _) => self.quoted(0),
+            (b'$', _, _) => self.dollar(),
+            (b'0'..=b'9', _, _) | (b'.', b'0'..=b'9', _) => self.number(),
+            _ if is_word_start(first) => Ok(self.word()),
+            _ if is_operator(first) => Ok(self.operator()),
+            _ => self.punctuation(),
+        }
+    }
+
+    fn unicode_string(&mut self) -> Result<TokenClass, AnalysisError> {
+        if self.settings.standard_conforming_strings {
+            return self.string(2, false);
+        }
+        Err(AnalysisError::VersionDependent {
+            what: "U&'..' without standard_conforming_strings",
+            offset: self.at,
+        })
+    }
+
+    /// A string constant with `prefix` bytes before its quote, continued over newlines in the same mode.
+    fn string(&mut self, prefix: usize, escapes: bool) -> Result<TokenClass, AnalysisError> {
+        let start = self.at;
+        self.at += prefix + 1;
+        loop {
+            let rest = self.bytes.get(self.at..).unwrap_or_default();
+            let Some(step) = memchr::memchr2(b'\'', b'\\', rest) else {
+                return Err(AnalysisError::Unterminated { what: "string", offset: start });
+            };
+            self.at += step;
+            match (self.peek(0), self.peek(1)) {
+                (b'\\', b'\'') if escapes && !self.settings.backslash_quote => {
+                    return Err(AnalysisError::VersionDependent { what: "\\' in a string", offset: self.at });
+                }
+                (b'\\', _) if escapes => self.at += 2,
+                (b'\\', _) => self.at += 1,
+                (_, b'\'') => self.at += 2,
+                _ => {
+                    self.at += 1;
+                    if !self.continues() {
+                        return Ok(TokenClass::Text);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Moves behind the quote that continues the string, if there is one: white space with a newline, then a quote.
+    fn continues(&mut self) -> bool {
+        let (before, mut newline) = (self.at, false);
+        loop {
+            match (self.peek(0), self.peek(1)) {
+                (b'\n' | b'\r', _) => {
+                    newline = true;
+                    self.at += 1;
+                }
+                (b' ' | b'\t' | b'\x0c', _) => self.at += 1,
+                (b'-', b'-') => self.skip_line(),
+                (b'\'', _) if newline => {
+                    self.at += 1;
+                    return true;
+                }
+                _ => {
+                    self.at = before;
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn quoted(&mut self, prefix: usize) -> Result<TokenClass, AnalysisError> {
+        let start = self.at;
+        self.at += prefix + 1;
+        loop {
+            let rest = self.bytes.get(self.at..).unwrap_or_default();
+            let Some(step) = memchr::memchr(b'"', rest) else {
+                return Err(AnalysisError::Unterminated { what: "quoted identifier", offset: start });
+            };
+            self.at += step + 1;
+            if self.peek(0) != b'"' {
+                return Ok(TokenClass::Quoted);
+            }
+            self.at += 1;
+        }
+    }
+
+    fn dollar(&mut self) -> Result<TokenClass, AnalysisError> {
+        if self.peek(1).is_ascii_digit() {
+            self.at += 1;
+            self.skip_while(|byte| byte.is_ascii_digit());
+            return self.no_junk(TokenClass::Parameter, "a name right after a parameter");
+        }
+        self.dollar_quoted()
+    }
+
+    fn dollar_quoted(&mut self) -> Result<TokenClass, AnalysisError> {
+        let start = self.at;
+        self.at += 1;
+        if is_word_start(self.peek(0)) {
+            self.skip_while(|byte| is_word_start(byte) || byte.is_ascii_digit());
+        }
+        if self.peek(0) != b'$' {
+            return Err(AnalysisError::Unexpected { byte: b'$', offset: start });
+        }
+        self.at += 1;
+        let tag = self.bytes.get(start..self.at).unwrap_or_default();
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let Some(step) = memchr::memmem::find(rest, tag) else {
+            return Err(AnalysisError::Unterminated { what: "dollar-quoted string", offset: start });
+        };
+        self.at += step + tag.len();
+        Ok(TokenClass::Text)
+    }
+
+    fn number(&mut self) -> Result<TokenClass, AnalysisError> {
+        let start = self.at;
+        if self.peek(0) == b'0' && self.peek(1).is_ascii_alphabetic() && !matches!(self.peek(1), b'e' | b'E')
+        {
+            return self.radix_number(start);
+        }
+        self.digits(start)?;
+        // `1..10` is a range in PL/pgSQL: the number ends before the dots.
+        if self.peek(0) == b'.' && self.peek(1) != b'.' {
+            self.at += 1;
+            self.digits(start)?;
+        }
+        self.exponent(start)?;
+        self.no_junk(TokenClass::Number, "a name right after a number")
+    }
+
+    fn radix_number(&mut self, start: usize) -> Result<TokenClass, AnalysisError> {
+        let known = matches!(self.peek(1), b'x' | b'X' | b'o' | b'O' | b'b' | b'B');
+        if !known || !self.modern_numbers() {
+            return Err(AnalysisError::VersionDependent { what: "a letter right after 0", offset: start });
+        }
+        self.at += 2;
+        self.skip_while(|byte| byte.is_ascii_hexdigit() || byte == b'_');
+        self.no_junk(TokenClass::Number, "a name right after a number")
+    }
+
+    fn digits(&mut self, start: usize) -> Result<(), AnalysisError> {
+        self.skip_while(|byte| byte.is_ascii_digit());
+        while self.peek(0) == b'_' && self.peek(1).is_ascii_digit() {
+            if !self.modern_numbers() {
+                return Err(AnalysisError::VersionDependent { what: "`_` in a number", offset: start });
+            }
+            self.at += 1;
+            self.skip_while(|byte| byte.is_ascii_digit());
+        }
+        Ok(())
+    }
+
+    fn exponent(&mut self, start: usize) -> Result<(), AnalysisError> {
+        if !matches!(self.peek(0), b'e' | b'E') {
+            return Ok(());
+        }
+        let sign = usize::from(matches!(self.peek(1), b'+' | b'-'));
+        if !self.peek(1 + sign).is_ascii_digit() {
+            return Err(AnalysisError::VersionDependent {
+                what: "a name right after a number",
+                offset: start,
+            });
+        }
+        self.at += 1 + sign;
+        self.digits(start)
+    }
+
+    /// Server version 14 and older read `123abc` as a number and an alias, later ones refuse it.
+    fn no_junk(&self, class: TokenClass, what: &'static str) -> Result<TokenClass, AnalysisError> {
+        if is_word_start(self.peek(0)) {
+            return Err(AnalysisError::VersionDependent { what, offset: self.at });
+        }
+        Ok(class)
+    }
+
+    /// `1_000`, `0x10`, `0o7`, `0b1` are numbers from server version 16 on.
+    fn modern_numbers(&self) -> bool {
+        self.settings.server_version_num >= 160_000
+    }
+
+    fn word(&mut self) -> TokenClass {
+        self.skip_while(|byte| is_word_start(byte) || byte.is_ascii_digit() || byte == b'$');
+        TokenClass::Word
+    }
+
+    fn operator(&mut self) -> TokenClass {
+        while is_operator(self.peek(0))
+            && !matches!((self.peek(0), self.peek(1)), (b'-', b'-') | (b'/', b'*'))
+        {
+            self.at += 1;
+        }
+        TokenClass::Operator
+    }
+
+    fn punctuation(&mut self) -> Result<TokenClass, AnalysisError> {
+        let length = match (self.peek(0), self.peek(1)) {
+            (b':', b':' | b'=') | (b'.', b'.') => 2,
+            (b'(' | b')' | b'[' | b']' | b',' | b';' | b':' | b'.', _) => 1,
+            (byte, _) => return Err(AnalysisError::Unexpected { byte, offset: self.at }),
+        };
+        self.at += length;
+        Ok(TokenClass::Punctuation)
+    }
+
+    fn skip_while(&mut self, keep: impl Fn(u8) -> bool) {
+        while self.at < self.bytes.len() && keep(self.peek(0)) {
+            self.at += 1;
+        }
+    }
+}
+
+fn is_word_start(byte: u8) -> bool {
+    byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
+}
+
+fn is_operator(byte: u8) -> bool {
+    b"~!@#^&|`?+-*/%<>=".contains(&byte)
+}
+
+/// Counts what makes a tree deep: open brackets and chains of operators.
+struct Shape<'a> {
+    limits: &'a Limits,
+    tokens: usize,
+    statements: usize,
+    levels: Vec<Level>,
+}
+
+/// One open bracket or `CASE`, and the chains counted directly inside it.
+#[derive(Default)]
+struct Level {
+    case: bool,
+    operators: usize,
+    joins: usize,
+}
+
+impl<'a> Shape<'a> {
+    fn new(limits: &'a Limits) -> Self {
+        Self { limits, tokens: 0, statements: 0, levels: vec![Level::default()] }
+    }
+
+    fn take(&mut self, text: &str, token: Token) -> Result<(), AnalysisError> {
+        self.tokens += 1;
+        if self.tokens > self.limits.tokens {
+            return Err(AnalysisError::TooManyTokens { limit: self.limits.tokens });
+        }
+        let written = text.get(token.start..token.end).unwrap_or_default();
+        match token.class {
+            TokenClass::Punctuation => self.punctuation(written, token.start),
+            TokenClass::Operator => self.chain(token.start),
+            TokenClass::Word => self.word(written, token.start),
+            TokenClass::Quoted | TokenClass::Text | TokenClass::Number | TokenClass::Parameter => Ok(()),
+        }
+    }
+
+    fn punctuation(&mut self, written: &str, offset: usize) -> Result<(), AnalysisError> {
+        match written {
+            "(" | "[" => self.open(false, offset),
+            ")" | "]" => {
+                self.close();
+                Ok(())
+            }
+            "::" => self.chain(offset),
+            "," => {
+                self.end_chain();
+                Ok(())
+            }
+            ";" => self.end_statement(offset),
+            _ => Ok(()),
+        }
+    }
+
+    fn word(&mut self, written: &str, offset: usize) -> Result<(), AnalysisError> {
+        let is = |keywords: &[&str]| keywords.iter().any(|keyword| written.eq_ignore_ascii_case(keyword));
+        if !(2..=10).contains(&written.len()) {
+            return Ok(());
+        }
+        if is(&["case"]) {
+            return self.open(true, offset);
+        }
+        if is(&["end"]) && self.levels.last().is_some_and(|level| level.case) {
+            self.levels.pop();
+        } else if is(&["and", "or", "when", "then", "else", "select", "from", "where", "values"]) {
+            self.end_chain();
+        } else if is(&["union", "intersect", "except", "join"]) {
+            return self.join(offset);
+        } else if is(&[
+            "not", "is", "isnull", "notnull", "collate", "at", "like", "ilike", "similar", "between", "in",
+        ]) {
+            return self.chain(offset);
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, case: bool, offset: usize) -> Result<(), AnalysisError> {
+        self.levels.push(Level { case, ..Level::default() });
+        if self.levels.len() > self.limits.nesting {
+            return Err(AnalysisError::TooDeep { what: "brackets and case", offset });
+        }
+        Ok(())
+    }
+
+    /// Closes a bracket and whatever `CASE` is still open inside it; the parser complains about what is unbalanced.
+    fn close(&mut self) {
+        while self.levels.pop_if(|level| level.case).is_some() {}
+        self.levels.pop();
+        if self.levels.is_empty() {
+            self.levels.push(Level::default());
+        }
+    }
+
+    fn chain(&mut self, offset: usize) -> Result<(), AnalysisError> {
+        let limit = self.limits.chain;
+        let Some(level) = self.levels.last_mut() else { return Ok(()) };
+        level.operators += 1;
+        if level.operators > limit {
+            Err(AnalysisError::TooDeep { what: "chained operators", offset })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn join(&mut self, offset: usize) -> Result<(), AnalysisError> {
+        let limit = self.limits.chain;
+        let Some(level) = self.levels.last_mut() else { return Ok(()) };
+        level.operators = 0;
+        level.joins += 1;
+        if level.joins > limit {
+            Err(AnalysisError::TooDeep { what: "joins and set operations", offset })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn end_chain(&mut self) {
+        if let Some(level) = self.levels.last_mut() {
+            level.operators = 0;
+        }
+    }
+
+    fn end_statement(&mut self, offset: usize) -> Result<(), AnalysisError> {
+        if let Some(level) = self.levels.last_mut() {
+            *level = Level { case: level.case, ..Level::default() };
+        }
+        self.statements += 1;
+        if self.statements > self.limits.statements {
+            return Err(AnalysisError::TooManyStatements { limit: self.limits.statements, offset });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens_under(text: &str, settings: LexSettings) -> Result<Vec<(TokenClass, String)>, AnalysisError> {
+        let mut tokens = Vec::new();
+        scan(text, &settings, &Limits::default(), |token| {
+            tokens.push((token.class, text[token.start..token.end].to_owned()));
+        })?;
+        Ok(tokens)
+    }
+
+    fn tokens(text: &str) -> Vec<String> {
+        tokens_under(text, LexSettings::default()).expect("scan").into_iter().map(|(_, text)| text).collect()
+    }
+
+    #[test]
+    fn strings_end_where_the_server_ends_them() {
+        assert_eq!(tokens(r"select 'a\' , 'b'"), ["select", r"'a\'", ",", "'b'"]);
+        assert_eq!(tokens(r"e'a\'b' c"), [r"e'a\'b'", "c"]);
+        assert_eq!(tokens("'it''s' x"), ["'it''s'", "x"]);
+        assert_eq!(tokens("e'a' -- c '\n 'b\\'' c"), ["e'a' -- c '\n 'b\\''", "c"]);
+        assert_eq!(tokens("'a' 'b'"), ["'a'", "'b'"]);
+        assert_eq!(tokens("$a$ $b$ ' $a$ x"), ["$a$ $b$ ' $a$", "x"]);
+        assert_eq!(tokens("a$1$ $$;$$"), ["a$1$", "$$;$$"]);
+        assert_eq!(tokens("U&\"d\"\"x\" u&'y'"), ["U&\"d\"\"x\"", "u&'y'"]);
+        let off = LexSettings { standard_conforming_strings: false, ..LexSettings::default() };
+        assert_eq!(tokens_under(r"'a\' , ' x", off).expect("scan")[0].1, r"'a\' , '");
+    }
+
+    #[test]
+    fn comments_nest_and_cut_operators() {
+        assert_eq!(tokens("a /* /* ; */ ' */ b -- ;\n c"), ["a", "b", "c"]);
+        assert_eq!(tokens("1+/*x*/2"), ["1", "+", "2"]);
+        assert_eq!(tokens("a||--x\nb"), ["a", "||", "b"]);
+    }
+
+    #[test]
+    fn numbers_that_versions_read_differently_are_refused() {
+        let modern = LexSettings { server_version_num: 170_000, ..LexSettings::default() };
+        let old = LexSettings { server_version_num: 150_018, ..LexSettings::default() };
+        for text in ["1_000", "0x10", "0b1", "0o17"] {
+            assert_eq!(tokens_under(text, modern).expect(text).len(), 1, "{text}");
+            assert!(matches!(tokens_under(text, old), Err(AnalysisError::VersionDependent { .. })), "{text}");
+        }
+        for text in ["123abc", "0y1", "1e", "1.5e+", "$1a", "1_", "0x1g"] {
+            assert!(
+                matches!(tokens_under(text, modern), Err(AnalysisError::VersionDependent { .. })),
+                "{text}"
+            );
+        }
+        assert_eq!(tokens("1.5e-3 .5 1. 1..10"), ["1.5e-3", ".5", "1.", "1", "..", "10"]);
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_refused() {
+        for text in ["'a", "\"a", "/* a", "$$a", "$x y", "\\d", "{", "a\u{b}b", "e'\\'"] {
+            assert!(tokens_under(text, LexSettings::default()).is_err(), "{text}");
+        }
+        assert!(matches!(
+            tokens_under("a\0", LexSettings::default()),
+            Err(AnalysisError::ZeroByte { offset: 1 })
+        ));
+    }
+}

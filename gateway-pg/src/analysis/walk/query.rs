@@ -1,0 +1,379 @@
+//! Queries: `SELECT`, `VALUES`, set operations, CTEs and everything in `FROM`.
+
+use std::collections::BTreeSet;
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{
+    Alias, CteCycleClause, IntoClause, JoinExpr, LimitOption, LockingClause, Node, RangeFunction,
+    RangeSubselect, RangeTableFunc, RangeTableSample, RangeVar, ResTarget, SelectStmt, SetOperation,
+    WithClause,
+};
+
+use super::super::model::{Access, Change, Output, OutputKind, Place, SourceKind};
+use super::{Cte, Walk, Walker, names};
+
+impl Walker {
+    /// Walks a query and says what it returns.
+    pub(super) fn select(&mut self, select: &SelectStmt) -> Walk<Vec<Output>> {
+        let outermost = self.frames.is_empty() && self.ctes.is_empty() && self.captures.is_empty();
+        let ctes = self.ctes.len();
+        self.with(select.with_clause.as_ref())?;
+        let outputs = self.in_frame(|walker| walker.select_body(select))?;
+        self.ctes.truncate(ctes);
+        if outermost {
+            self.note_limit(select);
+        }
+        if select.into_clause.is_some() {
+            self.stored(&outputs);
+        }
+        Ok(outputs)
+    }
+
+    fn note_limit(&mut self, select: &SelectStmt) {
+        self.found.flags.set_operation = select.op() > SetOperation::SetopNone;
+        if select.limit_option() != LimitOption::WithTies {
+            self.found.limit = select.limit_count.as_deref().and_then(names::count);
+        }
+    }
+
+    fn select_body(&mut self, select: &SelectStmt) -> Walk<Vec<Output>> {
+        if let Some(into) = select.into_clause.as_deref() {
+            self.into_clause(into)?;
+        }
+        self.from(&select.from_clause)?;
+        self.at_place(Place::Filter, |walker| walker.maybe(select.where_clause.as_deref()))?;
+        let outputs = self.select_outputs(select)?;
+        self.at_place(Place::Order, |walker| {
+            walker.each(&select.distinct_clause)?;
+            walker.each(&select.group_clause)?;
+            walker.each(&select.window_clause)?;
+            walker.each(&select.sort_clause)
+        })?;
+        self.at_place(Place::Filter, |walker| walker.maybe(select.having_clause.as_deref()))?;
+        self.at_place(Place::Other, |walker| {
+            walker.maybe(select.limit_offset.as_deref())?;
+            walker.maybe(select.limit_count.as_deref())
+        })?;
+        self.each(&select.locking_clause)?;
+        Ok(outputs)
+    }
+
+    fn select_outputs(&mut self, select: &SelectStmt) -> Walk<Vec<Output>> {
+        match (select.larg.as_deref(), select.rarg.as_deref()) {
+            (Some(left), Some(right)) => {
+                let left = self.arm(left)?;
+                let right = self.arm(right)?;
+                Ok(merge_arms(left, right))
+            }
+            (None, None) if !select.values_lists.is_empty() => self.values(&select.values_lists),
+            (None, None) => self.targets(&select.target_list),
+            _ => self.not_understood("a set operation"),
+        }
+    }
+
+    /// One arm of a set operation: sees the CTEs, not the other arm.
+    fn arm(&mut self, select: &SelectStmt) -> Walk<Vec<Output>> {
+        let ctes = self.ctes.len();
+        self.with(select.with_clause.as_ref())?;
+        let outputs = self.in_frame(|walker| walker.select_body(select));
+        self.ctes.truncate(ctes);
+        outputs
+    }
+
+    /// A subquery of any kind; its outputs.
+    pub(super) fn subquery(&mut self, node: Option<&Node>) -> Walk<Vec<Output>> {
+        match node.and_then(|node| node.node.as_ref()) {
+            Some(NodeEnum::SelectStmt(select)) => self.arm(select),
+            Some(NodeEnum::InsertStmt(insert)) => self.insert(insert),
+            Some(NodeEnum::UpdateStmt(update)) => self.update(update),
+            Some(NodeEnum::DeleteStmt(delete)) => self.delete(delete),
+            Some(NodeEnum::MergeStmt(merge)) => self.merge(merge),
+            _ => self.not_understood("a subquery"),
+        }
+    }
+
+    fn values(&mut self, rows: &[Node]) -> Walk<Vec<Output>> {
+        let mut outputs: Vec<Output> = Vec::new();
+        for row in rows {
+            let Some(NodeEnum::List(row)) = row.node.as_ref() else {
+                return self.not_understood("a row of values");
+            };
+            for (position, item) in row.items.iter().enumerate() {
+                let ((), columns) = self.capture(|walker| walker.node(item))?;
+                match outputs.get_mut(position) {
+                    Some(output) => extend_sorted(&mut output.columns, &columns),
+                    None => outputs.push(expression(None, &columns)),
+                }
+            }
+        }
+        Ok(outputs)
+    }
+
+    /// A target list or `RETURNING`.
+    pub(super) fn targets(&mut self, targets: &[Node]) -> Walk<Vec<Output>> {
+        self.at_place(Place::Output, |walker| targets.iter().map(|target| walker.target(target)).collect())
+    }
+
+    fn target(&mut self, target: &Node) -> Walk<Output> {
+        let Some(NodeEnum::ResTarget(target)) = target.node.as_ref() else {
+            return self.not_understood("a target");
+        };
+        let (plain, columns) = self.capture(|walker| walker.target_value(target))?;
+        let alias = names::filled(&target.name);
+        let output = expression(alias, &columns);
+        let kind = match (plain, output.columns.first()) {
+            (Plain::Column, Some(&index)) => OutputKind::Column(index),
+            (Plain::Star, Some(&index)) => OutputKind::Star(index),
+            _ => OutputKind::Expression,
+        };
+        Ok(Output { kind, ..output })
+    }
+
+    fn target_value(&mut self, target: &ResTarget) -> Walk<Plain> {
+        self.indirection(&target.indirection)?;
+        self.maybe(target.val.as_deref())?;
+        Ok(match target.val.as_deref().and_then(|value| value.node.as_ref()) {
+            Some(NodeEnum::ColumnRef(column)) => {
+                match column.fields.last().and_then(|field| field.node.as_ref()) {
+                    Some(NodeEnum::AStar(_)) => Plain::Star,
+                    _ => Plain::Column,
+                }
+            }
+            _ => Plain::No,
+        })
+    }
+
+    /// Makes the CTEs' names visible; the caller takes them away again.
+    pub(super) fn with(&mut self, with: Option<&WithClause>) -> Walk {
+        let Some(with) = with else { return Ok(()) };
+        let first = self.ctes.len();
+        if with.recursive {
+            // All names of a recursive list are visible in all of its queries.
+            for cte in &with.ctes {
+                if let Some(NodeEnum::CommonTableExpr(cte)) = cte.node.as_ref() {
+                    self.ctes.push(Cte { name: cte.ctename.clone(), outputs: Vec::new() });
+                }
+            }
+        }
+        for (position, cte) in with.ctes.iter().enumerate() {
+            self.cte(cte, with.recursive.then_some(first + position))?;
+        }
+        Ok(())
+    }
+
+    fn cte(&mut self, node: &Node, declared: Option<usize>) -> Walk {
+        let Some(NodeEnum::CommonTableExpr(cte)) = node.node.as_ref() else {
+            return self.not_understood("a CTE");
+        };
+        if !matches!(
+            cte.ctequery.as_deref().and_then(|query| query.node.as_ref()),
+            Some(NodeEnum::SelectStmt(_))
+        ) {
+            self.found.flags.modifying_cte = true;
+        }
+        let place = self.place;
+        self.place = Place::Other;
+        let outputs = self.subquery(cte.ctequery.as_deref());
+        self.place = place;
+        let mut outputs = outputs?;
+        rename(&mut outputs, &cte.aliascolnames);
+        if let Some(cycle) = cte.cycle_clause.as_deref() {
+            self.cycle(cycle)?;
+        }
+        match declared.and_then(|index| self.ctes.get_mut(index)) {
+            Some(known) => known.outputs = outputs,
+            None => self.ctes.push(Cte { name: cte.ctename.clone(), outputs }),
+        }
+        Ok(())
+    }
+
+    pub(super) fn cycle(&mut self, cycle: &CteCycleClause) -> Walk {
+        self.maybe(cycle.cycle_mark_value.as_deref())?;
+        self.maybe(cycle.cycle_mark_default.as_deref())
+    }
+
+    pub(super) fn from(&mut self, items: &[Node]) -> Walk {
+        self.at_place(Place::Other, |walker| walker.each(items))
+    }
+
+    /// A name in `FROM`: a CTE in scope, else a relation.
+    pub(super) fn from_relation(&mut self, range: &RangeVar) -> Walk {
+        let (alias, columns) = names::alias_parts(range.alias.as_ref());
+        let alias = alias.or_else(|| Some(range.relname.clone()));
+        let plain = range.schemaname.is_empty() && range.catalogname.is_empty();
+        let cte = self.ctes.iter().rev().find(|cte| plain && cte.name == range.relname);
+        if let Some(cte) = cte {
+            let (kind, outputs) = (SourceKind::Cte(cte.name.clone()), cte.outputs.clone());
+            self.source(kind, alias, columns, outputs);
+        } else {
+            let relation = self.relation(range, Access::Read);
+            self.source(SourceKind::Relation(relation), alias, columns, Vec::new());
+        }
+        Ok(())
+    }
+
+    pub(super) fn from_subquery(&mut self, range: &RangeSubselect) -> Walk {
+        let outputs = self.subquery(range.subquery.as_deref())?;
+        let (alias, columns) = names::alias_parts(range.alias.as_ref());
+        self.source(SourceKind::Subquery, alias, columns, outputs);
+        Ok(())
+    }
+
+    pub(super) fn from_function(&mut self, range: &RangeFunction) -> Walk {
+        // Each function is a list of the call and its column definitions.
+        let ((), inputs) = self.capture(|walker| walker.each(&range.functions))?;
+        self.each(&range.coldeflist)?;
+        let name = range.functions.first().and_then(called_name);
+        self.function_source(range.alias.as_ref(), name, &inputs);
+        Ok(())
+    }
+
+    pub(super) fn function_source(
+        &mut self,
+        alias: Option<&Alias>,
+        name: Option<String>,
+        inputs: &BTreeSet<usize>,
+    ) {
+        let (alias, columns) = names::alias_parts(alias);
+        let index = self.source(SourceKind::Function, alias.or(name), columns, Vec::new());
+        if let Some(source) = self.found.sources.get_mut(index) {
+            source.inputs = inputs.iter().copied().collect();
+        }
+    }
+
+    pub(super) fn from_xml_table(&mut self, range: &RangeTableFunc) -> Walk {
+        let ((), inputs) = self.capture(|walker| {
+            walker.maybe(range.docexpr.as_deref())?;
+            walker.maybe(range.rowexpr.as_deref())?;
+            walker.each(&range.namespaces)?;
+            walker.each(&range.columns)
+        })?;
+        self.function_source(range.alias.as_ref(), None, &inputs);
+        Ok(())
+    }
+
+    pub(super) fn from_sample(&mut self, range: &RangeTableSample) -> Walk {
+        self.maybe(range.relation.as_deref())?;
+        let method = self.strings(&range.method)?;
+        if !matches!(method.last().map(String::as_str), Some("bernoulli" | "system")) {
+            self.found.flags.unproven = true;
+        }
+        self.each(&range.args)?;
+        self.maybe(range.repeatable.as_deref())
+    }
+
+    pub(super) fn join(&mut self, join: &JoinExpr) -> Walk {
+        self.maybe(join.larg.as_deref())?;
+        self.maybe(join.rarg.as_deref())?;
+        self.at_place(Place::Filter, |walker| {
+            for column in walker.strings(&join.using_clause)? {
+                walker.column(vec![column], false);
+            }
+            walker.maybe(join.quals.as_deref())
+        })?;
+        for alias in [join.alias.as_ref(), join.join_using_alias.as_ref()].into_iter().flatten() {
+            let (alias, columns) = names::alias_parts(Some(alias));
+            self.source(SourceKind::Join, alias, columns, Vec::new());
+        }
+        Ok(())
+    }
+
+    pub(super) fn locking(&mut self, clause: &LockingClause) -> Walk {
+        self.found.flags.locks_rows = true;
+        self.writes();
+        let mut locked: Vec<usize> = Vec::new();
+        for name in &clause.locked_rels {
+            let Some(NodeEnum::RangeVar(range)) = name.node.as_ref() else {
+                return self.not_understood("a lock");
+            };
+            locked.extend(self.sources_called(&range.relname).unwrap_or_default());
+        }
+        if clause.locked_rels.is_empty() {
+            // Reaches into subqueries and views too: everything read is locked.
+            locked.extend(0..self.found.sources.len());
+        }
+        for relation in
+            locked.into_iter().filter_map(|source| self.relation_of(source)).collect::<BTreeSet<_>>()
+        {
+            self.lock_relation(relation);
+        }
+        Ok(())
+    }
+
+    fn lock_relation(&mut self, relation: usize) {
+        let Some(known) = self.found.relations.get(relation).cloned() else { return };
+        let (catalog, schema) = (known.catalog.unwrap_or_default(), known.schema.unwrap_or_default());
+        self.relation_named(&catalog, &schema, &known.name, known.only, Access::Lock);
+    }
+
+    /// `SELECT INTO` and the target of `CREATE TABLE AS`.
+    pub(super) fn into_clause(&mut self, into: &IntoClause) -> Walk {
+        self.writes();
+        let Some(range) = into.rel.as_ref() else { return self.not_understood("a target table") };
+        self.relation(range, Access::Ddl);
+        self.object("table", names::range_parts(range), Change::Create);
+        self.each(&into.options)
+    }
+}
+
+/// Whether a target is a bare column or star.
+enum Plain {
+    Column,
+    Star,
+    No,
+}
+
+fn expression(alias: Option<String>, columns: &BTreeSet<usize>) -> Output {
+    Output { alias, kind: OutputKind::Expression, columns: columns.iter().copied().collect() }
+}
+
+fn extend_sorted(into: &mut Vec<usize>, from: &BTreeSet<usize>) {
+    into.extend(from);
+    into.sort_unstable();
+    into.dedup();
+}
+
+/// The outputs of a set operation: by position where both arms have the same shape, else every column everywhere.
+fn merge_arms(left: Vec<Output>, right: Vec<Output>) -> Vec<Output> {
+    let star = |outputs: &[Output]| outputs.iter().any(|output| matches!(output.kind, OutputKind::Star(_)));
+    if left.len() == right.len() && !star(&left) && !star(&right) {
+        return left
+            .into_iter()
+            .zip(right)
+            .map(|(left, right)| merge_outputs(left, &right.columns))
+            .collect();
+    }
+    let all: BTreeSet<usize> =
+        left.iter().chain(&right).flat_map(|output| output.columns.iter().copied()).collect();
+    let all: Vec<usize> = all.into_iter().collect();
+    let longer = if left.len() >= right.len() { left } else { right };
+    longer.into_iter().map(|output| merge_outputs(output, &all)).collect()
+}
+
+fn merge_outputs(output: Output, more: &[usize]) -> Output {
+    let columns: BTreeSet<usize> = output.columns.iter().chain(more).copied().collect();
+    // A star keeps standing for several columns.
+    let kind = match output.kind {
+        OutputKind::Star(index) => OutputKind::Star(index),
+        OutputKind::Column(_) | OutputKind::Expression => OutputKind::Expression,
+    };
+    Output { alias: output.alias, kind, columns: columns.into_iter().collect() }
+}
+
+/// Gives the outputs the names of a CTE's column list; positions behind a star are unknown.
+fn rename(outputs: &mut [Output], columns: &[Node]) {
+    if outputs.iter().any(|output| matches!(output.kind, OutputKind::Star(_))) {
+        return;
+    }
+    for (output, name) in outputs.iter_mut().zip(columns) {
+        output.alias = names::string(name).map(str::to_owned);
+    }
+}
+
+fn called_name(item: &Node) -> Option<String> {
+    match item.node.as_ref()? {
+        NodeEnum::List(list) => list.items.first().and_then(called_name),
+        NodeEnum::FuncCall(call) => call.funcname.last().and_then(names::string).map(str::to_owned),
+        _ => None,
+    }
+}
