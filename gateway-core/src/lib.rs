@@ -9,6 +9,7 @@ pub mod clock;
 pub mod credentials;
 pub mod error;
 pub mod identity;
+pub mod masking;
 pub mod operation;
 pub mod policy;
 pub mod random;
