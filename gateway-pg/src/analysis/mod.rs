@@ -120,6 +120,9 @@ pub enum AnalysisError {
         /// Where it went too far, 0 if not known.
         offset: usize,
     },
+    /// Names so many things that telling which belongs to which would take too long or too much memory.
+    #[error("too many columns, tables or names in one statement; split it")]
+    TooComplex,
     /// Not UTF-8.
     #[error("text is not valid utf-8 at byte {offset}; set client_encoding to UTF8")]
     NotUtf8 {
