@@ -6,4 +6,5 @@ mod denials;
 mod drivers;
 mod holds;
 mod masking;
+mod policies;
 mod support;
