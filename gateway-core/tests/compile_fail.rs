@@ -21,13 +21,19 @@ fn library(name: &str) -> PathBuf {
         file.starts_with(&prefix) && file.ends_with(".rlib")
     };
     let files = std::fs::read_dir(libraries()).unwrap().map(|entry| entry.unwrap().path());
-    files.filter(named).max_by_key(|path| path.metadata().unwrap().modified().unwrap()).expect("the library is built")
+    files
+        .filter(named)
+        .max_by_key(|path| path.metadata().unwrap().modified().unwrap())
+        .expect("the library is built")
 }
 
 /// Compiles a file and returns whether it worked and what the compiler said.
 fn compile(file: &Path, out: &Path) -> (bool, String) {
     let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
-    rustc.args(["--edition", "2024", "--emit", "metadata", "--crate-type", "bin", "--out-dir"]).arg(out).arg("-L");
+    rustc
+        .args(["--edition", "2024", "--emit", "metadata", "--crate-type", "bin", "--out-dir"])
+        .arg(out)
+        .arg("-L");
     rustc.arg(format!("dependency={}", libraries().display()));
     rustc.arg("--extern").arg(format!("gateway_core={}", library("gateway_core").display()));
     let output = rustc.arg(file).output().unwrap();
@@ -50,8 +56,15 @@ fn shortcuts_do_not_compile() {
         let expected = source.lines().next().unwrap().trim_start_matches("//! ");
         let (built, said) = compile(&file, out.path());
         assert!(!built, "{} compiles", file.display());
-        let errors: Vec<_> = said.lines().filter(|line| line.starts_with("error") && !line.starts_with("error: aborting")).collect();
-        assert!(!errors.is_empty() && errors.iter().all(|e| e.starts_with(expected)), "{}: {said}", file.display());
+        let errors: Vec<_> = said
+            .lines()
+            .filter(|line| line.starts_with("error") && !line.starts_with("error: aborting"))
+            .collect();
+        assert!(
+            !errors.is_empty() && errors.iter().all(|e| e.starts_with(expected)),
+            "{}: {said}",
+            file.display()
+        );
     }
 }
 
