@@ -16,6 +16,40 @@ const MAX_ENDS: usize = 16;
 pub(super) struct Machine {
     dfa: dense::DFA<Vec<u32>>,
     first: Box<[bool; 256]>,
+    pairs: Pairs,
+}
+
+/// The first two bytes of anything that may match: a bit for each.
+#[derive(Clone, Debug)]
+pub(super) struct Pairs(Box<[[u64; 4]; 256]>);
+
+impl Default for Pairs {
+    fn default() -> Self {
+        Self(Box::new([[0; 4]; 256]))
+    }
+}
+
+impl Pairs {
+    fn insert(&mut self, first: u8, second: u8) {
+        if let Some(word) =
+            self.0.get_mut(usize::from(first)).and_then(|row| row.get_mut(usize::from(second >> 6)))
+        {
+            *word |= 1 << (second & 63);
+        }
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.0.iter_mut().flatten().zip(other.0.iter().flatten()).for_each(|(to, from)| *to |= from);
+    }
+
+    /// Whether a match may begin so; without a second byte, by the first alone.
+    pub(super) fn allows(&self, (first, second): (u8, Option<u8>)) -> bool {
+        let row = self.0.get(usize::from(first)).copied().unwrap_or_default();
+        match second {
+            Some(byte) => row.get(usize::from(byte >> 6)).is_some_and(|word| word >> (byte & 63) & 1 == 1),
+            None => row != [0; 4],
+        }
+    }
 }
 
 /// How a walk ended.
@@ -82,7 +116,7 @@ impl Machine {
                     BuildFailure::Unsupported(reason(&e))
                 }
             })?;
-        let mut machine = Self { dfa, first: Box::new([false; 256]) };
+        let mut machine = Self { dfa, first: Box::new([false; 256]), pairs: Pairs::default() };
         machine.learn_first_bytes();
         Ok(machine)
     }
@@ -92,12 +126,22 @@ impl Machine {
         let starts: Vec<StateID> = behind.iter().filter_map(|b| self.start(*b)).collect();
         let dfa = &self.dfa;
         for (byte, slot) in (0..=255).zip(self.first.iter_mut()) {
-            *slot = starts.iter().any(|s| !dfa.is_dead_state(dfa.next_state(*s, byte)));
+            let next = starts.iter().map(|s| dfa.next_state(*s, byte)).filter(|s| !dfa.is_dead_state(*s));
+            for state in next {
+                *slot = true;
+                (0..=255)
+                    .filter(|b| !dfa.is_dead_state(dfa.next_state(state, *b)))
+                    .for_each(|b| self.pairs.insert(byte, b));
+            }
         }
     }
 
     fn start(&self, behind: Option<u8>) -> Option<StateID> {
         self.dfa.start_state(&start::Config::new().look_behind(behind).anchored(Anchored::Yes)).ok()
+    }
+
+    pub(super) fn pairs(&self) -> &Pairs {
+        &self.pairs
     }
 
     pub(super) fn size(&self) -> usize {
@@ -157,7 +201,16 @@ impl Machine {
 
     /// One more byte of a capped walk; `None` when no pattern can go on.
     pub(super) fn follow(&self, state: StateID, byte: u8) -> Option<StateID> {
-        Some(self.dfa.next_state(state, byte)).filter(|next| !self.is_over(*next))
+        Some(self.dfa.next_state(state, byte)).filter(|next| !self.is_over(*next) && !self.ends_here(*next))
+    }
+}
+
+impl Machine {
+    /// Whether the match reported by `state` ended before its last byte and nothing goes on from there.
+    fn ends_here(&self, state: StateID) -> bool {
+        let goes_on = |byte: u8| !self.is_over(self.dfa.next_state(state, byte));
+        self.dfa.is_match_state(state)
+            && !self.dfa.byte_classes().representatives(0..=255).filter_map(|unit| unit.as_u8()).any(goes_on)
     }
 }
 
