@@ -9,7 +9,7 @@ use regex_automata::{Anchored, MatchKind};
 pub const CAP: usize = 512;
 
 /// Most patterns that may match from one start at once; the built-in groups have fewer, custom rules one each.
-const MAX_ENDS: usize = 16;
+const MAX_ENDS: usize = 8;
 
 /// The automaton of a group of patterns.
 #[derive(Debug)]
@@ -21,33 +21,33 @@ pub(super) struct Machine {
 
 /// The first two bytes of anything that may match: a bit for each.
 #[derive(Clone, Debug)]
-pub(super) struct Pairs(Box<[[u64; 4]; 256]>);
+pub(super) struct Pairs(Box<[u64; 1024]>);
 
 impl Default for Pairs {
     fn default() -> Self {
-        Self(Box::new([[0; 4]; 256]))
+        Self(Box::new([0; 1024]))
     }
 }
 
 impl Pairs {
     fn insert(&mut self, first: u8, second: u8) {
-        if let Some(word) =
-            self.0.get_mut(usize::from(first)).and_then(|row| row.get_mut(usize::from(second >> 6)))
-        {
+        if let Some(word) = self.0.get_mut(usize::from(first) * 4 + usize::from(second >> 6)) {
             *word |= 1 << (second & 63);
         }
     }
 
     pub(super) fn add(&mut self, other: &Self) {
-        self.0.iter_mut().flatten().zip(other.0.iter().flatten()).for_each(|(to, from)| *to |= from);
+        self.0.iter_mut().zip(other.0.iter()).for_each(|(to, from)| *to |= from);
     }
 
     /// Whether a match may begin so; without a second byte, by the first alone.
     pub(super) fn allows(&self, (first, second): (u8, Option<u8>)) -> bool {
-        let row = self.0.get(usize::from(first)).copied().unwrap_or_default();
+        let row = usize::from(first) * 4;
         match second {
-            Some(byte) => row.get(usize::from(byte >> 6)).is_some_and(|word| word >> (byte & 63) & 1 == 1),
-            None => row != [0; 4],
+            Some(byte) => {
+                self.0.get(row + usize::from(byte >> 6)).is_some_and(|word| word >> (byte & 63) & 1 == 1)
+            }
+            None => self.0.iter().skip(row).take(4).any(|word| *word != 0),
         }
     }
 }
@@ -63,27 +63,40 @@ pub(super) enum Outcome {
     Capped(StateID),
 }
 
-/// The longest end of each pattern that matched.
-#[derive(Debug, Default)]
+/// The longest end of each pattern that matched, small enough to be passed around.
+#[derive(Debug)]
 pub(super) struct Ends {
-    list: [(usize, usize); MAX_ENDS],
+    at: usize,
+    /// Pattern and length.
+    list: [(u16, u16); MAX_ENDS],
     len: usize,
 }
 
 impl Ends {
+    fn new(at: usize) -> Self {
+        Self { at, list: [(0, 0); MAX_ENDS], len: 0 }
+    }
+
     fn set(&mut self, pattern: usize, end: usize) {
+        // Groups have under a hundred patterns and matches at most `CAP` bytes, so both fit.
+        let (Ok(pattern), Ok(length)) = (u16::try_from(pattern), u16::try_from(end - self.at)) else {
+            return;
+        };
         let used = self.list.get_mut(..self.len).unwrap_or_default();
         if let Some(slot) = used.iter_mut().find(|slot| slot.0 == pattern) {
-            slot.1 = end;
+            slot.1 = length;
         } else if let Some(slot) = self.list.get_mut(self.len) {
-            *slot = (pattern, end);
+            *slot = (pattern, length);
             self.len += 1;
         }
     }
 
     /// Pattern and end of each match.
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        self.list.iter().take(self.len).copied()
+        self.list
+            .iter()
+            .take(self.len)
+            .map(|(pattern, length)| (usize::from(*pattern), self.at + usize::from(*length)))
     }
 }
 
@@ -162,7 +175,7 @@ impl Machine {
         complete: bool,
         steps: &mut u64,
     ) -> (Ends, Outcome) {
-        let mut ends = Ends::default();
+        let mut ends = Ends::new(at);
         let behind = at.checked_sub(1).filter(|b| *b >= low).and_then(|b| text.get(b)).copied();
         let Some(mut state) = self.start(behind) else { return (ends, Outcome::Dead) };
         let rest = text.get(at..).unwrap_or_default();

@@ -307,7 +307,10 @@ impl<'a> Scan<'a> {
             if !self.program.may_hold(pair, high - at) {
                 continue;
             }
-            let alive = (0..self.program.groups.len()).any(|group| self.is_alive(group, at, record));
+            let reaches = |group: &Group| group.reach >= high - at && group.machine.pairs().allows(pair);
+            let alive = (0..self.program.groups.len()).any(|group| {
+                self.program.groups.get(group).is_some_and(reaches) && self.is_alive(group, at, record)
+            });
             if alive {
                 hold = at;
                 break;

@@ -372,6 +372,13 @@ mod tests {
     }
 
     #[test]
+    fn a_partial_mask_of_several_classes_shows_nothing() {
+        let scanner = Scanner::new(RuleSet::builtin()).unwrap();
+        let text = "4111-1111-1111-1111@example.com x";
+        assert_eq!(mask(&scanner, text), "[REDACTED:PAYMENT_CARD] x");
+    }
+
+    #[test]
     fn same_length_keeps_the_length() {
         let rules = RuleSet::builtin().with_transform(DataClass::EMAIL, Transform::SameLength);
         assert_eq!(mask(&Scanner::new(rules).unwrap(), "x a@example.com y"), "x ************* y");
@@ -384,7 +391,7 @@ mod tests {
         let mut check =
             |cells: &[Range<usize>]| scanner.find_cells(b"abc", cells, &ClassSet::default(), &mut out);
         assert_eq!(check(&[0..2, 1..3]), Err(BadCell(1)));
-        assert_eq!(check(&[0..4]), Err(BadCell(0)));
+        assert_eq!(check(&[0..4, 4..4]), Err(BadCell(0)));
         assert_eq!(check(&[0..1, 1..1, 1..3]), Ok(0));
     }
 

@@ -48,7 +48,7 @@ fn number(bytes: &[u8]) -> u64 {
 pub(super) fn luhn(bytes: &[u8]) -> bool {
     let double = |d: u32| if d > 4 { 2 * d - 9 } else { 2 * d };
     let sum: u32 = digits(bytes).rev().enumerate().map(|(i, d)| if i % 2 == 1 { double(d) } else { d }).sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 pub(super) fn payment_card(c: &Candidate<'_>) -> Option<Range<usize>> {
