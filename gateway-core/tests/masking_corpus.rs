@@ -1,5 +1,7 @@
 //! The labelled corpus: recall and false findings per class, and agreement of every way to scan it.
 
+#![allow(clippy::unwrap_used, reason = "a broken corpus must fail the tests")]
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -167,8 +169,8 @@ fn masked_text_has_nothing_to_mask_and_no_value_left() {
 
 #[test]
 fn a_stream_cut_anywhere_gives_what_the_whole_gives() {
-    // Every cut of every text in optimised builds; without optimisation every fifth, a different one for each text.
-    let step = if cfg!(debug_assertions) { 5 } else { 1 };
+    // Every cut of every text in optimised builds; without optimisation every 13th, a different one for each text.
+    let step = if cfg!(debug_assertions) { 13 } else { 1 };
     for (i, text) in texts().into_iter().enumerate() {
         let whole = mask(&text);
         for cut in (i % step..=text.len()).step_by(step) {
@@ -277,7 +279,7 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(150) })]
 
     #[test]
     fn streams_of_random_pieces_cut_at_random_agree(
