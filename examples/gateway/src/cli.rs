@@ -110,7 +110,9 @@ pub(crate) struct SecretsArg {
 /// Reads policies, patterns, masking rules, keys and certificates as `serve` does, without opening a listener; then asks each
 /// target whether the labelled columns exist. Everything found is listed with its remedy.
 #[derive(Debug, Args)]
-#[command(after_long_help = "Examples:\n  gateway check --config gateway.toml\n  gateway check --config gateway.toml --strict --json")]
+#[command(
+    after_long_help = "Examples:\n  gateway check --config gateway.toml\n  gateway check --config gateway.toml --strict --json"
+)]
 pub(crate) struct Check {
     #[command(flatten)]
     pub(crate) config: ConfigArg,
@@ -145,7 +147,9 @@ pub(crate) struct PolicyArg {
 
 /// Find mistakes in policies: syntax, types, rules that can never apply.
 #[derive(Debug, Args)]
-#[command(after_long_help = "Example:\n  gateway policy check --policy policies/base.cedar --policy policies/dba.cedar")]
+#[command(
+    after_long_help = "Example:\n  gateway policy check --policy policies/base.cedar --policy policies/dba.cedar"
+)]
 pub(crate) struct PolicyCheck {
     #[command(flatten)]
     pub(crate) policies: PolicyArg,
@@ -184,7 +188,9 @@ A case:
 
 /// Take the decision on one case apart: which rules, in which file and line, on which access.
 #[derive(Debug, Args)]
-#[command(after_long_help = "Example:\n  gateway policy explain --config gateway.toml policies/shop.cases.toml --case \"a delete is held\"")]
+#[command(
+    after_long_help = "Example:\n  gateway policy explain --config gateway.toml policies/shop.cases.toml --case \"a delete is held\""
+)]
 pub(crate) struct PolicyExplain {
     #[command(flatten)]
     pub(crate) policies: PolicyArg,

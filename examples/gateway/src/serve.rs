@@ -196,9 +196,8 @@ fn gateways(
 
 /// A PostgreSQL gateway as an endpoint wants it.
 pub(crate) fn pg_gateway(pipeline: &Pipeline, target: gateway_pg::Target, endpoint: &Endpoint) -> PgGateway {
-    let mut gateway = PgGateway::new(pipeline.clone(), target)
-        .tokens(endpoint.tokens)
-        .limits(endpoint.limits.clone());
+    let mut gateway =
+        PgGateway::new(pipeline.clone(), target).tokens(endpoint.tokens).limits(endpoint.limits.clone());
     if let Some(tls) = &endpoint.tls {
         gateway = gateway.tls(Arc::clone(tls));
     }
@@ -215,7 +214,10 @@ async fn check_labels(gateway: &PgGateway, target: &str) -> Result<(), Failure> 
             Ok(())
         }
         Err(_) => {
-            tracing::warn!(target_name = target, "the target does not answer; labels are checked before the first session");
+            tracing::warn!(
+                target_name = target,
+                "the target does not answer; labels are checked before the first session"
+            );
             Ok(())
         }
     }

@@ -14,7 +14,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::audit::{AuditLog, Entry, Event};
-use super::protocol::{Answer, Ask, MAX_COMMENT_BYTES, MAX_LISTED, MAX_REQUEST_BYTES, Refusal, RefusalCode, Request};
+use super::protocol::{
+    Answer, Ask, MAX_COMMENT_BYTES, MAX_LISTED, MAX_REQUEST_BYTES, Refusal, RefusalCode, Request,
+};
 use super::socket::AdminSocket;
 
 /// Reviewers connected at once. 32: people, not agents; further ones wait in the kernel's queue.
@@ -164,7 +166,8 @@ impl AdminServer {
         match self.approver.review(id, reviewer, verdict, comment, self.clock.now()).await {
             Ok(request) => {
                 // The verdict stands whether or not this line can be written; the line before tells of it.
-                let _ = self.note(Some(reviewer), Event::Reviewed, Some(id), Some(request.state.as_str())).await;
+                let _ =
+                    self.note(Some(reviewer), Event::Reviewed, Some(id), Some(request.state.as_str())).await;
                 Ok(answer_one(request))
             }
             Err(error) => {

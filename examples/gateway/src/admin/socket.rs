@@ -19,7 +19,8 @@ impl AdminSocket {
     /// Listens at `path`, in a folder that is made if need be and must be closed to everybody else.
     pub(crate) async fn bind(path: &Path) -> io::Result<Self> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.ok_or_else(|| other("the socket needs a folder of its own; name one in its path"))?;
+        let folder =
+            folder.ok_or_else(|| other("the socket needs a folder of its own; name one in its path"))?;
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         check_folder(folder)?;
         remove_stale(path).await?;

@@ -20,7 +20,9 @@ pub(super) fn authenticator(file: &ConfigFile) -> Result<AnyAuthenticator, Probl
     let mut any = AnyAuthenticator::new();
     if config.issuers.is_empty() && config.client_certificates.is_none() {
         let help = "add an `[[issuer]]` whose tokens are accepted, or `[client_certificates]`";
-        return Err(file.problem(0..0, "issuer", "nobody could log in: no identity is accepted", help).into());
+        return Err(file
+            .problem(0..0, "issuer", "nobody could log in: no identity is accepted", help)
+            .into());
     }
     if !config.issuers.is_empty() {
         any = any.tokens(Arc::new(tokens(file)?));
@@ -121,7 +123,8 @@ fn client_certificates(
         (None, Some(issuer)) => CertificateName::CommonName { issuer: issuer.clone() },
         _ => {
             let message = "it must be said exactly once which name of a certificate counts";
-            let help = "write `trust_domain = \"...\"` for SPIFFE, or `common_name_issuer = \"name of your CA\"`";
+            let help =
+                "write `trust_domain = \"...\"` for SPIFFE, or `common_name_issuer = \"name of your CA\"`";
             return Err(file.problem(at, KEY, message, help).into());
         }
     };

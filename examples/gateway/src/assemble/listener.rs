@@ -63,9 +63,17 @@ fn check_target(file: &ConfigFile, name: &Spanned<String>) -> Result<(), Problem
     }
     let help = match nearest(name.get_ref(), names()) {
         Some(near) => format!("did you mean `{near}`?"),
-        None => format!("add a `[[target]]` of this name, or use one of: {}", names().collect::<Vec<_>>().join(", ")),
+        None => format!(
+            "add a `[[target]]` of this name, or use one of: {}",
+            names().collect::<Vec<_>>().join(", ")
+        ),
     };
-    Err(file.problem(name.span(), "listener.target", format!("there is no target `{}`", name.get_ref()), help))
+    Err(file.problem(
+        name.span(),
+        "listener.target",
+        format!("there is no target `{}`", name.get_ref()),
+        help,
+    ))
 }
 
 fn server_config(file: &ConfigFile, written: &Spanned<config::Tls>) -> Result<Arc<ServerConfig>, Problem> {

@@ -18,7 +18,8 @@ pub(super) fn scanner(file: &ConfigFile) -> Result<Scanner, Problems> {
         let class = known_class(file, name, "masking.transforms", &known)?;
         if matches!(transform.0, Transform::Hash | Transform::Token) {
             let message = format!("class `{class}`: hash and token in free text would answer guesses");
-            let help = "use `redact`, `partial` or `same_length` here; hash and token are for labels of columns";
+            let help =
+                "use `redact`, `partial` or `same_length` here; hash and token are for labels of columns";
             return Err(file.problem(name.span(), "masking.transforms", message, help).into());
         }
         rules = rules.with_transform(class, transform.0);
@@ -77,12 +78,7 @@ fn custom_rule(file: &ConfigFile, written: &Spanned<config::MaskingRule>) -> Res
     Ok(rule)
 }
 
-fn class(
-    file: &ConfigFile,
-    at: std::ops::Range<usize>,
-    key: &str,
-    name: &str,
-) -> Result<DataClass, Problem> {
+fn class(file: &ConfigFile, at: std::ops::Range<usize>, key: &str, name: &str) -> Result<DataClass, Problem> {
     let help = "choose a name like `payment_card` or `employee_number`";
     DataClass::new(name).map_err(|e| file.problem(at, key, e.to_string(), help))
 }

@@ -66,7 +66,8 @@ fn address(file: &ConfigFile, from: &config::Target) -> Result<Address, Problem>
         (None, Some(path), None) => Ok(Address::Unix(file.resolve(path))),
         _ => {
             let message = "it must be said exactly once where the server is";
-            let help = "write `host = \"...\"` and `port = 5432`, or `socket = \"/run/postgresql/.s.PGSQL.5432\"`";
+            let help =
+                "write `host = \"...\"` and `port = 5432`, or `socket = \"/run/postgresql/.s.PGSQL.5432\"`";
             Err(file.problem(from.name.span(), "target", message, help))
         }
     }
@@ -77,7 +78,12 @@ fn ssl_mode(file: &ConfigFile, from: &config::Target, address: &Address) -> Resu
     if matches!(address, Address::Unix(_)) {
         if from.sslmode.is_some_and(|mode| mode != config::SslMode::Disable) {
             let help = "remove `sslmode`, or name the server by `host`";
-            return Err(file.problem(from.name.span(), "target.sslmode", "there is no TLS on a socket", help));
+            return Err(file.problem(
+                from.name.span(),
+                "target.sslmode",
+                "there is no TLS on a socket",
+                help,
+            ));
         }
         return Ok(SslMode::Disable);
     }
@@ -123,7 +129,9 @@ impl Credentials {
 
 pub(super) fn credentials(file: &ConfigFile, secrets: EnvSecrets) -> Result<Credentials, Problems> {
     let mut targets = file.config.targets.iter();
-    targets.try_fold(Credentials::default(), |all, target| add(all, file, target, secrets)).map_err(Into::into)
+    targets
+        .try_fold(Credentials::default(), |all, target| add(all, file, target, secrets))
+        .map_err(Into::into)
 }
 
 fn add(
@@ -139,8 +147,7 @@ fn add(
             all.files = all.files.password(name, username, secret_path(file, path));
         }
         (None, Some(chain), Some(key), None, false) => {
-            all.files =
-                all.files.certificate(name, username, file.resolve(chain), secret_path(file, key));
+            all.files = all.files.certificate(name, username, file.resolve(chain), secret_path(file, key));
         }
         (None, None, None, Some(variable), false) => {
             let password = from_environment(file, target, variable, secrets)?;

@@ -64,7 +64,8 @@ fn token(options: &Approvals) -> Result<Secret<String>, Failure> {
         ));
     };
     let shown = path.display().to_string();
-    let file = std::fs::File::open(path).map_err(|e| Failure::new(format!("`{shown}` cannot be read: {e}")))?;
+    let file =
+        std::fs::File::open(path).map_err(|e| Failure::new(format!("`{shown}` cannot be read: {e}")))?;
     check_private(&file, path)?;
     read_token(file, &shown)
 }
@@ -150,11 +151,19 @@ fn shown(request: &AccessRequest) -> String {
         let ApprovalWords { reviewers, quorum, ttl } = ApprovalWords::of(rule);
         let name = Escaped(&rule.name);
         let policies = rule.rules.join(", ");
-        lines.push(format!("needs      `{name}`: {quorum} of {reviewers}, within {ttl} (rules {})", Escaped(&policies)));
+        lines.push(format!(
+            "needs      `{name}`: {quorum} of {reviewers}, within {ttl} (rules {})",
+            Escaped(&policies)
+        ));
     }
     lines.extend(request.reviews.iter().map(review_line));
     for (i, operation) in request.operations.iter().enumerate() {
-        lines.push(format!("\noperation {} of {}: {}", i + 1, request.operations.len(), Escaped(&operation.kind)));
+        lines.push(format!(
+            "\noperation {} of {}: {}",
+            i + 1,
+            request.operations.len(),
+            Escaped(&operation.kind)
+        ));
         lines.extend(operation_lines(operation));
     }
     lines.join("\n")
@@ -176,8 +185,11 @@ fn operation_lines(operation: &OperationSummary) -> Vec<String> {
     };
     let mut lines = vec![format!("  {note}:"), EscapedLines { text, indent: "    " }.to_string()];
     lines.push("  touches:".to_owned());
-    lines.extend(operation.accesses.iter().map(|access| {
-        format!("    {} {}", access.action, Escaped(&access.resource.to_string()))
-    }));
+    lines.extend(
+        operation
+            .accesses
+            .iter()
+            .map(|access| format!("    {} {}", access.action, Escaped(&access.resource.to_string()))),
+    );
     lines
 }

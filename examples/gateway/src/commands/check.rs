@@ -73,14 +73,20 @@ async fn check_targets(parts: Parts, findings: &mut Findings) -> Result<(), Fail
         let gateway = pg_gateway(&pipeline, target, endpoint);
         match tokio::time::timeout(TARGET_TIME, gateway.check()).await {
             Ok(Ok(())) if labels == 0 => {
-                findings.warnings.push(format!("target `{name}` has no labelled columns; only content is masked"));
+                findings
+                    .warnings
+                    .push(format!("target `{name}` has no labelled columns; only content is masked"));
             }
-            Ok(Ok(())) => findings.passed.push(format!("target `{name}`: all {labels} labelled columns exist")),
+            Ok(Ok(())) => {
+                findings.passed.push(format!("target `{name}`: all {labels} labelled columns exist"))
+            }
             Ok(Err(error @ CheckError::Labels { .. })) => findings.errors.push(error.to_string()),
             Ok(Err(error)) => findings.warnings.push(format!("{error}; its labels are not checked")),
             Err(_) => {
                 let seconds = TARGET_TIME.as_secs();
-                findings.warnings.push(format!("target `{name}` did not answer within {seconds} s; its labels are not checked"));
+                findings.warnings.push(format!(
+                    "target `{name}` did not answer within {seconds} s; its labels are not checked"
+                ));
             }
         }
     }

@@ -23,7 +23,8 @@ pub(crate) async fn run(command: Policy) -> Outcome {
 fn files(from: &PolicyArg) -> Result<Vec<PolicyFile>, Failure> {
     let Some(path) = &from.config else { return Ok(read_policies(&from.policy)?) };
     let config = ConfigFile::load(path)?;
-    let paths: Vec<_> = config.config.policy.files.get_ref().iter().map(|path| config.resolve(path)).collect();
+    let paths: Vec<_> =
+        config.config.policy.files.get_ref().iter().map(|path| config.resolve(path)).collect();
     Ok(read_policies(&paths)?)
 }
 

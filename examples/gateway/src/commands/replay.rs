@@ -13,7 +13,7 @@ use gateway_core::recording::{Record, RecordedOperation};
 
 use self::rows::Decoder;
 use super::sessions::{end_words, header_facts, open};
-use crate::output::{Escaped, EscapedLines, Failure, Outcome, line, to_terminal};
+use crate::output::{Escaped, EscapedLines, Failure, Outcome, json_line, line, to_terminal};
 
 /// Longest pause between two records: nobody waits for a night between two statements.
 const MAX_PAUSE: Duration = Duration::from_secs(3);
@@ -22,7 +22,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(3);
 pub(super) async fn run(path: PathBuf, speed: Option<f64>, as_json: bool) -> Outcome {
     let mut reader = open(&path)?;
     if as_json {
-        RecordJson::new(&mut reader).try_for_each(line)?;
+        RecordJson::new(&mut reader).try_for_each(|record| json_line(&record))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut pace = Pace::new(speed, reader.header().started)?;
@@ -112,7 +112,11 @@ fn words(record: &Record) -> Option<String> {
         Record::Completed { operation, outcome, rows, bytes, masked } => {
             let masked: Vec<String> = masked.iter().map(|(class, n)| format!("{class} {n}")).collect();
             let masked = if masked.is_empty() { "nothing".to_owned() } else { masked.join(", ") };
-            format!("#{operation} {}: {rows} rows, {bytes} bytes, masked {}", Escaped(outcome), Escaped(&masked))
+            format!(
+                "#{operation} {}: {rows} rows, {bytes} bytes, masked {}",
+                Escaped(outcome),
+                Escaped(&masked)
+            )
         }
         Record::Viewed { viewer, what } => {
             format!("{} looked at {}", Escaped(&viewer.to_string()), Escaped(what))

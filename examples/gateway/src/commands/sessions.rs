@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{replay, verify};
 use crate::cli::{Export, ExportFormat, Sessions, SessionsCommand, SessionsList};
 use crate::config::{ConfigFile, DataDir};
-use crate::output::{Escaped, Failure, Outcome, json, line, table};
+use crate::output::{Escaped, Failure, Outcome, json, json_line, line, table};
 
 /// Runs one of the session commands.
 pub(crate) async fn run(options: Sessions) -> Outcome {
@@ -47,7 +47,9 @@ impl Place {
         let database = folder.database();
         if !database.exists() {
             let shown = database.display();
-            return Err(Failure::new(format!("there is no `{shown}`; has a gateway with this data folder run yet?")));
+            return Err(Failure::new(format!(
+                "there is no `{shown}`; has a gateway with this data folder run yet?"
+            )));
         }
         Ok(Store::open(database, Arc::new(SystemClock)).await?)
     }
@@ -66,7 +68,8 @@ impl Place {
             return Err(Failure::new(format!("there is no file `{session}`")));
         }
         let row = self.row(session).await?;
-        row.recording.ok_or_else(|| Failure::new(format!("session `{}` was not recorded into a file", row.id)))
+        row.recording
+            .ok_or_else(|| Failure::new(format!("session `{}` was not recorded into a file", row.id)))
     }
 }
 
@@ -163,7 +166,12 @@ pub(super) fn header_facts(header: &Header) -> String {
     }
     let scope = header.scope.as_ref().map(|scope| format!(" / {scope}")).unwrap_or_default();
     lines.push(format!("phase      {}", who.phase.as_str()));
-    lines.push(format!("target     {}{} ({})", Escaped(&header.target), Escaped(&scope), Escaped(&header.protocol)));
+    lines.push(format!(
+        "target     {}{} ({})",
+        Escaped(&header.target),
+        Escaped(&scope),
+        Escaped(&header.protocol)
+    ));
     lines.push(format!("from       {}", Escaped(&header.peer)));
     lines.push(format!("policies   {}", Escaped(&header.policy.0)));
     lines.join("\n")
@@ -190,7 +198,7 @@ async fn export(place: &Place, options: &Export) -> Outcome {
     let ExportFormat::Jsonl = options.format;
     let mut reader = open(&place.recording(&options.session).await?)?;
     for record in RecordJson::new(&mut reader) {
-        line(record)?;
+        json_line(&record)?;
     }
     match reader.end() {
         Some(End::Damaged { .. } | End::Unreadable(_)) => Err(Failure::new(end_words(reader.end()))),

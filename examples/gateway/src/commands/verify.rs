@@ -16,7 +16,11 @@ pub(super) fn run(options: &Verify, as_json: bool) -> Outcome {
     let key = PublicKey::load(&options.key)
         .map_err(|e| Failure::new(format!("{e}; name the `recording.pub` you kept with `--key`")))?;
     let head = options.expect_head.as_ref();
-    if options.path.is_dir() { folder(&options.path, &key, head, as_json) } else { file(&options.path, &key, head, as_json) }
+    if options.path.is_dir() {
+        folder(&options.path, &key, head, as_json)
+    } else {
+        file(&options.path, &key, head, as_json)
+    }
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
@@ -50,7 +54,8 @@ fn words(found: &Verification) -> String {
     lines.extend(found.head.map(|head| format!("head {head}")));
     match &found.sealed {
         Some(reason) => lines.push(format!("sealed: {reason:?}")),
-        None => lines.push("not sealed: the session goes on, or its gateway died, or the end was cut off".to_owned()),
+        None => lines
+            .push("not sealed: the session goes on, or its gateway died, or the end was cut off".to_owned()),
     }
     if found.unproven_records > 0 {
         lines.push(format!("{} records after that are not proven", found.unproven_records));
@@ -104,11 +109,13 @@ fn folder_words(found: &DirectoryVerification) -> String {
         lines.push(format!("\n{session}"));
         lines.push(words(one));
     }
-    lines.extend(found.interrupted.iter().map(|id| format!("{id} was interrupted at its start; nothing passed in it")));
-    lines.extend(found.problems.iter().map(|problem| format!("PROBLEM: {problem}")));
     lines.extend(
-        found.ledger_head.map(|head| format!("ledger head {head}; note it elsewhere and give it to `--expect-head` next time")),
+        found.interrupted.iter().map(|id| format!("{id} was interrupted at its start; nothing passed in it")),
     );
+    lines.extend(found.problems.iter().map(|problem| format!("PROBLEM: {problem}")));
+    lines.extend(found.ledger_head.map(|head| {
+        format!("ledger head {head}; note it elsewhere and give it to `--expect-head` next time")
+    }));
     lines.join("\n")
 }
 

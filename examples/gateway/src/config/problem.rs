@@ -108,9 +108,11 @@ fn place(text: &str, offset: usize) -> (usize, usize) {
 /// Serde says `field`, people who write TOML say key.
 fn plain(message: &str) -> String {
     let message = message.trim_end().replace('\n', "; ");
-    for (serde, ours) in
-        [("unknown field", "unknown key"), ("missing field", "missing key"), ("duplicate field", "repeated key")]
-    {
+    for (serde, ours) in [
+        ("unknown field", "unknown key"),
+        ("missing field", "missing key"),
+        ("duplicate field", "repeated key"),
+    ] {
         if let Some(rest) = message.strip_prefix(serde) {
             return format!("{ours}{rest}");
         }

@@ -27,7 +27,10 @@ impl Announcer {
     pub(super) fn listening(self, address: SocketAddr, target: &str) -> io::Result<()> {
         let text = format!("listening on {address} for target {target} (postgres)");
         let (address, protocol) = (address.to_string(), "postgres");
-        self.tell(&text, &json!({"event": "listening", "address": address, "target": target, "protocol": protocol}))
+        self.tell(
+            &text,
+            &json!({"event": "listening", "address": address, "target": target, "protocol": protocol}),
+        )
     }
 
     pub(super) fn admin(self, socket: &Path) -> io::Result<()> {

@@ -29,7 +29,8 @@ impl Data {
         let files = tokio::task::spawn_blocking(move || open_recorder(&opened, strict)).await??;
         let store = Store::open(folder.database(), Arc::clone(clock)).await?;
         let paths = files.clone();
-        let recorder = store.recorder(Arc::new(files)).with_path(move |header| Some(paths.path(header.session)));
+        let recorder =
+            store.recorder(Arc::new(files)).with_path(move |header| Some(paths.path(header.session)));
         Ok(Self { store, recorder: Arc::new(recorder) })
     }
 
@@ -59,5 +60,7 @@ fn make_private(folder: &Path) -> Result<(), Failure> {
     if mode & 0o077 == 0 {
         return Ok(());
     }
-    Err(Failure::new(format!("others may enter the data folder `{shown}` (mode {mode:04o}); run `chmod 700 {shown}`")))
+    Err(Failure::new(format!(
+        "others may enter the data folder `{shown}` (mode {mode:04o}); run `chmod 700 {shown}`"
+    )))
 }

@@ -46,7 +46,8 @@ fn the_examples_policies_pass_their_tests() {
     assert_eq!(results[0]["passed"], false);
 
     let case = "an executor's delete waits for a dba";
-    let explained = gateway(&[&["policy", "explain", "--case", case], &of[..], &[&cases]].concat()).success().unwrap();
+    let explained =
+        gateway(&[&["policy", "explain", "--case", case], &of[..], &[&cases]].concat()).success().unwrap();
     for words in ["answer: hold", "deletes-need-a-dba", "shop.cedar:", "1 of group `dba`"] {
         assert!(explained.contains(words), "no `{words}` in {explained}");
     }
@@ -79,16 +80,29 @@ fn check_asks_the_target() {
     assert!(!serve.status.success() && serve.stderr.contains("public.customers.mail"), "{serve:?}");
 
     let port = testkit::free_port().unwrap();
-    stage.write("gateway.toml", &config.replace(&format!("port = {}", server().port()), &format!("port = {port}")));
+    stage.write(
+        "gateway.toml",
+        &config.replace(&format!("port = {}", server().port()), &format!("port = {port}")),
+    );
     let away = stage.command(&["check"]);
-    assert!(away.status.success() && away.stdout.contains("warning: target `shop` cannot be checked"), "{away:?}");
+    assert!(
+        away.status.success() && away.stdout.contains("warning: target `shop` cannot be checked"),
+        "{away:?}"
+    );
     assert!(!stage.command(&["check", "--strict"]).status.success());
 
     stage.write("gateway.toml", &config);
-    std::fs::set_permissions(stage.path("shop.password"), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    std::fs::set_permissions(
+        stage.path("shop.password"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o644),
+    )
+    .unwrap();
     let open = stage.command(&["check", "--json"]);
     let findings: Value = serde_json::from_str(&open.stdout).unwrap();
-    assert!(!open.status.success() && findings["errors"][0].as_str().unwrap().contains("chmod 600"), "{open:?}");
+    assert!(
+        !open.status.success() && findings["errors"][0].as_str().unwrap().contains("chmod 600"),
+        "{open:?}"
+    );
 }
 
 #[test]

@@ -36,7 +36,9 @@ fn a_session_is_masked_recorded_replayed_and_proven() {
 
     let id = read["id"].as_str().unwrap();
     let replay = stage.command(&["sessions", "replay", &id[..12]]).success().unwrap();
-    for words in ["SELECT id, email, ssn FROM customers", "agents-read", "id | email | ssn", "US_SSN_", "closed"] {
+    for words in
+        ["SELECT id, email, ssn FROM customers", "agents-read", "id | email | ssn", "US_SSN_", "closed"]
+    {
         assert!(replay.contains(words), "no `{words}` in {replay}");
     }
     let email = server().psql(&stage.database, "SELECT email FROM customers WHERE id = 1").unwrap();

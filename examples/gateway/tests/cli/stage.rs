@@ -13,10 +13,10 @@ use tempfile::TempDir;
 use testkit::{Finished, Guard, Idp, Postgres, psql_command, run};
 
 /// Long beside anything a command does, even on a busy machine.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The one server of all tests here; each test has a database of its own.
-pub fn server() -> &'static Postgres {
+pub(crate) fn server() -> &'static Postgres {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
     SERVER.get_or_init(|| {
         let server = Postgres::start().unwrap();
@@ -26,24 +26,24 @@ pub fn server() -> &'static Postgres {
 }
 
 /// Runs the binary to its end.
-pub fn gateway(args: &[&str]) -> Finished {
+pub(crate) fn gateway(args: &[&str]) -> Finished {
     run(Command::new(env!("CARGO_BIN_EXE_gateway")).args(args), "", DEADLINE).unwrap()
 }
 
 /// A file of the example.
-pub fn example(name: &str) -> PathBuf {
+pub(crate) fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
 /// The example configuration, for this test's own provider and database.
-pub struct Stage {
-    pub folder: TempDir,
-    pub idp: Idp,
-    pub database: String,
+pub(crate) struct Stage {
+    pub(crate) folder: TempDir,
+    pub(crate) idp: Idp,
+    pub(crate) database: String,
 }
 
 impl Stage {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let stage = Self {
             folder: tempfile::tempdir().unwrap(),
             idp: Idp::start().unwrap(),
@@ -69,56 +69,56 @@ impl Stage {
     }
 
     /// Policies of the example name the database `shop`; this test's is a copy.
-    pub fn localised(&self, policy: &str) -> String {
+    pub(crate) fn localised(&self, policy: &str) -> String {
         policy.replace("shop/shop", &format!("shop/{}", self.database))
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// A path as an argument.
-    pub fn arg(&self, name: &str) -> String {
+    pub(crate) fn arg(&self, name: &str) -> String {
         self.path(name).to_str().unwrap().to_owned()
     }
 
     /// Writes a file that only its owner may read.
-    pub fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         fs::write(self.path(name), text).unwrap();
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
     }
 
     /// The executor's token.
-    pub fn agent(&self) -> String {
+    pub(crate) fn agent(&self) -> String {
         let token = self.idp.token().subject("agent-7").audience("gateway").group("shop-agents");
         token.phase("execute").task("T-1").claim("kind", "agent").sign()
     }
 
     /// Writes a file with the token of a person of this group, and gives its path.
-    pub fn person(&self, name: &str, group: &str) -> String {
+    pub(crate) fn person(&self, name: &str, group: &str) -> String {
         let token = self.idp.token().subject(name).audience("gateway").group(group).claim("kind", "human");
         let file = format!("{name}.jwt");
         self.write(&file, &token.sign());
         self.arg(&file)
     }
 
-    pub fn serve(&self) -> Serving<'_> {
+    pub(crate) fn serve(&self) -> Serving<'_> {
         Serving::start(self)
     }
 
     /// Runs a command against this gateway's configuration.
-    pub fn command(&self, args: &[&str]) -> Finished {
+    pub(crate) fn command(&self, args: &[&str]) -> Finished {
         let config = self.arg("gateway.toml");
         gateway(&[args, &["--config", &config]].concat())
     }
 }
 
 /// A gateway that serves; killed when dropped.
-pub struct Serving<'a> {
+pub(crate) struct Serving<'a> {
     stage: &'a Stage,
     process: Guard,
     stdout: BufReader<ChildStdout>,
-    pub address: String,
+    pub(crate) address: String,
 }
 
 impl<'a> Serving<'a> {
@@ -135,7 +135,7 @@ impl<'a> Serving<'a> {
     }
 
     /// Reads on until this happens.
-    pub fn next_event(&mut self, event: &str) -> Value {
+    pub(crate) fn next_event(&mut self, event: &str) -> Value {
         loop {
             let mut line = String::new();
             if self.stdout.read_line(&mut line).unwrap() == 0 {
@@ -148,28 +148,28 @@ impl<'a> Serving<'a> {
         }
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.stage.path("gateway.log")).unwrap()
     }
 
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.process.id().to_string();
         run(Command::new("kill").args(["-s", name, &id]), "", DEADLINE).unwrap().success().unwrap();
     }
 
     /// Ends it cleanly; its recordings are sealed then.
-    pub fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         self.signal("TERM");
         self.next_event("stopped");
         assert!(self.process.child().wait().unwrap().success(), "{}", self.log());
     }
 
-    pub fn url(&self, token: &str) -> String {
+    pub(crate) fn url(&self, token: &str) -> String {
         format!("postgres://agent:{token}@{}/{}", self.address, self.stage.database)
     }
 
     /// What psql shows, rows or error.
-    pub fn psql(&self, sql: &str) -> String {
+    pub(crate) fn psql(&self, sql: &str) -> String {
         match psql_command(&self.url(&self.stage.agent()), sql) {
             Ok(out) => out,
             Err(error) => error.to_string(),

@@ -33,7 +33,8 @@ impl Decoder {
                 Ok(None) => return lines,
                 Err(error) => {
                     self.lost = true;
-                    lines.push(format!("               (the released bytes cannot be read further: {error})"));
+                    lines
+                        .push(format!("               (the released bytes cannot be read further: {error})"));
                     return lines;
                 }
             }
