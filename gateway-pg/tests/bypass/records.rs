@@ -1,0 +1,5 @@
+use crate::trial::Attack;
+
+pub fn attacks() -> Vec<Attack> {
+    Vec::new()
+}
