@@ -99,7 +99,10 @@ pub struct Client {
     pub received: Vec<u8>,
     pub last: Answer,
     status: u8,
+    /// Answers that are due before anything else.
     due: usize,
+    /// The server drops everything up to the next Sync.
+    failed: bool,
 }
 
 /// Longer than any answer takes; a peer that is silent this long fails the trial.
@@ -119,6 +122,7 @@ impl Client {
             last: Answer { frames: Vec::new() },
             status: b'I',
             due: 0,
+            failed: false,
         }
     }
 
@@ -183,7 +187,7 @@ impl Client {
                 self.note(&frame);
                 if frame.tag == b'Z' {
                     self.status = frame.transaction_status().unwrap();
-                    self.due = 0;
+                    (self.due, self.failed) = (0, false);
                 }
                 Some(frame)
             }
@@ -211,11 +215,11 @@ impl Client {
 
     /// Reads what is due without a ReadyForQuery, or up to an error.
     async fn flushed(&mut self) {
-        while self.due > 0 {
+        while self.due > 0 && !self.failed {
             let Some(frame) = self.frame().await else { return };
             match frame.tag {
                 b'1' | b'2' | b'3' | b'C' | b's' | b'I' | b'n' | b'T' => self.due -= 1,
-                b'E' => self.due = 0,
+                b'E' => self.failed = true,
                 _ => {}
             }
         }
