@@ -72,6 +72,8 @@ pub(crate) struct Subject<'a> {
     /// What `EXECUTE` or `FETCH` stand for.
     pub(crate) refers_to: Option<&'a Statement>,
     pub(crate) bind: Option<&'a Bind>,
+    /// Type OIDs that Parse gives its parameters.
+    pub(crate) types: &'a [u32],
     pub(crate) lexing: LexSettings,
     pub(crate) in_transaction: bool,
     /// How many statements its message holds.
@@ -115,6 +117,13 @@ fn refuse_unreadable(subject: &Subject<'_>) -> Result<(), Denial> {
                 return Err(not_understood(
                     "a name is in another database",
                     "leave the database out of the name",
+                ));
+            }
+            if !subject.catalog.knows(&written(used.schema.as_deref(), &used.name)) {
+                // For example an object newer than the transaction's snapshot.
+                return Err(not_understood(
+                    format!("what `{}` means here cannot be told", used.name),
+                    "end the transaction and try again",
                 ));
             }
         }
@@ -186,6 +195,7 @@ fn accesses(subject: &Subject<'_>) -> BTreeSet<Access> {
         out.extend(statement.objects.iter().filter_map(|o| object_access(place, o)));
         out.extend(kind_accesses(place, statement));
     }
+    out.extend(parameter_types(subject));
     if out.is_empty() {
         let proven = subject.statements().all(Statement::read_only);
         let (action, resource) = if proven { ("query", place.database()) } else { ("alter", place.server()) };
@@ -210,10 +220,12 @@ fn relation_accesses(
     out: &mut BTreeSet<Access>,
 ) {
     let action = relation_action(statement, used);
-    let Some(relation) = subject.relation(used) else {
-        let here = subject.catalog.current_schema().unwrap_or(UNRESOLVED);
-        let temporary = if statement.flags.temporary { "pg_temp" } else { here };
-        let schema = used.schema.as_deref().unwrap_or(temporary);
+    let here = subject.catalog.current_schema().unwrap_or(UNRESOLVED);
+    let temporary = if statement.flags.temporary { "pg_temp" } else { here };
+    let schema = used.schema.as_deref().unwrap_or(temporary);
+    // A new object goes where objects are made, whatever its name means now.
+    let relation = subject.relation(used).filter(|r| action != "create" || r.schema == schema);
+    let Some(relation) = relation else {
         out.insert(access(action, subject.place.table(schema, &used.name)));
         return;
     };
@@ -297,12 +309,23 @@ fn operator_access(subject: &Subject<'_>, operator: &QualifiedName) -> Option<Ac
     Some(call(subject.place.function(schema, &name)))
 }
 
+/// The first OID of what is not the server's own (`FirstNormalObjectId`, PostgreSQL source, access/transam.h).
+const FIRST_USER_OID: u32 = 16_384;
+
+/// Parameters of user types: reading a value runs the type's input function and a domain's checks, as a cast does.
+fn parameter_types(subject: &Subject<'_>) -> impl Iterator<Item = Access> {
+    let user = subject.types.iter().filter(|oid| **oid >= FIRST_USER_OID);
+    user.map(|oid| call(subject.place.function(UNRESOLVED, &format!("type {oid}"))))
+}
+
 /// `u.f` that is no column of anything here but the name of a user's function is the call `f(u)`.
 fn attribute_calls(subject: &Subject<'_>, statement: &Statement) -> Vec<Access> {
     let related: Vec<_> = statement.relations.iter().filter_map(|r| subject.relation(r)).collect();
     let names =
         statement.columns.iter().filter(|c| c.name.len() > 1 && !c.star).filter_map(|c| c.name.last());
-    let unknown = names.chain(&statement.fields).filter(|name| !related.iter().any(|r| r.has_column(name)));
+    // One table's column says nothing of another table's row: all of them must have it.
+    let column = |name: &str| !related.is_empty() && related.iter().all(|r| r.has_column(name));
+    let unknown = names.chain(&statement.fields).filter(|name| !column(name));
     unknown
         .filter_map(|name| {
             subject.catalog.user_function(name).map(|schema| call(subject.place.function(schema, name)))
@@ -362,11 +385,15 @@ fn kind_accesses(place: &Place, statement: &Statement) -> Vec<Access> {
     if statement.explain.is_some() {
         out.push(access("explain", place.database()));
     }
+    if statement.flags.cascade {
+        // Takes along whatever depends on it, which the text does not name.
+        out.push(access("alter", place.database()));
+    }
     match &*statement.kind {
         "do" => out.push(access("do", place.database())),
         "listen" | "unlisten" => out.push(access("listen", place.database())),
         "notify" => out.push(access("notify", place.database())),
-        "prepare" | "deallocate" | "discard" | "close" => out.push(access("prepare", place.database())),
+        "prepare" | "execute" | "deallocate" | "discard" | "close" => out.push(access("prepare", place.database())),
         "show" => out.push(access("show", place.setting("(any)"))),
         "load" | "checkpoint" | "alter_system" => out.push(access("alter", place.server())),
         _ => {}
@@ -421,7 +448,9 @@ const SESSION_ONLY: [&str; 19] = [
 ];
 
 fn effect(subject: &Subject<'_>, accesses: &[Access]) -> Effect {
-    let harmless = |s: &Statement| s.read_only() || (SESSION_ONLY.contains(&&*s.kind) && !s.flags.unproven);
+    // EXECUTE does what it stands for, which is looked at itself.
+    let stands_for = |s: &Statement| s.kind == "execute" && subject.refers_to.is_some();
+    let harmless = |s: &Statement| s.read_only() || stands_for(s) || (SESSION_ONLY.contains(&&*s.kind) && !s.flags.unproven);
     let inner_reads = subject
         .statement
         .inner

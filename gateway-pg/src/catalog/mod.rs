@@ -234,6 +234,15 @@ impl Catalog {
         self.names.get(written).copied().flatten().and_then(|oid| self.relations.get(&oid))
     }
 
+    /// Whether it is known what a written name means: that it means nothing, or which relation it is.
+    pub(crate) fn knows(&self, written: &str) -> bool {
+        match self.names.get(written) {
+            None => false,
+            Some(None) => true,
+            Some(Some(oid)) => self.relations.contains_key(oid),
+        }
+    }
+
     /// The schema of a user function that an unqualified name may mean.
     pub(crate) fn user_function(&self, name: &str) -> Option<&str> {
         self.functions.get(name)?.as_deref()

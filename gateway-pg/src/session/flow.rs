@@ -19,7 +19,7 @@ use crate::catalog::Origin;
 use crate::codec::backend::{self, Field, TransactionStatus};
 use crate::codec::frontend::{Message, Named};
 use crate::codec::{Frame, HEADER_BYTES, ProtocolError, encode, peek};
-use crate::statement::{Prepared, Text, changes_meaning, may_mention};
+use crate::statement::{Prepared, Text, changes_meaning, ends_transaction, may_mention};
 
 /// How results are named in recordings: backend messages as sent, masked.
 pub const RECORD_ENCODING: &str = "postgres/3";
@@ -455,6 +455,9 @@ impl Session {
         if changes_meaning(statement) {
             self.catalog.forget_names();
             self.dirty_transaction = true;
+        } else if self.dirty_transaction && ends_transaction(statement) {
+            // A rollback to a savepoint does not end the transaction, and a commit may be followed before it is answered.
+            self.catalog.forget_names();
         }
     }
 

@@ -19,7 +19,7 @@ use crate::codec::backend::{self, TransactionStatus};
 use crate::codec::frontend::{Bind, Message, Named, Parse};
 use crate::codec::{Frame, ProtocolError, encode};
 use crate::operation::{self, Subject};
-use crate::statement::{Prepared, Text, changes_meaning, names_something};
+use crate::statement::{Prepared, Text, changes_meaning, ends_transaction, names_something};
 
 /// Where a segment ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -182,7 +182,7 @@ impl Session {
             let message = "a prepared statement can hold one command only";
             return Err(Denial::new(DenialCode::NotUnderstood, message).with_hint("prepare them one by one"));
         }
-        let prepared = Arc::new(Prepared::new(text, 0));
+        let prepared = Arc::new(Prepared::new(text, 0).with_types(parse.types));
         if self.statements.len() >= MAX_STATEMENTS && !self.statements.contains_key(&parse.name) {
             return Err(too_many("prepared statements", MAX_STATEMENTS));
         }
@@ -228,6 +228,10 @@ impl Session {
         let mut asked = crate::catalog::Unresolved::default();
         for text in segment.texts() {
             asked.add(text.unresolved(&self.catalog));
+            // What EXECUTE and FETCH stand for is read again by the server, under the names of now.
+            for referent in text.analysis.statements.iter().filter_map(|s| self.referent(s, &[]).ok().flatten()) {
+                asked.add(referent.text.unresolved(&self.catalog));
+            }
         }
         if asked.is_empty() {
             return self.ask_judgement(segment);
@@ -322,12 +326,12 @@ impl Session {
                 Step::Close(_) | Step::Flush | Step::Sync => {}
             }
         }
-        refuse_changed_meaning(segment)?;
+        refuse_changed_meaning(segment, self.dirty_transaction)?;
         let mut only_prepared = Vec::new();
         for (i, p) in prepared.iter().enumerate() {
             let seen = executed.iter().chain(prepared.iter().take(i)).any(|other| Arc::ptr_eq(other, p));
             if !seen && let Some(statement) = p.text.statement(p.index) {
-                only_prepared.push(self.operation(&p.text, p.index, statement, &[], None)?);
+                only_prepared.push(self.operation(&p.text, p.index, statement, &[], None, &p.types)?);
             }
         }
         Ok((only_prepared, run))
@@ -338,7 +342,7 @@ impl Session {
         let mut earlier = Vec::new();
         let mut operations = Vec::new();
         for (index, statement) in text.analysis.statements.iter().enumerate() {
-            operations.push(self.operation(text, index, statement, &earlier, None)?);
+            operations.push(self.operation(text, index, statement, &earlier, None, &[])?);
             if matches!(&*statement.kind, "prepare" | "declare_cursor") {
                 earlier.push((defined_name(statement), Arc::new(Prepared::new(Arc::clone(text), index))));
             }
@@ -349,7 +353,8 @@ impl Session {
     fn portal_operation(&self, portal: &Portal) -> Result<Option<Operation>, Denial> {
         let prepared = &portal.prepared;
         let Some(statement) = prepared.text.statement(prepared.index) else { return Ok(None) };
-        self.operation(&prepared.text, prepared.index, statement, &[], portal.bind.as_ref()).map(Some)
+        let bind = portal.bind.as_ref();
+        self.operation(&prepared.text, prepared.index, statement, &[], bind, &prepared.types).map(Some)
     }
 
     fn operation(
@@ -359,6 +364,7 @@ impl Session {
         statement: &Statement,
         earlier: &[(String, Arc<Prepared>)],
         bind: Option<&Bind>,
+        types: &[u32],
     ) -> Result<Operation, Denial> {
         let refers_to = self.referent(statement, earlier)?;
         let subject = Subject {
@@ -369,6 +375,7 @@ impl Session {
             statement,
             refers_to: refers_to.as_deref().and_then(Prepared::statement),
             bind,
+            types,
             lexing: self.config.lexing,
             in_transaction: self.status != TransactionStatus::Idle,
             of: text.analysis.statements.len(),
@@ -456,8 +463,9 @@ impl Session {
     }
 }
 
-/// Names are resolved before a segment runs: what runs after a statement that changes their meaning must come on its own.
-fn refuse_changed_meaning(segment: &Segment) -> Result<(), Denial> {
+/// Names are resolved before a segment runs: what runs after a statement that changes their meaning must come on its own. `dirty`:
+/// the open transaction changed it, and its end changes it back.
+fn refuse_changed_meaning(segment: &Segment, dirty: bool) -> Result<(), Denial> {
     let run = segment.steps.iter().flat_map(|step| match step {
         Step::Query(text) => text.analysis.statements.iter().collect::<Vec<_>>(),
         Step::Execute { portal, .. } => {
@@ -472,7 +480,7 @@ fn refuse_changed_meaning(segment: &Segment) -> Result<(), Denial> {
             return Err(Denial::new(DenialCode::NotUnderstood, message)
                 .with_hint("send the statements one at a time"));
         }
-        changed |= changes_meaning(statement);
+        changed |= changes_meaning(statement) || (dirty && ends_transaction(statement));
     }
     Ok(())
 }

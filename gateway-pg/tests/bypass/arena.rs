@@ -1,6 +1,5 @@
 //! The one server of the suite, fresh databases on it, and gateways in front of them.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,7 +9,8 @@ use gateway_core::clock::{Clock, SystemClock, Timestamp};
 use gateway_core::credentials::{Secret, StaticCredentials, UpstreamCredential};
 use gateway_core::error::{Denial, DenialCode};
 use gateway_core::identity::{Authenticator, Principal, PrincipalKind, StaticAuthenticator};
-use gateway_core::operation::Access;
+use gateway_core::masking::{DataClass, FieldRule};
+use gateway_core::operation::{Access, Resource};
 use gateway_core::pipeline::{Label, Pipeline};
 use gateway_core::policy::{Allowed, ApprovalRule, Decision, FnPolicy, PolicyEngine, PolicyInput};
 use gateway_core::recording::{MemoryRecorder, Recorder};
@@ -154,8 +154,14 @@ pub fn agent() -> Principal {
 }
 
 /// Social security and card numbers may not be seen.
-fn labels(_database: &str) -> Vec<Label> {
-    Vec::new()
+fn labels(database: &str) -> Vec<Label> {
+    let columns = [("customers", "ssn", DataClass::US_SSN), ("cards", "pan", DataClass::PAYMENT_CARD)];
+    columns.map(|(table, column, class)| label(database, table, column, class)).into()
+}
+
+fn label(database: &str, table: &str, column: &str, class: DataClass) -> Label {
+    let schema = Resource::target("shop").child("Database", database).child("Schema", "public");
+    Label { resource: schema.child("Table", table).child("Column", column), rule: FieldRule::new(class) }
 }
 
 /// What an ordinary agent may do: read all but the vault, write orders, keep tables of its own, set harmless things. Changes to
@@ -224,7 +230,3 @@ fn is_ordinary(access: &Access) -> bool {
     }
 }
 
-/// Words of a set, for assertions.
-pub fn names(list: &[&str]) -> BTreeSet<String> {
-    list.iter().map(|n| (*n).to_owned()).collect()
-}

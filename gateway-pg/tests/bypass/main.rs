@@ -4,7 +4,7 @@
 //! bytes received. Each one is first tried without the gateway, where the damage must happen; else it proves nothing and the
 //! suite fails. Each one has a harmless twin, which must work through the gateway, on the same connection where that lives on.
 //! `cargo test -p gateway-pg --test bypass -- WORD` tries those with the word in their name only.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod approvals;
 mod arena;
