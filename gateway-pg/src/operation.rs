@@ -230,16 +230,32 @@ fn relation_accesses(
         return;
     };
     let table = |r: &Relation| subject.place.table(&r.schema, &r.name).with("kind", kind_name(r.kind));
+    let definition = matches!(used.access, Use::Ddl | Use::Maintain | Use::Reference);
+    let view = relation.is_view();
     out.insert(access(action, table(relation)));
+    out.extend(stored_calls(subject, relation));
     for below in subject.catalog.ancestors(relation) {
-        let definition = matches!(used.access, Use::Ddl | Use::Maintain | Use::Reference);
-        if !(definition && relation.is_view()) {
+        if !(definition && view) {
             out.insert(access(action, table(&below)));
         }
-        if relation.is_view() && !definition {
+        if view && !definition {
             out.insert(access("select", table(&below)));
+            out.extend(stored_calls(subject, &below));
+            out.extend(subject.catalog.descendants(&below).iter().map(|r| access("select", table(r))));
         }
     }
+    if !used.only {
+        out.extend(subject.catalog.descendants(relation).iter().map(|r| access(action, table(r))));
+    }
+}
+
+/// Calls that stand in the stored queries of a view or rule, and run when it is used.
+fn stored_calls(subject: &Subject<'_>, relation: &Relation) -> Vec<Access> {
+    let unproven = |(schema, name): &&(String, String)| {
+        !analysis::classify_function(Some(schema), name).is_read()
+    };
+    let calls = relation.functions().iter().filter(unproven);
+    calls.map(|(schema, name)| call(subject.place.function(schema, name))).collect()
 }
 
 fn relation_action(statement: &Statement, used: &RelationUse) -> &'static str {
@@ -474,14 +490,26 @@ fn arguments(bind: &Bind) -> Vec<Argument> {
         .collect()
 }
 
+/// What the relations a statement names, and all that reading them reads, are now.
+pub(crate) fn meaning(catalog: &Catalog, statement: &Statement) -> Vec<(std::borrow::Cow<'static, str>, String)> {
+    let mut out = Vec::new();
+    for used in &statement.relations {
+        let name = written(used.schema.as_deref(), &used.name);
+        let relation = catalog.relation(&name);
+        out.push((
+            format!("relation {name}").into(),
+            relation.map_or_else(|| "absent".to_owned(), |r| r.definition()),
+        ));
+        for below in relation.into_iter().flat_map(|r| catalog.reached(r)) {
+            out.push((format!("below {name}").into(), below.definition()));
+        }
+    }
+    out
+}
+
 /// What the names meant when it was judged: part of what an approval is bound to.
 fn binding(subject: &Subject<'_>) -> Vec<(std::borrow::Cow<'static, str>, String)> {
-    let mut out: Vec<_> = Vec::new();
-    for used in subject.statements().flat_map(|s| &s.relations) {
-        let name = written(used.schema.as_deref(), &used.name);
-        let meaning = subject.relation(used).map_or_else(|| "absent".to_owned(), |r| r.definition());
-        out.push((format!("relation {name}").into(), meaning));
-    }
+    let mut out: Vec<_> = subject.statements().flat_map(|s| meaning(subject.catalog, s)).collect();
     if let Some(inner) = subject.refers_to {
         out.push(("refers to".into(), format!("{inner:?}")));
     }

@@ -168,6 +168,12 @@ pub(crate) fn changes_meaning(statement: &Statement) -> bool {
         || matches!(&*statement.kind, "discard" | "do" | "call" | "select_into" | "create_table_as")
 }
 
+/// Whether a statement changes what names mean to other sessions too, once it is committed.
+pub(crate) fn changes_definitions(statement: &Statement) -> bool {
+    !statement.objects.is_empty()
+        || matches!(&*statement.kind, "do" | "call" | "select_into" | "create_table_as")
+}
+
 /// Whether a statement ends a transaction or part of one, and so undoes what changed the meaning of names in it.
 pub(crate) fn ends_transaction(statement: &Statement) -> bool {
     statement.transaction.is_some()

@@ -22,6 +22,7 @@ use crate::analysis::{AnalysisCache, LexSettings};
 use crate::catalog::{Catalog, LabelIndex, Unresolved};
 use crate::codec::backend::{self, TransactionStatus};
 use crate::codec::{Frame, ProtocolError, encode, frontend, next_frame, peek};
+use crate::definitions::{Definitions, Epoch};
 use crate::denial;
 use crate::operation::Place;
 use crate::statement::Prepared;
@@ -51,6 +52,8 @@ pub(crate) struct SessionConfig {
     pub max_frame_bytes: usize,
     /// Shared cache of analysed texts.
     pub analyses: Arc<AnalysisCache>,
+    /// Shared history of definitions at this target.
+    pub definitions: Arc<Definitions>,
     /// The database, as the server names it.
     pub database: String,
     /// How the server lexes text at the start.
@@ -64,9 +67,14 @@ pub(crate) struct Portal {
     pub(crate) bind: Option<frontend::Bind>,
     /// The server has run it at least once: another Execute continues it.
     pub(crate) started: std::sync::atomic::AtomicBool,
+    /// What its names meant when it was bound or declared: it reads those objects, whatever the names mean later.
+    pub(crate) meaning: std::sync::OnceLock<Meaning>,
     /// What has to happen to its columns, once the server has described them.
     pub(crate) shape: std::sync::OnceLock<Arc<shape::Shape>>,
 }
+
+/// Names and what they mean, as an approval is bound to them.
+pub(crate) type Meaning = Vec<(std::borrow::Cow<'static, str>, String)>;
 
 /// What the driver has to have decided before the session can go on.
 #[derive(Debug)]
@@ -122,6 +130,10 @@ pub(crate) struct Session {
     phase: Phase,
     /// Something in the open transaction changed what names mean; its end may undo that.
     dirty_transaction: bool,
+    /// The open transaction changed definitions that other sessions see once it is committed.
+    defined: bool,
+    /// The point in the history of definitions at which names were last asked for.
+    epoch: Epoch,
     /// Messages since the last Sync have been forwarded: an implicit transaction may be open.
     mid_unit: bool,
     /// The results of what was forwarded since the last Sync.
@@ -149,6 +161,8 @@ impl Session {
             portals: HashMap::new(),
             phase: Phase::Gathering(Segment::default()),
             dirty_transaction: false,
+            defined: false,
+            epoch: Epoch::default(),
             mid_unit: false,
             kept: None,
             resume_at_sync: false,
@@ -413,6 +427,9 @@ impl Session {
     /// At the end of a unit: an ended transaction may have undone what names mean, and its portals are gone.
     fn settle_transaction(&mut self) {
         if self.status == TransactionStatus::Idle {
+            if std::mem::take(&mut self.defined) {
+                self.config.definitions.changed();
+            }
             if std::mem::take(&mut self.dirty_transaction) {
                 self.catalog.forget_names();
             }
@@ -486,7 +503,13 @@ impl Session {
 impl Portal {
     /// A cursor declared in SQL.
     fn cursor(prepared: Arc<Prepared>) -> Self {
-        Self { prepared, bind: None, started: Default::default(), shape: Default::default() }
+        Self {
+            prepared,
+            bind: None,
+            started: Default::default(),
+            meaning: Default::default(),
+            shape: Default::default(),
+        }
     }
 
     /// True for cursors that outlive their transaction.

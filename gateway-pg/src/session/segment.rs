@@ -10,7 +10,7 @@ use gateway_core::pipeline::Permit;
 
 use super::flow::{Expect, Flow};
 use super::{
-    Judge, MAX_PORTALS, MAX_SEGMENT_BYTES, MAX_SEGMENT_MESSAGES, MAX_STATEMENTS, OWN_NAME, Phase, Portal,
+    Judge, MAX_PORTALS, MAX_SEGMENT_BYTES, Meaning, MAX_SEGMENT_MESSAGES, MAX_STATEMENTS, OWN_NAME, Phase, Portal,
     Session, Task,
 };
 use crate::analysis::Statement;
@@ -19,7 +19,7 @@ use crate::codec::backend::{self, TransactionStatus};
 use crate::codec::frontend::{Bind, Message, Named, Parse};
 use crate::codec::{Frame, ProtocolError, encode};
 use crate::operation::{self, Subject};
-use crate::statement::{Prepared, Text, changes_meaning, ends_transaction, names_something};
+use crate::statement::{Prepared, Text, changes_definitions, changes_meaning, ends_transaction, names_something};
 
 /// Where a segment ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -203,6 +203,7 @@ impl Session {
             prepared,
             bind: Some(bind),
             started: AtomicBool::new(false),
+            meaning: OnceLock::new(),
             shape: OnceLock::new(),
         });
         if let Phase::Gathering(segment) = &mut self.phase {
@@ -225,6 +226,7 @@ impl Session {
 
     /// All messages are here: make sure of what the names in them mean.
     fn assemble(&mut self, segment: Segment) {
+        self.forget_if_changed(&segment);
         let mut asked = crate::catalog::Unresolved::default();
         for text in segment.texts() {
             asked.add(text.unresolved(&self.catalog));
@@ -252,6 +254,20 @@ impl Session {
         }
         self.catalog.begin(&asked);
         self.phase = Phase::Resolving { segment, asked, failed: false, closes: 0 };
+    }
+
+    /// Forgets what names mean if any session may have changed a definition since they were asked for. What is about to change one
+    /// tells the others now and again once it is done, so that nobody believes what was asked in between.
+    fn forget_if_changed(&mut self, segment: &Segment) {
+        let statements = segment.texts().flat_map(|t| &t.analysis.statements);
+        if statements.into_iter().any(changes_definitions) {
+            self.config.definitions.changed();
+        }
+        let epoch = self.config.definitions.epoch();
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.catalog.forget_names();
+        }
     }
 
     /// Takes in the server's answer to what names mean.
@@ -318,7 +334,11 @@ impl Session {
             match step {
                 Step::Query(text) => run.extend(self.query_operations(text)?),
                 Step::Parse { prepared: p, .. } | Step::DescribeStatement(p) => prepared.push(p),
-                Step::Bind { portal, .. } | Step::DescribePortal(portal) => prepared.push(&portal.prepared),
+                Step::Bind { portal, .. } => {
+                    let _ = portal.meaning.set(self.meaning(&portal.prepared));
+                    prepared.push(&portal.prepared);
+                }
+                Step::DescribePortal(portal) => prepared.push(&portal.prepared),
                 Step::Execute { portal, .. } => {
                     executed.push(&portal.prepared);
                     run.extend(self.portal_operation(portal)?);
@@ -353,8 +373,23 @@ impl Session {
     fn portal_operation(&self, portal: &Portal) -> Result<Option<Operation>, Denial> {
         let prepared = &portal.prepared;
         let Some(statement) = prepared.text.statement(prepared.index) else { return Ok(None) };
+        self.same_meaning(portal)?;
         let bind = portal.bind.as_ref();
         self.operation(&prepared.text, prepared.index, statement, &[], bind, &prepared.types).map(Some)
+    }
+
+    /// What the names of a prepared statement mean now.
+    pub(super) fn meaning(&self, prepared: &Prepared) -> Meaning {
+        prepared.statement().map(|s| operation::meaning(&self.catalog, s)).unwrap_or_default()
+    }
+
+    /// A portal reads the objects its names meant when it was made; judging it by other ones would be wrong.
+    fn same_meaning(&self, portal: &Portal) -> Result<(), Denial> {
+        if portal.meaning.get().is_none_or(|then| *then == self.meaning(&portal.prepared)) {
+            return Ok(());
+        }
+        let message = "the names in this portal or cursor mean something else now than when it was made";
+        Err(Denial::new(DenialCode::NotUnderstood, message).with_hint("bind or declare it again"))
     }
 
     fn operation(
@@ -367,6 +402,12 @@ impl Session {
         types: &[u32],
     ) -> Result<Operation, Denial> {
         let refers_to = self.referent(statement, earlier)?;
+        if let Some(cursor) = statement.cursor.as_ref().filter(|_| matches!(&*statement.kind, "fetch" | "move"))
+            && let Some(portal) = self.portals.get(cursor.name.as_deref().unwrap_or_default())
+            && !earlier.iter().any(|(name, _)| Some(name.as_str()) == cursor.name.as_deref())
+        {
+            self.same_meaning(portal)?;
+        }
         let subject = Subject {
             place: &self.place,
             catalog: &self.catalog,
