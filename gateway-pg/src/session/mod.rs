@@ -98,12 +98,20 @@ pub(crate) enum Task {
     CancelUpstream,
 }
 
+/// What people approved, waiting until it is sure that its names still mean what they were shown.
+#[derive(Debug)]
+struct Approved {
+    prepare: Option<Permit>,
+    execute: Option<Permit>,
+    then: Vec<Meaning>,
+}
+
 #[derive(Debug)]
 enum Phase {
     /// Nothing is under way, or extended messages are being gathered.
     Gathering(Segment),
     /// The server is asked what names mean.
-    Resolving { segment: Segment, asked: Unresolved, failed: bool, closes: u8 },
+    Resolving { segment: Segment, asked: Unresolved, failed: bool, closes: u8, approved: Option<Box<Approved>> },
     /// The driver has it judged.
     Judging(Segment),
     /// Forwarded; the answers are coming.
@@ -324,6 +332,19 @@ impl Session {
             return self.refuse(&wrong);
         }
         self.send(segment, prepare, execute);
+    }
+
+    /// What was held may pass, if its names still mean what they meant when it was put up for approval.
+    pub(crate) fn forward_approved(&mut self, prepare: Option<Permit>, execute: Option<Permit>) {
+        let Phase::Judging(segment) = self.take_phase() else { return };
+        let then = self.meanings(&segment);
+        self.catalog.forget_names();
+        let asked = self.unresolved(&segment);
+        if asked.is_empty() {
+            self.phase = Phase::Judging(segment);
+            return self.forward(prepare, execute);
+        }
+        self.ask_names(segment, asked, Some(Box::new(Approved { prepare, execute, then })));
     }
 
     /// What was being judged is refused.

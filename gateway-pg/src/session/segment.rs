@@ -10,11 +10,11 @@ use gateway_core::pipeline::Permit;
 
 use super::flow::{Expect, Flow};
 use super::{
-    Judge, MAX_PORTALS, MAX_SEGMENT_BYTES, Meaning, MAX_SEGMENT_MESSAGES, MAX_STATEMENTS, OWN_NAME, Phase, Portal,
+    Approved, Judge, MAX_PORTALS, MAX_SEGMENT_BYTES, Meaning, MAX_SEGMENT_MESSAGES, MAX_STATEMENTS, OWN_NAME, Phase, Portal,
     Session, Task,
 };
 use crate::analysis::Statement;
-use crate::catalog::QUESTION;
+use crate::catalog::{QUESTION, Unresolved};
 use crate::codec::backend::{self, TransactionStatus};
 use crate::codec::frontend::{Bind, Message, Named, Parse};
 use crate::codec::{Frame, ProtocolError, encode};
@@ -227,7 +227,19 @@ impl Session {
     /// All messages are here: make sure of what the names in them mean.
     fn assemble(&mut self, segment: Segment) {
         self.forget_if_changed(&segment);
-        let mut asked = crate::catalog::Unresolved::default();
+        let asked = self.unresolved(&segment);
+        if asked.is_empty() {
+            return self.ask_judgement(segment);
+        }
+        if self.status == TransactionStatus::Failed {
+            return self.deny(segment, transaction_failed());
+        }
+        self.ask_names(segment, asked, None);
+    }
+
+    /// The names in a segment whose meaning is not known.
+    pub(super) fn unresolved(&self, segment: &Segment) -> Unresolved {
+        let mut asked = Unresolved::default();
         for text in segment.texts() {
             asked.add(text.unresolved(&self.catalog));
             // What EXECUTE and FETCH stand for is read again by the server, under the names of now.
@@ -235,12 +247,16 @@ impl Session {
                 asked.add(referent.text.unresolved(&self.catalog));
             }
         }
-        if asked.is_empty() {
-            return self.ask_judgement(segment);
-        }
-        if self.status == TransactionStatus::Failed {
-            return self.deny(segment, transaction_failed());
-        }
+        asked
+    }
+
+    /// Asks the server what names mean; the segment goes on once it has answered.
+    pub(super) fn ask_names(
+        &mut self,
+        segment: Segment,
+        asked: Unresolved,
+        approved: Option<Box<Approved>>,
+    ) {
         encode::parse(&mut self.to_upstream, "_gateway_resolve", QUESTION);
         encode::bind(&mut self.to_upstream, "_gateway_resolve", "_gateway_resolve", asked.parameters());
         encode::execute(&mut self.to_upstream, "_gateway_resolve");
@@ -253,7 +269,7 @@ impl Session {
             encode::sync(&mut self.to_upstream);
         }
         self.catalog.begin(&asked);
-        self.phase = Phase::Resolving { segment, asked, failed: false, closes: 0 };
+        self.phase = Phase::Resolving { segment, asked, failed: false, closes: 0, approved };
     }
 
     /// Forgets what names mean if any session may have changed a definition since they were asked for. What is about to change one
@@ -289,17 +305,54 @@ impl Session {
         }
         let Phase::Resolving { failed, closes, .. } = &self.phase else { return Ok(()) };
         let over = if *failed || !mid_unit { frame.tag() == b'Z' } else { *closes == 2 };
-        if over && let Phase::Resolving { segment, failed, .. } = self.take_phase() {
+        if over && let Phase::Resolving { segment, failed, approved, .. } = self.take_phase() {
             if failed {
                 self.catalog.forget_names();
                 self.mid_unit = false;
                 let message = "the server could not tell what the names in the statement mean";
-                self.deny(segment, Denial::new(DenialCode::NotUnderstood, message).with_hint("try again"));
+                let denial = Denial::new(DenialCode::NotUnderstood, message).with_hint("try again");
+                self.withdraw(approved, &denial);
+                self.deny(segment, denial);
+            } else if let Some(approved) = approved {
+                self.resume_approved(segment, approved);
             } else {
                 self.ask_judgement(segment);
             }
         }
         Ok(())
+    }
+
+    /// Lets what was approved pass, unless it would now do something else than what people were shown.
+    fn resume_approved(&mut self, segment: Segment, approved: Box<Approved>) {
+        if self.meanings(&segment) == approved.then {
+            self.phase = Phase::Judging(segment);
+            return self.forward(approved.prepare, approved.execute);
+        }
+        let message = "what the statement's names mean changed while it was waiting for approval";
+        let denial = Denial::new(DenialCode::ApprovalExpired, message).with_hint("present it again");
+        self.withdraw(Some(approved), &denial);
+        self.deny(segment, denial);
+    }
+
+    /// Records that what was permitted did not run after all.
+    fn withdraw(&mut self, approved: Option<Box<Approved>>, denial: &Denial) {
+        let permits = approved.into_iter().flat_map(|a| [a.prepare, a.execute]).flatten();
+        for permit in permits {
+            let (_, results) = permit.consume();
+            self.finish(Some(results), denial.code.as_str());
+        }
+    }
+
+    /// What all names in a segment mean now, and those in what its statements stand for.
+    pub(super) fn meanings(&self, segment: &Segment) -> Vec<Meaning> {
+        let statements = segment.texts().flat_map(|t| &t.analysis.statements);
+        let mut meanings = Vec::new();
+        for statement in statements {
+            meanings.push(operation::meaning(&self.catalog, statement));
+            let referent = self.referent(statement, &[]).ok().flatten();
+            meanings.extend(referent.map(|prepared| self.meaning(&prepared)));
+        }
+        meanings
     }
 
     /// Builds the operations and has them judged; a segment that runs nothing and names nothing passes as it is.

@@ -9,8 +9,8 @@ use gateway_core::clock::{Clock, SystemClock, Timestamp};
 use gateway_core::credentials::{Secret, StaticCredentials, UpstreamCredential};
 use gateway_core::error::{Denial, DenialCode};
 use gateway_core::identity::{Authenticator, Principal, PrincipalKind, StaticAuthenticator};
-use gateway_core::masking::{DataClass, FieldRule};
 use gateway_core::operation::{Access, Resource};
+use gateway_core::masking::{DataClass, FieldRule, RuleSet, Scanner};
 use gateway_core::pipeline::{Label, Pipeline};
 use gateway_core::policy::{Allowed, ApprovalRule, Decision, FnPolicy, PolicyEngine, PolicyInput};
 use gateway_core::recording::{MemoryRecorder, Recorder};
@@ -86,6 +86,8 @@ pub struct Setup {
     pub approver: Arc<dyn Approver>,
     pub recorder: Arc<dyn Recorder>,
     pub clock: Arc<dyn Clock>,
+    /// Whether content is masked too; building the rules takes a while.
+    pub content: bool,
 }
 
 impl Setup {
@@ -99,11 +101,14 @@ impl Setup {
             approver: Arc::new(MemoryApprover::new(Arc::new(SystemClock))),
             recorder: Arc::new(MemoryRecorder::default()),
             clock: Arc::new(SystemClock),
+            content: false,
         }
     }
 
     /// A running gateway.
     pub fn start(self) -> Gateway {
+        let rules = if self.content { RuleSet::builtin() } else { RuleSet::empty() };
+        let scanner = Scanner::new(rules).unwrap();
         let password = Secret::new(server().password(if self.role == "postgres" { "postgres" } else { "app" }).to_owned());
         let credential = UpstreamCredential::Password { username: self.role, password };
         let credentials = StaticCredentials::default().with("shop", credential);
@@ -122,7 +127,7 @@ impl Setup {
             labels: labels(&self.database).into(),
             database: Some(self.database),
         };
-        let mut gateway = PgGateway::new(pipeline.clock(self.clock).build().unwrap(), target);
+        let mut gateway = PgGateway::new(pipeline.clock(self.clock).scanner(scanner).build().unwrap(), target);
         if self.tls {
             let certificate = ca().server().unwrap();
             let config = gateway_pg::tls::server_config(&certificate.pem, &certificate.key_pem, None);
