@@ -8,7 +8,7 @@ use gateway_core::approval::{Approver, MemoryApprover};
 use gateway_core::clock::{Clock, SystemClock, Timestamp};
 use gateway_core::credentials::{Secret, StaticCredentials, UpstreamCredential};
 use gateway_core::error::{Denial, DenialCode};
-use gateway_core::identity::{Authenticator, Principal, PrincipalKind, StaticAuthenticator};
+use gateway_core::identity::{Actor, Authenticator, Principal, PrincipalKind, StaticAuthenticator};
 use gateway_core::operation::{Access, Resource};
 use gateway_core::masking::{DataClass, FieldRule, RuleSet, Scanner};
 use gateway_core::pipeline::{Label, Pipeline};
@@ -97,7 +97,7 @@ impl Setup {
             role: "app".to_owned(),
             tls: false,
             authenticator: Arc::new(StaticAuthenticator::new().unwrap().with(TOKEN, agent())),
-            policy: Arc::new(policy()),
+            policy: Arc::new(policy(1)),
             approver: Arc::new(MemoryApprover::new(Arc::new(SystemClock))),
             recorder: Arc::new(MemoryRecorder::default()),
             clock: Arc::new(SystemClock),
@@ -154,8 +154,11 @@ impl Drop for Gateway {
     }
 }
 
+/// The agent, which acts for its boss.
 pub fn agent() -> Principal {
-    Principal::new(PrincipalKind::Agent, "https://idp.test", "agent-7", Timestamp::MAX)
+    let mut agent = Principal::new(PrincipalKind::Agent, "https://idp.test", "agent-7", Timestamp::MAX);
+    agent.actor_chain.push(Actor { issuer: "https://idp.test".to_owned(), subject: "boss".to_owned() });
+    agent
 }
 
 /// Social security and card numbers may not be seen.
@@ -169,10 +172,10 @@ fn label(database: &str, table: &str, column: &str, class: DataClass) -> Label {
     Label { resource: schema.child("Table", table).child("Column", column), rule: FieldRule::new(class) }
 }
 
-/// What an ordinary agent may do: read all but the vault, write orders, keep tables of its own, set harmless things. Changes to
-/// products are held.
-pub fn policy() -> impl PolicyEngine + 'static {
-    FnPolicy(|input: &PolicyInput<'_>| {
+/// What an ordinary agent may do: read all but the vault, write orders, keep tables of its own, set harmless things. Changes
+/// to products need `quorum` people.
+pub fn policy(quorum: u32) -> impl PolicyEngine + 'static {
+    FnPolicy(move |input: &PolicyInput<'_>| {
         if input.operation.kind == "connect" {
             return Decision::Allow(Allowed::default());
         }
@@ -182,15 +185,16 @@ pub fn policy() -> impl PolicyEngine + 'static {
             return Decision::Deny(Denial::new(DenialCode::Forbidden, message).with_hint("ask for less"));
         }
         if accesses.iter().any(is_held) && !input.approvals.contains("dba") {
-            return Decision::Hold(vec![rule(Duration::from_secs(60))]);
+            return Decision::Hold(vec![rule(quorum)]);
         }
         Decision::Allow(Allowed::default())
     })
 }
 
-/// One approval by somebody of the group `dba`.
-pub fn rule(ttl: Duration) -> ApprovalRule {
-    ApprovalRule { name: "dba".to_owned(), reviewers: "dba".to_owned(), quorum: 1, ttl, rules: Vec::new() }
+/// Approval by people of the group `dba`, within a minute.
+fn rule(quorum: u32) -> ApprovalRule {
+    let ttl = Duration::from_secs(60);
+    ApprovalRule { name: "dba".to_owned(), reviewers: "dba".to_owned(), quorum, ttl, rules: Vec::new() }
 }
 
 const READ: [&str; 3] = ["select", "copy_out", "lock"];

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use testkit::raw_pg::{self, Answer, Frame};
-use testkit::{RawPg, Result};
+use testkit::RawPg;
 use tokio::net::TcpStream;
 
-use crate::arena::{TOKEN, ask, ca, runtime};
+use crate::arena::{TOKEN, ask, runtime};
 
 /// One thing the attacker does: a simple query, or a message by itself. The words `sync` and `flush` stand for themselves.
 #[derive(Clone, Debug, Deserialize)]
@@ -55,9 +55,9 @@ pub enum Message {
         name: String,
     },
     CopyData(String),
-    /// A function by its OID, arguments as text, result as text.
+    /// A function by its name, arguments as text, result as text.
     Call {
-        oid: u32,
+        function: String,
         arguments: Vec<String>,
     },
     /// A simple query as bytes, `\xNN` for any.
@@ -103,6 +103,8 @@ pub struct Client {
     due: usize,
     /// The server drops everything up to the next Sync.
     failed: bool,
+    /// What cancels this session.
+    pub key: Option<(u32, Vec<u8>)>,
 }
 
 /// Longer than any answer takes; a peer that is silent this long fails the trial.
@@ -123,6 +125,7 @@ impl Client {
             status: b'I',
             due: 0,
             failed: false,
+            key: None,
         }
     }
 
@@ -177,6 +180,9 @@ impl Client {
     fn note(&mut self, frame: &Frame) {
         self.received.push(frame.tag);
         self.received.extend_from_slice(&frame.body);
+        if frame.tag == b'K' {
+            self.key = frame.cancel_key().ok();
+        }
         self.last.frames.push(frame.clone());
     }
 
@@ -284,7 +290,10 @@ impl Client {
                 raw_pg::close(*kind as u8, name)
             }
             Message::CopyData(text) => raw_pg::copy_data(text.as_bytes()),
-            Message::Call { oid, arguments } => function_call(*oid, arguments),
+            Message::Call { function, arguments } => {
+                let oid = ask(&self.door.database, &format!("SELECT '{function}'::regproc::oid")).unwrap();
+                function_call(oid.parse().unwrap(), arguments)
+            }
             Message::Bytes(text) => raw_pg::frame(b'Q', &[unescape(text), vec![0]].concat()),
             Message::Raw(pieces) => {
                 let mut bytes = Vec::new();
@@ -340,6 +349,13 @@ impl Client {
         }
     }
 
+    /// Asks for a cancel on a connection of its own, and waits until the peer has closed it.
+    pub async fn cancel(address: SocketAddr, (pid, secret): (u32, &[u8])) {
+        let mut connection = RawPg::connect(address).await.unwrap().patience(PATIENCE);
+        connection.send(&raw_pg::cancel_request(pid, secret)).await.unwrap();
+        let _ = connection.until_closed().await;
+    }
+
     /// Leaves a failed or open transaction.
     pub async fn leave_transaction(&mut self) {
         if self.is_open() && self.status != b'I' {
@@ -393,10 +409,6 @@ fn unescape(text: &str) -> Vec<u8> {
     out
 }
 
-/// A TLS handshake over this connection, then a read; for attacks before and around TLS.
-pub async fn tls(plain: RawPg<TcpStream>) -> Result<RawPg<tokio_rustls::client::TlsStream<TcpStream>>> {
-    plain.into_tls(ca().client_config(None, &[]).unwrap(), "localhost").await
-}
 
 /// Runs to the end on the suite's runtime.
 pub fn block<F: Future>(future: F) -> F::Output {
