@@ -2,7 +2,6 @@
 //!
 //! An engine decides; the [pipeline](crate::pipeline) enforces. What an engine cannot answer is a denial.
 
-
 pub mod cases;
 #[cfg(feature = "cedar")]
 pub mod cedar;
