@@ -483,6 +483,11 @@ impl Session {
         &mut self.to_upstream
     }
 
+    /// True if there is a piece for the downstream.
+    pub(crate) fn has_output(&self) -> bool {
+        !self.to_downstream.is_empty()
+    }
+
     /// The next piece for the downstream.
     pub(crate) fn poll_downstream(&mut self) -> Option<Released> {
         self.to_downstream.pop_front()
