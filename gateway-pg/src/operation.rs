@@ -549,6 +549,16 @@ fn recorded(subject: &Subject<'_>) -> Option<String> {
     )
 }
 
+/// An operation for the record of what was refused before it was understood: without its literals, which nobody has looked at.
+pub(crate) fn refused(statement: Bytes, lexing: &LexSettings) -> Operation {
+    let text = std::str::from_utf8(&statement).ok();
+    let masked = text.and_then(|t| analysis::mask_literals(t, lexing, &Limits::default()).ok());
+    let mut operation = Operation::new("refused", statement);
+    // What has no readable literals is left to the masking of content.
+    operation.recorded = masked;
+    operation
+}
+
 /// Whether executing it can bring rows.
 pub(crate) fn may_return_rows(statement: &Statement) -> bool {
     match &*statement.kind {

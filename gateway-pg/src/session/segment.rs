@@ -118,8 +118,9 @@ impl Session {
     fn deny_gathered(&mut self, denial: &Denial) -> Result<(), ProtocolError> {
         let Phase::Gathering(segment) = self.take_phase() else { return Ok(()) };
         // What was not understood is recorded too, as far as it is text.
-        let statement = segment.frames.last().map(|f| f.body_bytes()).unwrap_or_default();
-        let pending = self.guard.pending(Batch::one(Stage::Execute, Operation::new("refused", statement)));
+        let statement = segment.frames.last().map(statement_text).unwrap_or_default();
+        let refused = operation::refused(statement, &self.config.lexing);
+        let pending = self.guard.pending(Batch::one(Stage::Execute, refused));
         let denial = self.guard.refuse(&pending, denial.clone());
         self.deny(segment, denial);
         Ok(())
@@ -360,7 +361,8 @@ impl Session {
             Ok(operations) => operations,
             Err(denial) => {
                 let text = segment.texts().next().map(|t| t.bytes.clone()).unwrap_or_default();
-                let pending = self.guard.pending(Batch::one(Stage::Execute, Operation::new("refused", text)));
+                let refused = operation::refused(text, &self.config.lexing);
+                let pending = self.guard.pending(Batch::one(Stage::Execute, refused));
                 let denial = self.guard.refuse(&pending, denial);
                 return self.deny(segment, denial);
             }
@@ -591,6 +593,20 @@ fn expect(step: Step) -> Option<Expect> {
         Step::Flush => return None,
         Step::Sync => Expect::Sync,
     })
+}
+
+/// The SQL text in a Query or Parse message, the whole body of others.
+fn statement_text(frame: &Frame) -> bytes::Bytes {
+    let body = frame.body_bytes();
+    let end = |from: usize| body.get(from..).and_then(|b| memchr::memchr(0, b)).map_or(body.len(), |n| from + n);
+    match frame.tag() {
+        b'Q' => body.slice(..end(0)),
+        b'P' => {
+            let start = (end(0) + 1).min(body.len());
+            body.slice(start..end(start))
+        }
+        _ => body,
+    }
 }
 
 pub(super) fn defined_name(statement: &Statement) -> String {

@@ -22,8 +22,9 @@ pub fn attacks() -> Vec<Attack> {
         Attack::new(40, "a name that forges a line of the log", forged_line),
         Attack::new(40, "a result with a secret, in the record", secret_in_result),
     ];
-    let secrets: [(&str, &str, &str); 8] = [
+    let secrets: [(&str, &str, &str); 9] = [
         ("a password", "ALTER ROLE app PASSWORD 'hunter2-in-the-clear'", "hunter2-in-the-clear"),
+<<<<<<< HEAD
         (
             "a password in a statement that does not parse",
             "ALTER ROLE app PASSWORD 'hunter2-in-the-clear' (",
@@ -49,6 +50,14 @@ pub fn attacks() -> Vec<Attack> {
             "SELECT id FROM customers WHERE ssn LIKE '107-12-01%'",
             "107-12-01",
         ),
+=======
+        ("a password in a statement that does not parse", "ALTER ROLE app PASSWORD 'hunter2-in-the-clear' (", "hunter2-in-the-clear"),
+        ("a password beside a refused setting", "ALTER ROLE app PASSWORD 'hunter2-in-the-clear'; SET client_encoding = 'SJIS'", "hunter2-in-the-clear"),
+        ("a password in another database's name", "SELECT * FROM other.public.customers WHERE ssn = 'hunter2-in-the-clear'", "hunter2-in-the-clear"),
+        ("a literal in a statement that does not parse", "SELECT * FROM customers WHERE ssn = 'hunter2-in-the-clear' (", "hunter2-in-the-clear"),
+        ("a protected value in a condition", "SELECT id FROM customers WHERE ssn = '107-12-0132'", "107-12-0132"),
+        ("half a protected value in a condition", "SELECT id FROM customers WHERE ssn LIKE '107-12-01%'", "107-12-01"),
+>>>>>>> bypass
         ("a card number in a comment", "SELECT 1 /* 4111 1111 1111 1111 */", "4111 1111 1111 1111"),
         (
             "a protected value in a write that is denied",
