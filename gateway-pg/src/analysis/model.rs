@@ -158,6 +158,9 @@ pub struct Source {
     pub columns: Vec<String>,
     /// What a subquery or CTE yields; empty when not known from the text.
     pub outputs: Vec<Output>,
+    /// For a function, `XMLTABLE` or `JSON_TABLE`: the columns that go in, indexes into [`Statement::columns`].
+    /// Anything it yields may come from them.
+    pub inputs: Vec<usize>,
 }
 
 /// What a [`Source`] is.
@@ -521,10 +524,12 @@ impl Statement {
             // The tree of places is one node.
             size_of::<ColumnUse>() + column.name.len() * (NAME + 24) + size_of_val(&column.sources[..]) + 64
         });
-        let sources = self
-            .sources
-            .iter()
-            .map(|source| size_of::<Source>() + NAME * (1 + source.columns.len()) + outputs(&source.outputs));
+        let sources = self.sources.iter().map(|source| {
+            size_of::<Source>()
+                + NAME * (1 + source.columns.len())
+                + outputs(&source.outputs)
+                + size_of_val(&source.inputs[..])
+        });
         let copies = self.copy.iter().map(|copy| NAME * (4 + copy.columns.len() + copy.options.len() * 3));
         let values = self.settings.iter().map(|setting| setting.value.as_ref().map_or(0, String::len));
         size_of::<Self>()

@@ -2,13 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use gateway_core::approval::MemoryApprover;
+use gateway_core::approval::{ApprovalEvent, ApprovalEvents, Approver, MemoryApprover, RequestId, Verdict};
 use gateway_core::clock::{SystemClock, Timestamp};
 use gateway_core::credentials::{Secret, StaticCredentials, UpstreamCredential};
-use gateway_core::identity::{Principal, PrincipalKind, StaticAuthenticator};
+use gateway_core::identity::{Presented, Principal, PrincipalKind, StaticAuthenticator, VerifiedPrincipal, verify};
 use gateway_core::pipeline::{Label, Pipeline};
-use gateway_core::policy::{Allowed, Decision, FnPolicy, PolicyEngine};
+use gateway_core::error::{Denial, DenialCode};
+use gateway_core::policy::{Allowed, ApprovalRule, Decision, FnPolicy, PolicyEngine, PolicyInput};
 use gateway_core::recording::MemoryRecorder;
 use gateway_pg::{Address, PgGateway, SslMode, Target};
 use testkit::Postgres;
@@ -50,6 +52,35 @@ impl Drop for Gateway {
 /// Everything is allowed, nothing is revealed.
 pub fn allow_all() -> impl PolicyEngine + 'static {
     FnPolicy(|_: &gateway_core::policy::PolicyInput<'_>| Decision::Allow(Allowed::default()))
+}
+
+/// Reading is allowed, `drop` forbidden, deletes are held for `dba`, everything else is allowed.
+pub fn guarded() -> impl PolicyEngine + 'static {
+    FnPolicy(|input: &PolicyInput<'_>| {
+        let does = |action: &str| input.operation.accesses.iter().any(|a| a.action.as_str() == action);
+        if does("drop") {
+            let denial = Denial::new(DenialCode::Forbidden, "dropping is forbidden").with_hint("ask a dba");
+            return Decision::Deny(denial.with_rules(["no-drop".to_owned()]));
+        }
+        if does("delete") && !input.approvals.contains("dba") {
+            return Decision::Hold(vec![ApprovalRule {
+                name: "dba".to_owned(),
+                reviewers: "dba".to_owned(),
+                quorum: 1,
+                ttl: Duration::from_secs(60),
+                rules: vec!["hold-deletes".to_owned()],
+            }]);
+        }
+        Decision::Allow(Allowed::default())
+    })
+}
+
+/// A person who may approve.
+pub async fn reviewer() -> VerifiedPrincipal {
+    let mut alice = Principal::new(PrincipalKind::Human, "https://idp.test", "alice", Timestamp::MAX);
+    alice.groups.insert("dba".to_owned());
+    let list = StaticAuthenticator::new().unwrap().with("alice", alice);
+    verify(&list, &Presented::Token("alice".into()), &SystemClock).await.unwrap()
 }
 
 pub fn agent() -> Principal {
@@ -112,6 +143,27 @@ pub fn gateway_to(database: &str, policy: impl PolicyEngine + 'static, labels: &
 }
 
 impl Gateway {
+    /// Runs a future on the gateway's runtime.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.as_ref().unwrap().block_on(future)
+    }
+
+    /// What the shop's superuser sees.
+    pub fn directly(&self, sql: &str) -> String {
+        server().psql(&self.database, sql).unwrap()
+    }
+
+    /// Reviews the next request that is submitted.
+    pub async fn review(&self, events: &mut ApprovalEvents, verdict: Verdict) -> RequestId {
+        loop {
+            if let ApprovalEvent::Submitted(id) = events.next().await.unwrap() {
+                let now = Timestamp::from(std::time::SystemTime::now());
+                self.approver.review(id, &reviewer().await, verdict, None, now).await.unwrap();
+                return id;
+            }
+        }
+    }
+
     /// A libpq connection string.
     pub fn url(&self) -> String {
         format!("postgres://agent:{TOKEN}@{}/{}", self.address, self.database)

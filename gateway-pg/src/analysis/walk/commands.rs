@@ -9,7 +9,7 @@ use pg_query::protobuf::{
 
 use super::super::model::{
     Access, Change, Code, Copy, CopyDirection, CopyEndpoint, CopyFormat, Cursor, Explain, Filter,
-    Modification, Place, Prepared, SourceKind,
+    Modification, Output, OutputKind, Place, Prepared, SourceKind,
 };
 use super::{Walk, Walker, names};
 
@@ -63,13 +63,16 @@ impl Walker {
 
     fn copied_columns(&mut self, columns: &[String]) {
         self.place = Place::Output;
-        for column in columns {
-            self.column(vec![column.clone()], false);
-        }
+        let indexes: Vec<usize> =
+            columns.iter().map(|column| self.column(vec![column.clone()], false)).collect();
+        let mut outputs: Vec<Output> =
+            indexes.into_iter().map(|index| output(OutputKind::Column(index), index)).collect();
         if columns.is_empty() {
-            self.column(Vec::new(), true);
+            let index = self.column(Vec::new(), true);
+            outputs.push(output(OutputKind::Star(index), index));
         }
         self.place = Place::Other;
+        self.found.outputs = outputs;
     }
 
     pub(super) fn truncate(&mut self, truncate: &TruncateStmt) -> Walk {
@@ -241,6 +244,10 @@ impl Walker {
         self.call(function)?;
         self.each(&call.outargs)
     }
+}
+
+fn output(kind: OutputKind, index: usize) -> Output {
+    Output { alias: None, kind, columns: vec![index] }
 }
 
 fn copy_facts(

@@ -5,7 +5,8 @@ use pg_query::protobuf::{
     AlterPolicyStmt, AlterSeqStmt, AlterTableCmd, AlterTableStmt, AlterTableType, ColumnDef, ConstrType,
     Constraint, CreateForeignTableStmt, CreatePolicyStmt, CreateSeqStmt, CreateStatsStmt, CreateStmt,
     CreateTableAsStmt, CreateTrigStmt, DropBehavior, IndexElem, IndexStmt, Node, ObjectType,
-    PartitionBoundSpec, PartitionCmd, RangeVar, RefreshMatViewStmt, RuleStmt, TableLikeClause, ViewStmt,
+    PartitionBoundSpec, PartitionCmd, RangeVar, RefreshMatViewStmt, RuleStmt, TableLikeClause, TypeName,
+    ViewStmt,
 };
 
 use super::super::model::{Access, Change, ObjectChange, Place, SourceKind};
@@ -53,7 +54,9 @@ impl Walker {
     }
 
     pub(super) fn column_def(&mut self, column: &ColumnDef) -> Walk {
-        self.type_name(column.type_name.as_ref())?;
+        if !column.type_name.as_ref().is_some_and(is_serial) {
+            self.type_name(column.type_name.as_ref())?;
+        }
         self.maybe(column.raw_default.as_deref())?;
         if let Some(collate) = column.coll_clause.as_deref() {
             self.strings(&collate.collname)?;
@@ -278,6 +281,15 @@ impl Walker {
             (_, definition) => self.maybe(definition),
         }
     }
+}
+
+/// `serial` and its kin are no types but shorthands for a sequence, read before types are looked up.
+fn is_serial(name: &TypeName) -> bool {
+    let [name] = name.names.as_slice() else { return false };
+    matches!(
+        names::string(name),
+        Some("serial" | "serial2" | "serial4" | "serial8" | "smallserial" | "bigserial")
+    )
 }
 
 /// The name of something that belongs to a table: the table's name with its own behind.

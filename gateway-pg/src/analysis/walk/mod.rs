@@ -181,7 +181,7 @@ impl Walker {
         outputs: Vec<Output>,
     ) -> usize {
         let index = self.found.sources.len();
-        self.found.sources.push(Source { kind, alias, columns, outputs });
+        self.found.sources.push(Source { kind, alias, columns, outputs, inputs: Vec::new() });
         if let Some(frame) = self.frames.last_mut() {
             frame.push(index);
         }
@@ -281,8 +281,8 @@ impl Walker {
         self.found.flags.writes = true;
     }
 
-    /// Notes a column reference.
-    fn column(&mut self, name: Vec<String>, star: bool) {
+    /// Notes a column reference and says its index.
+    fn column(&mut self, name: Vec<String>, star: bool) -> usize {
         let (sources, whole_row) = self.resolve(&name, star);
         self.mark_read(&sources, star, whole_row);
         let key = (name, star, sources);
@@ -296,6 +296,7 @@ impl Walker {
         for capture in &mut self.captures {
             capture.insert(index);
         }
+        index
     }
 
     fn new_column(&mut self, key: ColumnKey, whole_row: bool) -> usize {
@@ -316,12 +317,26 @@ impl Walker {
                 let whole_row = self.sources_called(only).is_some();
                 (self.visible(), whole_row)
             }
-            _ => (self.frames.last().cloned().unwrap_or_default(), false),
+            _ => (
+                self.frames
+                    .last()
+                    .into_iter()
+                    .flatten()
+                    .copied()
+                    .filter(|&index| !self.is_pseudo(index))
+                    .collect(),
+                false,
+            ),
         }
     }
 
     fn visible(&self) -> Vec<usize> {
-        self.frames.iter().rev().flatten().copied().collect()
+        self.frames.iter().rev().flatten().copied().filter(|&index| !self.is_pseudo(index)).collect()
+    }
+
+    /// `excluded`, `old` and `new` are reached by name only.
+    fn is_pseudo(&self, source: usize) -> bool {
+        matches!(self.found.sources.get(source), Some(Source { kind: SourceKind::Pseudo(_), .. }))
     }
 
     /// Sources of that name in the innermost query that has one; a join's alias stands for all of its query.
@@ -429,7 +444,8 @@ fn shift_source(source: &Source, relations: &[usize], columns: usize) -> Source 
         other => other.clone(),
     };
     let outputs = source.outputs.iter().map(|output| shift_output(output, columns)).collect();
-    Source { kind, alias: source.alias.clone(), columns: source.columns.clone(), outputs }
+    let inputs = source.inputs.iter().map(|index| index + columns).collect();
+    Source { kind, alias: source.alias.clone(), columns: source.columns.clone(), outputs, inputs }
 }
 
 fn shift_output(output: &Output, columns: usize) -> Output {

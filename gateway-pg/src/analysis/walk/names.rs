@@ -44,13 +44,25 @@ pub(super) fn string(node: &Node) -> Option<&str> {
     }
 }
 
-/// A constant as text, looking through casts; `None` for NULL and for what is no constant.
+/// A constant as text; `None` for NULL and for what is no constant. Looks through the casts that keep the text:
+/// `'roles'::varchar(4)` is another text than it seems.
 pub(super) fn constant(node: &Node) -> Option<String> {
     match node.node.as_ref()? {
         NodeEnum::AConst(constant) => constant_text(constant),
-        NodeEnum::TypeCast(cast) => constant(cast.arg.as_deref()?),
+        NodeEnum::TypeCast(cast) if keeps_text(cast.type_name.as_ref()?) => constant(cast.arg.as_deref()?),
         _ => None,
     }
+}
+
+fn keeps_text(name: &TypeName) -> bool {
+    let builtin = match name.names.as_slice() {
+        [name] => string(name),
+        [schema, name] if string(schema) == Some("pg_catalog") => string(name),
+        _ => None,
+    };
+    name.typmods.is_empty()
+        && name.array_bounds.is_empty()
+        && matches!(builtin, Some("text" | "varchar" | "bool"))
 }
 
 /// A constant's text.

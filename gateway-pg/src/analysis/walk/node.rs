@@ -570,15 +570,19 @@ impl Walker {
     }
 
     fn json_table(&mut self, table: &JsonTable) -> Walk {
+        let ((), inputs) = self.capture(|walker| walker.json_table_parts(table))?;
+        self.function_source(table.alias.as_ref(), None, &inputs);
+        Ok(())
+    }
+
+    fn json_table_parts(&mut self, table: &JsonTable) -> Walk {
         self.json_value(table.context_item.as_deref())?;
         if let Some(path) = table.pathspec.as_deref() {
             self.maybe(path.string.as_deref())?;
         }
         self.each(&table.passing)?;
         self.each(&table.columns)?;
-        self.json_behavior(table.on_error.as_deref())?;
-        self.function_source(table.alias.as_ref());
-        Ok(())
+        self.json_behavior(table.on_error.as_deref())
     }
 
     fn json_table_column(&mut self, column: &JsonTableColumn) -> Walk {

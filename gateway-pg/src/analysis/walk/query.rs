@@ -220,31 +220,35 @@ impl Walker {
     }
 
     pub(super) fn from_function(&mut self, range: &RangeFunction) -> Walk {
-        for function in &range.functions {
-            // Each item is a list of the call and its column definitions.
-            self.node(function)?;
-        }
+        // Each function is a list of the call and its column definitions.
+        let ((), inputs) = self.capture(|walker| walker.each(&range.functions))?;
         self.each(&range.coldeflist)?;
-        if range.alias.is_some() {
-            self.function_source(range.alias.as_ref());
-        } else {
-            let name = range.functions.first().and_then(called_name);
-            self.source(SourceKind::Function, name, Vec::new(), Vec::new());
-        }
+        let name = range.functions.first().and_then(called_name);
+        self.function_source(range.alias.as_ref(), name, &inputs);
         Ok(())
     }
 
-    pub(super) fn function_source(&mut self, alias: Option<&Alias>) {
+    pub(super) fn function_source(
+        &mut self,
+        alias: Option<&Alias>,
+        name: Option<String>,
+        inputs: &BTreeSet<usize>,
+    ) {
         let (alias, columns) = names::alias_parts(alias);
-        self.source(SourceKind::Function, alias, columns, Vec::new());
+        let index = self.source(SourceKind::Function, alias.or(name), columns, Vec::new());
+        if let Some(source) = self.found.sources.get_mut(index) {
+            source.inputs = inputs.iter().copied().collect();
+        }
     }
 
     pub(super) fn from_xml_table(&mut self, range: &RangeTableFunc) -> Walk {
-        self.maybe(range.docexpr.as_deref())?;
-        self.maybe(range.rowexpr.as_deref())?;
-        self.each(&range.namespaces)?;
-        self.each(&range.columns)?;
-        self.function_source(range.alias.as_ref());
+        let ((), inputs) = self.capture(|walker| {
+            walker.maybe(range.docexpr.as_deref())?;
+            walker.maybe(range.rowexpr.as_deref())?;
+            walker.each(&range.namespaces)?;
+            walker.each(&range.columns)
+        })?;
+        self.function_source(range.alias.as_ref(), None, &inputs);
         Ok(())
     }
 
