@@ -1,7 +1,7 @@
 //! One session's guard: identity, recording, operation numbers, masks.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::permit::Pending;
 use super::release::{Label, MaskPlan, Released};
@@ -10,6 +10,7 @@ use crate::clock::Timestamp;
 use crate::credentials::Secret;
 use crate::error::{Denial, DenialCode};
 use crate::identity::VerifiedPrincipal;
+use crate::masking::{KnownLiterals, MAX_KNOWN_BYTES, MIN_KNOWN_BYTES};
 use crate::operation::{Access, Action, Batch, Effect, Operation, OperationId, Resource, Stage};
 use crate::recording::{Header, Position, Record, RecordError, SessionRecorder};
 use crate::session::{CloseReason, SessionId, SessionInfo};
@@ -45,6 +46,9 @@ pub(super) struct GuardInner {
     pub(super) recording: Arc<dyn SessionRecorder>,
     pub(super) labels: Arc<[Label]>,
     pub(super) plan: Mutex<Option<Arc<MaskPlan>>>,
+    /// The secrets injected into this session; empty until the credential is fetched.
+    known: OnceLock<KnownLiterals>,
+    nothing_known: KnownLiterals,
     pub(super) failed: AtomicBool,
     next: AtomicU64,
 }
@@ -87,6 +91,8 @@ impl Guard {
             recording,
             labels: request.labels,
             plan: Mutex::default(),
+            known: OnceLock::new(),
+            nothing_known: KnownLiterals::new::<&[u8]>([]).map_err(internal)?,
             failed: AtomicBool::new(false),
             next: AtomicU64::new(1),
         })))
@@ -164,9 +170,19 @@ impl Guard {
         self.0.mask_plan().await.map(|_| ())
     }
 
-    /// Has the credential's secrets masked in everything the target sends in this session.
+    /// Has the credential's secrets masked in everything the target sends in this session, in every usual encoding. Called once,
+    /// when the credential is fetched. Secrets that are too short or too long to be looked for safely are left to the content
+    /// rules, which the log says.
     pub fn protect<'a>(&self, secrets: impl Iterator<Item = &'a Secret<String>>) {
-        let _ = secrets.count();
+        let fits = |s: &&Secret<String>| (MIN_KNOWN_BYTES..=MAX_KNOWN_BYTES).contains(&s.expose().len());
+        let (known, unfit): (Vec<_>, Vec<_>) = secrets.partition(fits);
+        if !unfit.is_empty() {
+            tracing::warn!(target = %self.0.info.target, "a credential is outside {MIN_KNOWN_BYTES}..={MAX_KNOWN_BYTES} bytes and cannot be looked for in results");
+        }
+        match KnownLiterals::new(known.into_iter().map(Secret::expose)) {
+            Ok(literals) => drop(self.0.known.set(literals)),
+            Err(error) => tracing::warn!(%error, "the credential cannot be looked for in results"),
+        }
     }
 
     /// Whether [`ready`](Self::ready) would return at once.
@@ -195,6 +211,10 @@ impl GuardInner {
 
     fn fail(&self) {
         self.failed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn known(&self) -> &KnownLiterals {
+        self.known.get().unwrap_or(&self.nothing_known)
     }
 
     pub(super) fn plan(&self) -> Option<Arc<MaskPlan>> {

@@ -30,7 +30,8 @@ use crate::error::{Denial, DenialCode};
 use crate::identity::{Authenticator, Presented, VerifiedPrincipal, verify};
 use crate::masking::{MaskKey, RuleSet, Scanner};
 use crate::operation::Operation;
-use crate::policy::{PatternSets, PolicyEngine};
+use crate::policy::PolicyEngine;
+use crate::policy::patterns::PatternSets;
 use crate::recording::Recorder;
 
 /// How an adapter changes a statement when an obligation asks for it. Called at most four times per batch.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::guard::{GuardInner, recorder_failed};
 use crate::error::{Denial, DenialCode};
 use crate::masking::{
-    CellFinding, ClassSet, DataClass, FieldRule, Finding, MaskKey, MaskedField, Scanner, Transform,
+    CellFinding, ClassSet, FieldRule, Finding, KnownLiterals, MaskKey, MaskedField, Scanner, Transform,
     mask_field,
 };
 use crate::operation::{Operation, OperationId, Resource};
@@ -184,6 +184,7 @@ impl Results {
     ) -> Result<Released, Denial> {
         let mut masker = Masker {
             scanner: &self.guard.pipeline.scanner,
+            known: self.guard.known(),
             plan: &self.plan,
             labels: &self.guard.labels,
             key: &self.guard.pipeline.mask_key,
@@ -244,6 +245,7 @@ impl Results {
 #[derive(Debug)]
 pub struct Masker<'a> {
     scanner: &'a Scanner,
+    known: &'a KnownLiterals,
     plan: &'a MaskPlan,
     labels: &'a [Label],
     key: &'a MaskKey,
@@ -256,32 +258,51 @@ impl Masker<'_> {
     /// The text with sensitive content masked, or `None` if there is none in it.
     pub fn text(&mut self, text: &[u8]) -> Option<Vec<u8>> {
         let mut findings = Vec::new();
-        self.scanner.find(text, &self.plan.skip, &mut findings);
+        self.scanner.beside(self.known).find(text, &self.plan.skip, &mut findings);
         (!findings.is_empty()).then(|| self.replace(text, &findings))
     }
 
     /// Like [`text`](Self::text) for a value whose label this principal may see: the label's own class is shown.
     pub fn text_revealing(&mut self, label: usize, text: &[u8]) -> Option<Vec<u8>> {
         let mut skip = self.plan.skip;
-        let class = self.labels.get(label).and_then(|l| index_of(self.scanner, &l.rule.class));
+        let class = self.labels.get(label).and_then(|l| self.scanner.index(&l.rule.class));
         class.map(|index| skip.insert(index));
         let mut findings = Vec::new();
-        self.scanner.find(text, &skip, &mut findings);
+        self.scanner.beside(self.known).find(text, &skip, &mut findings);
         (!findings.is_empty()).then(|| self.replace(text, &findings))
     }
 
     /// Looks at many values lying in one buffer at once; values are hard boundaries. Findings are appended in order.
-    pub fn cells(&self, buffer: &[u8], cells: &[Range<usize>], findings: &mut Vec<CellFinding>) {
-        self.scanner.find_cells(buffer, cells, &self.plan.skip, findings);
+    ///
+    /// # Errors
+    /// The cells are not ascending ranges of the buffer: nothing may be released.
+    pub fn cells(
+        &self,
+        buffer: &[u8],
+        cells: &[Range<usize>],
+        findings: &mut Vec<CellFinding>,
+    ) -> Result<(), Denial> {
+        let found = self.scanner.beside(self.known).find_cells(buffer, cells, &self.plan.skip, findings);
+        found.map(|_| ()).map_err(|e| masking_failed(&e))
     }
 
     /// The text with these findings (ranges within it) replaced.
     pub fn replace(&mut self, text: &[u8], findings: &[Finding]) -> Vec<u8> {
         for finding in findings {
-            self.note(index_of(self.scanner, &finding.class).unwrap_or(WITHHELD));
+            self.note(self.scanner.index(&finding.class).unwrap_or(WITHHELD));
         }
         let mut out = Vec::with_capacity(text.len());
-        self.scanner.replace_into(text, findings, &mut out);
+        let mut position = 0;
+        for finding in findings {
+            out.extend_from_slice(text.get(position..finding.range.start).unwrap_or_default());
+            self.scanner.replace(
+                &finding.class,
+                text.get(finding.range.clone()).unwrap_or_default(),
+                &mut out,
+            );
+            position = finding.range.end;
+        }
+        out.extend_from_slice(text.get(position..).unwrap_or_default());
         out
     }
 
@@ -291,7 +312,7 @@ impl Masker<'_> {
             self.withheld();
             return None;
         };
-        self.note(index_of(self.scanner, &rule.class).unwrap_or(WITHHELD));
+        self.note(self.scanner.index(&rule.class).unwrap_or(WITHHELD));
         match mask_field(rule, value, &self.key.derive(self.scope)) {
             MaskedField::Value(masked) => Some(masked),
             _ => None,
@@ -301,7 +322,7 @@ impl Masker<'_> {
     /// Counts a labelled value that is replaced by a number; false if the rule wants null.
     pub fn number(&mut self, label: usize) -> bool {
         let rule = self.labels.get(label).map(|l| &l.rule);
-        self.note(rule.and_then(|r| index_of(self.scanner, &r.class)).unwrap_or(WITHHELD));
+        self.note(rule.and_then(|r| self.scanner.index(&r.class)).unwrap_or(WITHHELD));
         rule.is_some_and(|r| r.transform != Transform::Null)
     }
 
@@ -314,8 +335,4 @@ impl Masker<'_> {
         *self.masked.entry(class).or_default() += 1;
         self.count += 1;
     }
-}
-
-fn index_of(scanner: &Scanner, class: &DataClass) -> Option<usize> {
-    scanner.classes().iter().position(|known| known == class)
 }

@@ -2,8 +2,11 @@
 //!
 //! An engine decides; the [pipeline](crate::pipeline) enforces. What an engine cannot answer is a denial.
 
-mod patterns;
-pub use patterns::PatternSets;
+pub mod cases;
+#[cfg(feature = "cedar")]
+pub mod cedar;
+pub mod patterns;
+
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::time::Duration;
@@ -147,7 +150,20 @@ pub trait PolicyEngine: Debug + Send + Sync {
     }
 }
 
-/// A closure as an engine: `FnPolicy(|input| ...)`. Reveals nothing.
+/// A closure as an engine, for embedders whose rules are code and for tests. Reveals nothing, and its revision never
+/// changes: a closure whose answers change makes no live session ask again by itself.
+///
+/// ```
+/// use gateway_core::error::{Denial, DenialCode};
+/// use gateway_core::operation::Effect;
+/// use gateway_core::policy::{Allowed, Decision, FnPolicy, PolicyInput};
+///
+/// let read_only = FnPolicy(|input: &PolicyInput<'_>| match input.operation.effect {
+///     Effect::Read => Decision::Allow(Allowed::default()),
+///     Effect::Write => Decision::Deny(Denial::new(DenialCode::Forbidden, "only reading is allowed here")),
+/// });
+/// # let _ = read_only;
+/// ```
 pub struct FnPolicy<F>(pub F);
 
 impl<F> Debug for FnPolicy<F> {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::model::Analysis;
 use super::{AnalysisError, LexSettings, Limits, analyse};
@@ -75,13 +75,15 @@ impl AnalysisCache {
             return Err(AnalysisError::TooLong { bytes: text.len(), limit: self.limits.statement_bytes });
         }
         let hash = self.hasher.hash_one((text, settings));
-        if let Some(known) = self.with_shard(hash, |shard| shard.get(hash, text, settings)) {
+        if let Some(known) = self.shard(hash).and_then(|mut shard| shard.get(hash, text, settings)) {
             return Ok(known);
         }
         let read = std::str::from_utf8(text)
             .map_err(|error| AnalysisError::NotUtf8 { offset: error.valid_up_to() })?;
         let analysis = Arc::new(analyse(read, settings, &self.limits)?);
-        self.with_shard(hash, |shard| Some(shard.insert(hash, text, settings, &analysis)));
+        if let Some(mut shard) = self.shard(hash) {
+            shard.insert(hash, text, settings, &analysis);
+        }
         Ok(analysis)
     }
 
@@ -100,11 +102,10 @@ impl AnalysisCache {
         self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).bytes).sum()
     }
 
-    fn with_shard<T>(&self, hash: u64, work: impl FnOnce(&mut Shard) -> Option<T>) -> Option<T> {
+    fn shard(&self, hash: u64) -> Option<MutexGuard<'_, Shard>> {
         // The top bits pick the shard: the map inside uses its own hash of the whole.
         let index = usize::try_from(hash >> 60).ok()? % SHARDS;
-        let mut shard = self.shards.get(index)?.lock().unwrap_or_else(PoisonError::into_inner);
-        work(&mut shard)
+        Some(self.shards.get(index)?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

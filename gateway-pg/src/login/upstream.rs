@@ -280,7 +280,9 @@ impl Login {
                 5 => self.md5(credential, reader.rest()).await?,
                 10 => return self.scram(credential, reader.rest()).await,
                 other => {
-                    return Err(unacceptable(&format_args!("authentication method {other} is not supported")));
+                    return Err(unacceptable(&format_args!(
+                        "authentication method {other} is not supported"
+                    )));
                 }
             }
         }

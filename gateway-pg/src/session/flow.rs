@@ -322,7 +322,11 @@ impl Session {
                     let shape = self.shape(flow, &fields, portal.prepared.statement());
                     let _ = portal.shape.set(Arc::new(shape));
                 }
-                chunk.edits.push((at, if shown { Edit::Names } else { Edit::Drop }));
+                match (shown, tag) {
+                    (false, _) => chunk.edits.push((at, Edit::Drop)),
+                    (true, b'T') => chunk.edits.push((at, Edit::Names)),
+                    (true, _) => {}
+                }
                 flow.expected.pop_front();
                 Ok(())
             }

@@ -86,7 +86,7 @@ impl Chunk {
         withhold: bool,
     ) -> Result<Option<Bytes>, Denial> {
         let mut found = Vec::new();
-        masker.cells(raw, &self.cells, &mut found);
+        masker.cells(raw, &self.cells, &mut found)?;
         let mut replaced: Vec<(Range<usize>, Bytes)> = Vec::new();
         for (at, edit) in &self.edits {
             let body = raw.get(at.start + HEADER_BYTES..at.end).unwrap_or_default();

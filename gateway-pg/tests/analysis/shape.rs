@@ -116,3 +116,28 @@ fn size_is_refused_by_name() {
     let tokens = format!("select {}1", "1,".repeat(200_000));
     assert!(matches!(on_small_stack(tokens, limits), Err(AnalysisError::TooManyTokens { .. })));
 }
+
+/// Short texts whose facts would be quadratic: refused or answered, but soon.
+#[test]
+fn wide_statements_do_not_explode() {
+    let list = |item: &dyn Fn(usize) -> String, count| (1..=count).map(item).collect::<Vec<_>>().join(",");
+    let columns = list(&|n| format!("a{n}"), 8_000);
+    let cases = [
+        ("columns by tables", format!("select {columns} from {}", list(&|n| format!("t x{n}"), 8_000))),
+        ("tables", format!("select 1 from {}", list(&|n| format!("t{n}"), 15_000))),
+        ("functions", format!("select {}", list(&|n| format!("f{n}()"), 12_000))),
+        ("types", format!("select {}", list(&|n| format!("1::t{n}"), 12_000))),
+        ("fields", format!("select {}", list(&|n| format!("(a).t{n}"), 10_000))),
+        ("roles", format!("drop role {}", list(&|n| format!("r{n}"), 15_000))),
+        (
+            "copies of a cte",
+            format!("with c as (select {columns} from t) select 1 from {}", list(&|_| "c".into(), 8_000)),
+        ),
+        ("stars against columns", format!("select {columns} from t union select * from t")),
+        ("ctes", format!("with {} select 1", list(&|n| format!("c{n} as (select 1 from c)"), 6_000))),
+    ];
+    for (what, sql) in cases {
+        let found = on_small_stack(sql, Limits::default());
+        assert!(matches!(found, Ok(1) | Err(AnalysisError::TooComplex)), "{what}: {found:?}");
+    }
+}

@@ -2,4 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod clients;
+mod denials;
+mod drivers;
+mod holds;
 mod support;

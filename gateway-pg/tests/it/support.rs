@@ -7,9 +7,11 @@ use std::time::Duration;
 use gateway_core::approval::{ApprovalEvent, ApprovalEvents, Approver, MemoryApprover, RequestId, Verdict};
 use gateway_core::clock::{SystemClock, Timestamp};
 use gateway_core::credentials::{Secret, StaticCredentials, UpstreamCredential};
-use gateway_core::identity::{Presented, Principal, PrincipalKind, StaticAuthenticator, VerifiedPrincipal, verify};
-use gateway_core::pipeline::{Label, Pipeline};
 use gateway_core::error::{Denial, DenialCode};
+use gateway_core::identity::{
+    Presented, Principal, PrincipalKind, StaticAuthenticator, VerifiedPrincipal, verify,
+};
+use gateway_core::pipeline::{Label, Pipeline};
 use gateway_core::policy::{Allowed, ApprovalRule, Decision, FnPolicy, PolicyEngine, PolicyInput};
 use gateway_core::recording::MemoryRecorder;
 use gateway_pg::{Address, PgGateway, SslMode, Target};
@@ -93,6 +95,7 @@ pub fn agent() -> Principal {
 pub fn gateway(policy: impl PolicyEngine + 'static, labels: &[Label]) -> Gateway {
     let server = server();
     let database = server.copy_database("shop").unwrap();
+    server.psql(&database, "GRANT CREATE ON SCHEMA public TO app").unwrap();
     gateway_to(&database, policy, labels)
 }
 
@@ -156,7 +159,8 @@ impl Gateway {
     /// Reviews the next request that is submitted.
     pub async fn review(&self, events: &mut ApprovalEvents, verdict: Verdict) -> RequestId {
         loop {
-            if let ApprovalEvent::Submitted(id) = events.next().await.unwrap() {
+            if let ApprovalEvent::Submitted(request) = events.next().await.unwrap() {
+                let id = request.id;
                 let now = Timestamp::from(std::time::SystemTime::now());
                 self.approver.review(id, &reviewer().await, verdict, None, now).await.unwrap();
                 return id;

@@ -57,7 +57,13 @@ struct Walker {
     known_columns: HashMap<ColumnKey, usize>,
     /// Columns met since each open capture began, outermost first.
     captures: Vec<BTreeSet<usize>>,
+    /// Steps taken in searching and copying lists of names.
+    spent: usize,
 }
+
+/// Steps a walk may spend on lists. Each is a comparison or at most about 100 bytes kept, so this bounds both time
+/// (tens of milliseconds) and memory; a query of 2,000 column references over 40 tables spends a tenth.
+const MAX_SPENT: usize = 1 << 20;
 
 impl Walker {
     fn new(offset: usize) -> Self {
@@ -69,6 +75,7 @@ impl Walker {
             place: Place::Other,
             known_columns: HashMap::new(),
             captures: Vec::new(),
+            spent: 0,
         }
     }
 
@@ -78,6 +85,7 @@ impl Walker {
         let Some(kind) = kind::kind(inner) else { return self.not_understood("this kind of statement") };
         self.found.kind = kind;
         self.node(node)?;
+        self.within_budget()?;
         Ok(std::mem::take(&mut self.found))
     }
 
@@ -86,6 +94,19 @@ impl Walker {
         let inner = Self::new(self.offset).whole(node)?;
         self.absorb(&inner);
         Ok(inner)
+    }
+
+    /// Counts steps. When there were too many the walk fails at its next node, or at its end.
+    fn spend(&mut self, steps: usize) {
+        self.spent = self.spent.saturating_add(steps);
+    }
+
+    fn exhausted(&self) -> bool {
+        self.spent > MAX_SPENT
+    }
+
+    fn within_budget(&self) -> Walk {
+        if self.exhausted() { Err(AnalysisError::TooComplex) } else { Ok(()) }
     }
 
     fn not_understood<T>(&self, what: &str) -> Walk<T> {
@@ -144,6 +165,10 @@ impl Walker {
                 && known.schema.as_deref().unwrap_or_default() == schema
                 && known.catalog.as_deref().unwrap_or_default() == catalog
         };
+        self.spend(self.found.relations.len());
+        if self.exhausted() {
+            return 0;
+        }
         if let Some(index) = self.found.relations.iter().position(same) {
             if let Some(known) = self.found.relations.get_mut(index) {
                 known.only &= only;
@@ -181,6 +206,7 @@ impl Walker {
         outputs: Vec<Output>,
     ) -> usize {
         let index = self.found.sources.len();
+        self.spend(1 + outputs.iter().map(|output| 1 + output.columns.len()).sum::<usize>());
         self.found.sources.push(Source { kind, alias, columns, outputs, inputs: Vec::new() });
         if let Some(frame) = self.frames.last_mut() {
             frame.push(index);
@@ -202,6 +228,7 @@ impl Walker {
         }
         let QualifiedName { schema, name } = name;
         let used = FunctionUse { schema, name, arguments, role, variadic, window };
+        self.spend(self.found.functions.len());
         if !self.found.functions.contains(&used) {
             self.found.functions.push(used);
         }
@@ -226,6 +253,7 @@ impl Walker {
         if !is_builtin_operator(name.schema.as_deref(), &name.name) {
             self.found.flags.unproven = true;
         }
+        self.spend(self.found.operators.len());
         if !self.found.operators.contains(&name) {
             self.found.operators.push(name);
         }
@@ -238,6 +266,7 @@ impl Walker {
             return Ok(());
         }
         self.found.flags.unproven = true;
+        self.spend(self.found.types.len());
         if !self.found.types.contains(&name) {
             self.found.types.push(name);
         }
@@ -256,7 +285,8 @@ impl Walker {
     }
 
     fn role_named(&mut self, name: &str) {
-        if !self.found.roles.iter().any(|known| known == name) {
+        self.spend(self.found.roles.len());
+        if !self.exhausted() && !self.found.roles.iter().any(|known| known == name) {
             self.found.roles.push(name.to_owned());
         }
     }
@@ -283,6 +313,10 @@ impl Walker {
 
     /// Notes a column reference and says its index.
     fn column(&mut self, name: Vec<String>, star: bool) -> usize {
+        self.spend(1 + self.frames.iter().map(Vec::len).sum::<usize>());
+        if self.exhausted() {
+            return 0;
+        }
         let (sources, whole_row) = self.resolve(&name, star);
         self.mark_read(&sources, star, whole_row);
         let key = (name, star, sources);

@@ -14,6 +14,7 @@ use super::{Walk, Walker, names};
 impl Walker {
     /// Walks one node. An empty node stands for an absent item (`*` bounds, `GROUP BY ()`).
     pub(super) fn node(&mut self, node: &Node) -> Walk {
+        self.within_budget()?;
         let Some(node) = node.node.as_ref() else { return Ok(()) };
         match node {
             // Leaves that name nothing.
@@ -153,18 +154,18 @@ impl Walker {
             NodeEnum::WithClause(with) => self.with(Some(with)),
             NodeEnum::CommonTableExpr(cte) => self.maybe(cte.ctequery.as_deref()),
             NodeEnum::CtecycleClause(cycle) => self.cycle(cycle),
-            NodeEnum::RangeVar(range) => self.from_relation(range),
-            NodeEnum::RangeSubselect(range) => self.from_subquery(range),
-            NodeEnum::RangeFunction(range) => self.from_function(range),
-            NodeEnum::RangeTableFunc(range) => self.from_xml_table(range),
+            NodeEnum::RangeVar(range) => self.range_relation(range),
+            NodeEnum::RangeSubselect(range) => self.range_subquery(range),
+            NodeEnum::RangeFunction(range) => self.range_function(range),
+            NodeEnum::RangeTableFunc(range) => self.range_xml_table(range),
             NodeEnum::RangeTableFuncCol(column) => {
                 self.type_name(column.type_name.as_ref())?;
                 self.maybe(column.colexpr.as_deref())?;
                 self.maybe(column.coldefexpr.as_deref())
             }
-            NodeEnum::RangeTableSample(range) => self.from_sample(range),
+            NodeEnum::RangeTableSample(range) => self.range_sample(range),
             NodeEnum::JoinExpr(join) => self.join(join),
-            NodeEnum::IntoClause(into) => self.into_clause(into),
+            NodeEnum::IntoClause(into) => self.select_into(into),
             NodeEnum::InferClause(infer) => self.infer(infer),
             NodeEnum::OnConflictClause(clause) => self.maybe(clause.where_clause.as_deref()),
             NodeEnum::MergeWhenClause(clause) => self.maybe(clause.condition.as_deref()),
@@ -524,6 +525,7 @@ impl Walker {
         for part in parts {
             match part.node.as_ref() {
                 Some(NodeEnum::String(field)) => {
+                    self.spend(self.found.fields.len());
                     names::extend_new(&mut self.found.fields, std::slice::from_ref(&field.sval));
                 }
                 _ => self.node(part)?,

@@ -38,7 +38,7 @@ impl Walker {
 
     fn select_body(&mut self, select: &SelectStmt) -> Walk<Vec<Output>> {
         if let Some(into) = select.into_clause.as_deref() {
-            self.into_clause(into)?;
+            self.select_into(into)?;
         }
         self.from(&select.from_clause)?;
         self.at_place(Place::Filter, |walker| walker.maybe(select.where_clause.as_deref()))?;
@@ -63,6 +63,7 @@ impl Walker {
             (Some(left), Some(right)) => {
                 let left = self.arm(left)?;
                 let right = self.arm(right)?;
+                self.spend(left.iter().chain(&right).map(|output| 1 + output.columns.len()).sum());
                 Ok(merge_arms(left, right))
             }
             (None, None) if !select.values_lists.is_empty() => self.values(&select.values_lists),
@@ -197,9 +198,10 @@ impl Walker {
     }
 
     /// A name in `FROM`: a CTE in scope, else a relation.
-    pub(super) fn from_relation(&mut self, range: &RangeVar) -> Walk {
+    pub(super) fn range_relation(&mut self, range: &RangeVar) -> Walk {
         let (alias, columns) = names::alias_parts(range.alias.as_ref());
         let alias = alias.or_else(|| Some(range.relname.clone()));
+        self.spend(self.ctes.len());
         let plain = range.schemaname.is_empty() && range.catalogname.is_empty();
         let cte = self.ctes.iter().rev().find(|cte| plain && cte.name == range.relname);
         if let Some(cte) = cte {
@@ -212,14 +214,14 @@ impl Walker {
         Ok(())
     }
 
-    pub(super) fn from_subquery(&mut self, range: &RangeSubselect) -> Walk {
+    pub(super) fn range_subquery(&mut self, range: &RangeSubselect) -> Walk {
         let outputs = self.subquery(range.subquery.as_deref())?;
         let (alias, columns) = names::alias_parts(range.alias.as_ref());
         self.source(SourceKind::Subquery, alias, columns, outputs);
         Ok(())
     }
 
-    pub(super) fn from_function(&mut self, range: &RangeFunction) -> Walk {
+    pub(super) fn range_function(&mut self, range: &RangeFunction) -> Walk {
         // Each function is a list of the call and its column definitions.
         let ((), inputs) = self.capture(|walker| walker.each(&range.functions))?;
         self.each(&range.coldeflist)?;
@@ -241,7 +243,7 @@ impl Walker {
         }
     }
 
-    pub(super) fn from_xml_table(&mut self, range: &RangeTableFunc) -> Walk {
+    pub(super) fn range_xml_table(&mut self, range: &RangeTableFunc) -> Walk {
         let ((), inputs) = self.capture(|walker| {
             walker.maybe(range.docexpr.as_deref())?;
             walker.maybe(range.rowexpr.as_deref())?;
@@ -252,7 +254,7 @@ impl Walker {
         Ok(())
     }
 
-    pub(super) fn from_sample(&mut self, range: &RangeTableSample) -> Walk {
+    pub(super) fn range_sample(&mut self, range: &RangeTableSample) -> Walk {
         self.maybe(range.relation.as_deref())?;
         let method = self.strings(&range.method)?;
         if !matches!(method.last().map(String::as_str), Some("bernoulli" | "system")) {
@@ -307,7 +309,7 @@ impl Walker {
     }
 
     /// `SELECT INTO` and the target of `CREATE TABLE AS`.
-    pub(super) fn into_clause(&mut self, into: &IntoClause) -> Walk {
+    pub(super) fn select_into(&mut self, into: &IntoClause) -> Walk {
         self.writes();
         let Some(range) = into.rel.as_ref() else { return self.not_understood("a target table") };
         self.relation(range, Access::Ddl);
@@ -333,31 +335,28 @@ fn extend_sorted(into: &mut Vec<usize>, from: &BTreeSet<usize>) {
     into.dedup();
 }
 
-/// The outputs of a set operation: by position where both arms have the same shape, else every column everywhere.
+/// The outputs of a set operation: by position, or one star over everything where the arms cannot be lined up.
 fn merge_arms(left: Vec<Output>, right: Vec<Output>) -> Vec<Output> {
-    let star = |outputs: &[Output]| outputs.iter().any(|output| matches!(output.kind, OutputKind::Star(_)));
-    if left.len() == right.len() && !star(&left) && !star(&right) {
-        return left
-            .into_iter()
-            .zip(right)
-            .map(|(left, right)| merge_outputs(left, &right.columns))
-            .collect();
-    }
-    let all: BTreeSet<usize> =
+    let star = left.iter().chain(&right).find_map(|output| match output.kind {
+        OutputKind::Star(index) => Some(index),
+        OutputKind::Column(_) | OutputKind::Expression => None,
+    });
+    let Some(star) = star else { return merge_by_position(left, right) };
+    let columns: BTreeSet<usize> =
         left.iter().chain(&right).flat_map(|output| output.columns.iter().copied()).collect();
-    let all: Vec<usize> = all.into_iter().collect();
-    let longer = if left.len() >= right.len() { left } else { right };
-    longer.into_iter().map(|output| merge_outputs(output, &all)).collect()
+    vec![Output { kind: OutputKind::Star(star), ..expression(None, &columns) }]
 }
 
-fn merge_outputs(output: Output, more: &[usize]) -> Output {
-    let columns: BTreeSet<usize> = output.columns.iter().chain(more).copied().collect();
-    // A star keeps standing for several columns.
-    let kind = match output.kind {
-        OutputKind::Star(index) => OutputKind::Star(index),
-        OutputKind::Column(_) | OutputKind::Expression => OutputKind::Expression,
+/// The server refuses arms of different length; the rest of the longer one is kept all the same.
+fn merge_by_position(left: Vec<Output>, right: Vec<Output>) -> Vec<Output> {
+    let (longer, shorter) = if left.len() >= right.len() { (left, right) } else { (right, left) };
+    let mut shorter = shorter.into_iter();
+    let merge = |output: Output| {
+        let mut columns: BTreeSet<usize> = output.columns.into_iter().collect();
+        columns.extend(shorter.next().into_iter().flat_map(|other| other.columns));
+        expression(output.alias, &columns)
     };
-    Output { alias: output.alias, kind, columns: columns.into_iter().collect() }
+    longer.into_iter().map(merge).collect()
 }
 
 /// Gives the outputs the names of a CTE's column list; positions behind a star are unknown.

@@ -1,0 +1,322 @@
+//! One pass over a text: triggers, automata, checks, tails. Whole buffers and streams both go through here, which is why
+//! they agree.
+
+use super::CAP;
+use super::automaton::Outcome;
+use super::builtin::Family;
+use super::class::ClassSet;
+use super::compile::{Check, Group, Left, Program};
+use super::known::KnownLiterals;
+use super::tail::{Live, Step};
+use super::text::{LOOK_BEHIND, local_part_start, word_can_start};
+use super::transform::TAG_START;
+use super::trigger::{self, Shape};
+use super::validate::Candidate;
+
+/// The rule number of injected credentials; they come first and cannot be revealed.
+pub(super) const KNOWN_RULE: u16 = 0;
+
+/// A sensitive span before merging.
+#[derive(Clone, Debug)]
+pub(super) struct Raw {
+    /// Where its candidate was triggered.
+    pub(super) at: usize,
+    pub(super) start: usize,
+    pub(super) end: usize,
+    pub(super) rule: u16,
+    /// The value may go on after `end`, which is the end of the text so far.
+    pub(super) live: Option<Live>,
+}
+
+/// The bytes of one record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) low: usize,
+    pub(super) high: usize,
+    /// Whether nothing follows `high`.
+    pub(super) complete: bool,
+}
+
+/// The work of one pass.
+#[derive(Debug)]
+pub(super) struct Scan<'a> {
+    pub(super) program: &'a Program,
+    pub(super) skip: &'a ClassSet,
+    pub(super) text: &'a [u8],
+    pub(super) raws: Vec<Raw>,
+    /// Per rule, where the last open-ended value ended: what begins inside is part of it.
+    pub(super) until: Vec<usize>,
+    /// Bytes read by automata and tails.
+    pub(super) steps: u64,
+    /// Candidates before this place were judged in an earlier pass.
+    floor: usize,
+    last_address: Option<usize>,
+}
+
+impl<'a> Scan<'a> {
+    pub(super) fn new(program: &'a Program, skip: &'a ClassSet, text: &'a [u8]) -> Self {
+        Self {
+            program,
+            skip,
+            text,
+            raws: Vec::new(),
+            until: Vec::new(),
+            steps: 0,
+            floor: 0,
+            last_address: None,
+        }
+    }
+
+    /// Finds everything that begins at or after `from`. `bounds` names the record a place is in.
+    pub(super) fn run(
+        &mut self,
+        from: usize,
+        known: Option<&KnownLiterals>,
+        mut bounds: impl FnMut(usize) -> Option<Bounds>,
+    ) {
+        self.floor = from;
+        let text = self.text.get(from..).unwrap_or_default();
+        if self.program.has_shapes() {
+            trigger::shapes(text, |shape, at| self.shape(shape, from + at, &mut bounds));
+        }
+        trigger::literals(text, &self.program.packs, |pack, at| {
+            if let Some(record) = bounds(from + at) {
+                self.program.pack_groups(pack).for_each(|group| self.verify(group, from + at, record));
+            }
+        });
+        self.words(from, &mut bounds);
+        if let Some(known) = known {
+            self.known(from, known, &mut bounds);
+        }
+    }
+
+    fn shape(&mut self, shape: Shape, at: usize, bounds: &mut impl FnMut(usize) -> Option<Bounds>) {
+        let Some(record) = bounds(at) else { return };
+        let (family, start) = match shape {
+            Shape::Number => (Family::Digits, at),
+            Shape::Dotted => (Family::Digits, self.back(at, record.low, 2, |b| b.is_ascii_digit())),
+            Shape::Account => (Family::Account, at),
+            Shape::At => (Family::Email, at),
+            Shape::Colon => {
+                (Family::Address, self.back(at, record.low, 48, |b| b.is_ascii_hexdigit() || b == b':'))
+            }
+        };
+        if family == Family::Address && self.last_address.replace(start) == Some(start) {
+            return;
+        }
+        if let Some(group) = self.program.family(family) {
+            self.verify(group, start, record);
+        }
+    }
+
+    fn back(&self, at: usize, low: usize, most: usize, test: fn(u8) -> bool) -> usize {
+        let before = self.text.get(low.max(at.saturating_sub(most))..at).unwrap_or_default();
+        at - before.iter().rev().take_while(|b| test(**b)).count()
+    }
+
+    /// Custom rules without a literal: tried at the start of every word.
+    fn words(&mut self, from: usize, bounds: &mut impl FnMut(usize) -> Option<Bounds>) {
+        for group in self.program.word_groups() {
+            for at in from..self.text.len() {
+                if self.text.get(at).is_some_and(|b| self.program.begins(group, *b)) {
+                    bounds(at).into_iter().for_each(|record| self.verify(group, at, record));
+                }
+            }
+        }
+    }
+
+    fn known(
+        &mut self,
+        from: usize,
+        known: &KnownLiterals,
+        bounds: &mut impl FnMut(usize) -> Option<Bounds>,
+    ) {
+        known.find(self.text, from, |start, end| {
+            if bounds(start).is_some_and(|record| end <= record.high) {
+                self.raws.push(Raw { at: start, start, end, rule: KNOWN_RULE, live: None });
+            }
+        });
+    }
+
+    /// Whether a candidate of the group may begin at `at`.
+    fn may_begin(&self, group: &Group, at: usize, low: usize) -> bool {
+        let first = self.text.get(at).is_some_and(|b| group.machine.begins_with(*b));
+        first
+            && match group.left {
+                Left::Any => true,
+                Left::Word => word_can_start(self.text, low, at),
+                Left::WordIfWord => {
+                    !self.text.get(at).is_some_and(|b| super::text::is_word(*b))
+                        || word_can_start(self.text, low, at)
+                }
+                Left::LocalPart => local_part_start(self.text, low, at) < at,
+                Left::Address => {
+                    let before = self.text.get(low..at).unwrap_or_default().last();
+                    !before.is_some_and(|b| b.is_ascii_hexdigit() || b == &b':' || b == &b'.')
+                        && word_can_start(self.text, low, at)
+                }
+            }
+    }
+
+    /// Judges the candidate of `group` at `at`. Returns whether bytes after the record's known end could change the verdict.
+    fn judge(&mut self, index: usize, at: usize, record: Bounds) -> bool {
+        let Some(group) = self.program.groups.get(index) else { return false };
+        let Some(text) = self.text.get(..record.high) else { return false };
+        if at < self.floor || !self.may_begin(group, at, record.low) {
+            return false;
+        }
+        let (ends, outcome) = group.machine.walk(text, record.low, at, record.complete, &mut self.steps);
+        if outcome == Outcome::Alive {
+            return true;
+        }
+        let open = |end: usize, lookahead: usize| !record.complete && end + lookahead > record.high;
+        let rule_of = |pattern: usize| {
+            group
+                .rules
+                .get(pattern)
+                .and_then(|rule| Some((*rule, self.program.rules.get(usize::from(*rule))?)))
+        };
+        if ends
+            .iter()
+            .any(|(pattern, end)| rule_of(pattern).is_some_and(|(_, rule)| open(end, rule.lookahead)))
+        {
+            return true;
+        }
+        let start =
+            if group.left == Left::LocalPart { local_part_start(self.text, record.low, at) } else { at };
+        for (pattern, end) in ends.iter() {
+            let Some((number, rule)) = rule_of(pattern) else { continue };
+            if self.skip.contains(usize::from(rule.class)) {
+                continue;
+            }
+            let cut = text.get(..record.high.min(end + rule.lookahead)).unwrap_or_default();
+            let candidate = Candidate { text: cut, low: record.low, range: start..end };
+            let value = match &rule.check {
+                Check::BuiltIn(check) => check(&candidate),
+                Check::Custom(check) => check.accepts(&candidate).then_some(start..end),
+            };
+            if let Some(value) =
+                value.filter(|v| !cut.get(v.start..).unwrap_or_default().starts_with(TAG_START))
+            {
+                self.accept(index, number, at, value, outcome, record);
+            }
+        }
+        false
+    }
+
+    fn verify(&mut self, group: usize, at: usize, record: Bounds) {
+        self.judge(group, at, record);
+    }
+
+    fn accept(
+        &mut self,
+        group: usize,
+        number: u16,
+        at: usize,
+        value: std::ops::Range<usize>,
+        outcome: Outcome,
+        record: Bounds,
+    ) {
+        let Some(rule) = self.program.rules.get(usize::from(number)) else { return };
+        let live = match outcome {
+            Outcome::Capped(state) if rule.open_ended => Some(Live::Automaton { group, state }),
+            _ => rule.tail.begin(),
+        };
+        let Some(live) = live else {
+            self.raws.push(Raw { at, start: value.start, end: value.end, rule: number, live: None });
+            return;
+        };
+        if self.until.get(usize::from(number)).is_some_and(|until| value.start < *until) {
+            return;
+        }
+        let from = if matches!(live, Live::Automaton { .. }) { at + CAP } else { value.end };
+        let mut raw = Raw { at, start: value.start, end: from, rule: number, live: Some(live) };
+        self.follow(&mut raw, record);
+        self.set_until(number, if raw.live.is_some() { usize::MAX } else { raw.end });
+        self.raws.push(raw);
+    }
+
+    pub(super) fn set_until(&mut self, rule: u16, until: usize) {
+        if self.until.is_empty() {
+            self.until = vec![0; self.program.rules.len()];
+        }
+        if let Some(slot) = self.until.get_mut(usize::from(rule)) {
+            *slot = until;
+        }
+    }
+
+    /// Follows an open-ended value to its end or the end of the text.
+    pub(super) fn follow(&mut self, raw: &mut Raw, record: Bounds) {
+        let Some(mut live) = raw.live.take() else { return };
+        let rest = self.text.get(raw.end..record.high).unwrap_or_default();
+        for (i, byte) in rest.iter().enumerate() {
+            let step = match &mut live {
+                Live::Automaton { group, state } => match self.program.follow(*group, *state, *byte) {
+                    Some(next) => {
+                        *state = next;
+                        Step::Take
+                    }
+                    None => Step::End,
+                },
+                other => other.step(*byte),
+            };
+            if step != Step::Take {
+                raw.end += i + usize::from(step == Step::TakeAndEnd);
+                self.steps += i as u64;
+                return;
+            }
+        }
+        self.steps += rest.len() as u64;
+        raw.end = record.high;
+        raw.live = (!record.complete).then_some(live);
+    }
+
+    /// The first place at or after `from` where a match could begin that bytes to come would decide.
+    pub(super) fn undecided(&mut self, from: usize, low: usize, known: Option<&KnownLiterals>) -> usize {
+        let high = self.text.len();
+        let record = Bounds { low, high, complete: false };
+        let name = if self.program.family(Family::Email).is_some() {
+            local_part_start(self.text, low, high)
+        } else {
+            high
+        };
+        let mut hold = name.max(from);
+        if let Some(known) = known {
+            hold = hold.min(known.unfinished(self.text, from));
+        }
+        // Before the last `CAP` bytes every walk has ended; look-ahead adds a little.
+        let window = from.max(high.saturating_sub(CAP + LOOK_BEHIND));
+        let found = self.raws.len();
+        for at in window..hold.max(window) {
+            let alive = (0..self.program.groups.len()).any(|group| self.is_alive(group, at, record));
+            if alive {
+                hold = at;
+                break;
+            }
+        }
+        self.raws.truncate(found);
+        // An address found undecided at its `@` began before it.
+        let reach = self.program.family(Family::Email).filter(|group| self.is_alive(*group, hold, record));
+        self.raws.truncate(found);
+        reach.map_or(hold, |_| local_part_start(self.text, low, hold).max(from))
+    }
+
+    fn is_alive(&mut self, group: usize, at: usize, record: Bounds) -> bool {
+        let until = std::mem::take(&mut self.until);
+        let alive = self.judge(group, at, record);
+        self.until = until;
+        alive
+    }
+}
+
+/// Orders spans and merges those that overlap: nothing of any span survives, the first one gives the name.
+pub(super) fn merge(raws: &mut Vec<Raw>) {
+    raws.sort_unstable_by_key(|raw| (raw.start, raw.rule, raw.at));
+    raws.dedup_by(|next, kept| {
+        let overlaps = next.start < kept.end;
+        if overlaps {
+            kept.end = kept.end.max(next.end);
+        }
+        overlaps
+    });
+}

@@ -1,0 +1,285 @@
+//! The shared scanner over whole buffers and over the cells of rows.
+
+use std::fmt::Debug;
+use std::ops::Range;
+
+use super::class::{ClassSet, DataClass};
+use super::compile::Program;
+use super::known::KnownLiterals;
+use super::rule::{RuleError, RuleSet};
+use super::scan::{Bounds, KNOWN_RULE, Raw, Scan, merge};
+
+/// A sensitive span of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Where: `0 <= start < end <= text.len()`.
+    pub range: Range<usize>,
+    /// What; if several spans overlapped, the class of the first.
+    pub class: DataClass,
+}
+
+/// A sensitive span of one cell of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CellFinding {
+    /// Which cell: a position in the list of cells given.
+    pub cell: usize,
+    /// Where in the buffer, within the cell.
+    pub range: Range<usize>,
+    /// What.
+    pub class: DataClass,
+}
+
+/// A text with its sensitive spans replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Masked {
+    /// The text to send instead.
+    pub text: Vec<u8>,
+    /// How many spans were replaced, at least 1.
+    pub spans: usize,
+}
+
+/// The list of cells is not ascending, overlaps or leaves the buffer; nothing was scanned, so nothing may be released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cell {0} overlaps the one before it or leaves the buffer")]
+pub struct BadCell(pub usize);
+
+/// Finds sensitive spans in text.
+///
+/// Called for everything that goes to the client. Spans come in ascending order and do not overlap. An implementation
+/// must leave out only classes in `skip`; missing a span releases it.
+pub trait Detector: Debug + Send + Sync {
+    /// Appends the spans of `text`, one whole record, to `out`.
+    fn find(&self, text: &[u8], skip: &ClassSet, out: &mut Vec<Finding>);
+}
+
+/// The compiled rules, immutable and shared by all sessions in an `Arc`; about half a megabyte.
+///
+/// ```
+/// use gateway_core::masking::{ClassSet, RuleSet, Scanner};
+///
+/// let scanner = Scanner::new(RuleSet::builtin())?;
+/// let mut out = Vec::new();
+/// scanner.mask_into(b"write to ada@example.com", &ClassSet::default(), &mut out);
+/// assert_eq!(out, b"write to [REDACTED:EMAIL]");
+/// # Ok::<(), gateway_core::masking::RuleError>(())
+/// ```
+#[derive(Debug)]
+pub struct Scanner {
+    pub(super) program: Program,
+}
+
+impl Scanner {
+    /// Compiles a rule set.
+    ///
+    /// # Errors
+    /// [`RuleError`], naming the rule, if a pattern does not parse, has no small bounded automaton or matches nothing in
+    /// particular, or if a transform would answer guesses.
+    pub fn new(rules: RuleSet) -> Result<Self, RuleError> {
+        Program::new(rules).map(|program| Self { program })
+    }
+
+    /// All classes, injected credentials first; a [`ClassSet`] holds positions in this list.
+    pub fn classes(&self) -> &[DataClass] {
+        &self.program.classes
+    }
+
+    /// The set that reveals `classes`; those this scanner does not know are left out. Injected credentials are masked
+    /// even if revealed.
+    pub fn reveal<'c>(&self, classes: impl IntoIterator<Item = &'c DataClass>) -> ClassSet {
+        let mut set = ClassSet::default();
+        classes.into_iter().filter_map(|class| self.index(class)).for_each(|index| {
+            set.insert(index);
+        });
+        set
+    }
+
+    /// The class's position in [`classes`](Self::classes).
+    pub fn index(&self, class: &DataClass) -> Option<usize> {
+        self.program.classes.iter().position(|c| c == class)
+    }
+
+    /// The same scanner looking for a session's injected credentials as well.
+    pub fn beside<'a>(&'a self, known: &'a KnownLiterals) -> WithKnown<'a> {
+        WithKnown { scanner: self, known: Some(known) }
+    }
+
+    fn alone(&self) -> WithKnown<'_> {
+        WithKnown { scanner: self, known: None }
+    }
+
+    /// Appends the spans of `text` to `out`.
+    pub fn find(&self, text: &[u8], skip: &ClassSet, out: &mut Vec<Finding>) {
+        self.alone().find(text, skip, out);
+    }
+
+    /// Appends `text` with its spans replaced to `out`; returns how many there were.
+    pub fn mask_into(&self, text: &[u8], skip: &ClassSet, out: &mut Vec<u8>) -> usize {
+        self.alone().mask_into(text, skip, out)
+    }
+
+    /// The masked text, or `None`, without copying or allocating, if there is nothing to mask.
+    pub fn mask(&self, text: &[u8], skip: &ClassSet) -> Option<Masked> {
+        self.alone().mask(text, skip)
+    }
+
+    /// Appends the spans of every cell to `out`; returns how many. See [`WithKnown::find_cells`].
+    ///
+    /// # Errors
+    /// [`BadCell`] if the cells are not ascending ranges within the buffer.
+    pub fn find_cells(
+        &self,
+        buffer: &[u8],
+        cells: &[Range<usize>],
+        skip: &ClassSet,
+        out: &mut Vec<CellFinding>,
+    ) -> Result<usize, BadCell> {
+        self.alone().find_cells(buffer, cells, skip, out)
+    }
+
+    /// Appends what replaces `value`, a span of `class`.
+    pub fn replace(&self, class: &DataClass, value: &[u8], out: &mut Vec<u8>) {
+        let transform = self.index(class).and_then(|index| self.program.transforms.get(index)).copied();
+        transform.unwrap_or(class.default_transform()).apply_content(class, value, out);
+    }
+
+    /// How many bytes the verifier reads in `text`: the cost beyond the linear first pass, for tests and benches.
+    pub fn verification_steps(&self, text: &[u8], skip: &ClassSet) -> u64 {
+        let mut scan = Scan::new(&self.program, skip, text);
+        let record = Bounds { low: 0, high: text.len(), complete: true };
+        scan.run(0, None, |_| Some(record));
+        scan.steps
+    }
+
+    pub(super) fn class_of(&self, rule: u16) -> DataClass {
+        let class = self.program.classes.get(usize::from(self.program.class(rule)));
+        class.cloned().unwrap_or(DataClass::INJECTED_CREDENTIAL)
+    }
+}
+
+impl Detector for Scanner {
+    fn find(&self, text: &[u8], skip: &ClassSet, out: &mut Vec<Finding>) {
+        self.alone().find(text, skip, out);
+    }
+}
+
+/// A shared scanner together with one session's injected credentials.
+#[derive(Clone, Copy, Debug)]
+pub struct WithKnown<'a> {
+    scanner: &'a Scanner,
+    known: Option<&'a KnownLiterals>,
+}
+
+impl WithKnown<'_> {
+    /// Appends the spans of `text` to `out`.
+    pub fn find(&self, text: &[u8], skip: &ClassSet, out: &mut Vec<Finding>) {
+        out.extend(self.raws(text, skip).into_iter().map(|raw| self.finding(&raw)));
+    }
+
+    /// Appends `text` with its spans replaced to `out`; returns how many there were.
+    pub fn mask_into(&self, text: &[u8], skip: &ClassSet, out: &mut Vec<u8>) -> usize {
+        let raws = self.raws(text, skip);
+        self.write(text, &raws, out);
+        raws.len()
+    }
+
+    /// The masked text, or `None`, without copying or allocating, if there is nothing to mask.
+    pub fn mask(&self, text: &[u8], skip: &ClassSet) -> Option<Masked> {
+        let raws = self.raws(text, skip);
+        if raws.is_empty() {
+            return None;
+        }
+        let mut masked = Vec::with_capacity(text.len());
+        self.write(text, &raws, &mut masked);
+        Some(Masked { text: masked, spans: raws.len() })
+    }
+
+    /// Appends the spans of every cell to `out`; returns how many.
+    ///
+    /// The first pass runs over the whole buffer at once, so many small cells cost no more than one large one; no span
+    /// crosses a cell's edge and no cell sees its neighbours. Bytes between cells are not reported.
+    ///
+    /// # Errors
+    /// [`BadCell`] if the cells are not ascending ranges within the buffer.
+    pub fn find_cells(
+        &self,
+        buffer: &[u8],
+        cells: &[Range<usize>],
+        skip: &ClassSet,
+        out: &mut Vec<CellFinding>,
+    ) -> Result<usize, BadCell> {
+        check_cells(buffer, cells)?;
+        let mut scan = Scan::new(&self.scanner.program, skip, buffer);
+        let mut last = 0;
+        scan.run(0, self.known, |at| {
+            last = cell_at(cells, last, at)?;
+            cells.get(last).map(|cell| Bounds { low: cell.start, high: cell.end, complete: true })
+        });
+        let raws = self.finish(scan.raws);
+        let before = out.len();
+        out.extend(raws.iter().filter_map(|raw| {
+            last = cell_at(cells, last, raw.start)?;
+            let Finding { range, class } = self.finding(raw);
+            Some(CellFinding { cell: last, range, class })
+        }));
+        Ok(out.len() - before)
+    }
+
+    fn raws(&self, text: &[u8], skip: &ClassSet) -> Vec<Raw> {
+        let mut scan = Scan::new(&self.scanner.program, skip, text);
+        let record = Bounds { low: 0, high: text.len(), complete: true };
+        scan.run(0, self.known, |_| Some(record));
+        self.finish(scan.raws)
+    }
+
+    fn finish(&self, mut raws: Vec<Raw>) -> Vec<Raw> {
+        if raws.is_empty() {
+            return raws;
+        }
+        if let Some(known) = self.known {
+            known.count(raws.iter().filter(|raw| raw.rule == KNOWN_RULE).count());
+        }
+        merge(&mut raws);
+        raws
+    }
+
+    fn finding(&self, raw: &Raw) -> Finding {
+        Finding { range: raw.start..raw.end, class: self.scanner.class_of(raw.rule) }
+    }
+
+    fn write(&self, text: &[u8], raws: &[Raw], out: &mut Vec<u8>) {
+        let mut from = 0;
+        for raw in raws {
+            out.extend_from_slice(text.get(from..raw.start).unwrap_or_default());
+            let value = text.get(raw.start..raw.end).unwrap_or_default();
+            self.scanner.replace(&self.scanner.class_of(raw.rule), value, out);
+            from = raw.end;
+        }
+        out.extend_from_slice(text.get(from..).unwrap_or_default());
+    }
+}
+
+impl Detector for WithKnown<'_> {
+    fn find(&self, text: &[u8], skip: &ClassSet, out: &mut Vec<Finding>) {
+        WithKnown::find(self, text, skip, out);
+    }
+}
+
+fn check_cells(buffer: &[u8], cells: &[Range<usize>]) -> Result<(), BadCell> {
+    let mut low = 0;
+    for (index, cell) in cells.iter().enumerate() {
+        if cell.start < low || cell.end < cell.start || cell.end > buffer.len() {
+            return Err(BadCell(index));
+        }
+        low = cell.end;
+    }
+    Ok(())
+}
+
+/// The cell that contains `at`, looking at `last` first: places come in clusters.
+fn cell_at(cells: &[Range<usize>], last: usize, at: usize) -> Option<usize> {
+    if cells.get(last).is_some_and(|cell| cell.contains(&at)) {
+        return Some(last);
+    }
+    let index = cells.partition_point(|cell| cell.end <= at);
+    cells.get(index).filter(|cell| cell.contains(&at)).map(|_| index)
+}

@@ -1,0 +1,233 @@
+//! Masking of streams: correct wherever the chunks are cut, in bounded memory.
+
+use std::sync::Arc;
+
+use super::CAP;
+use super::class::ClassSet;
+use super::known::KnownLiterals;
+use super::scan::{Bounds, KNOWN_RULE, Raw, Scan, merge};
+use super::scanner::Scanner;
+use super::text::LOOK_BEHIND;
+use super::transform::Transform;
+
+/// Most bytes of a chunk that are scanned at once; bounds the buffer whatever the caller pushes.
+const PIECE: usize = 16 * 1024;
+
+/// Masks one stream of bytes chunk by chunk.
+///
+/// Output is, byte for byte, what [`Scanner::mask_into`] gives for the whole stream. A byte is held back only while some
+/// match that begins at or before it is still possible: at most about a kilobyte, more only for long injected
+/// credentials. Values without a length limit are replaced as soon as they are certain and then swallowed.
+///
+/// There is no timer: what is held back is released by more bytes, [`record_boundary`](Self::record_boundary) or
+/// [`finish`](Self::finish).
+#[derive(Debug)]
+pub struct StreamMasker {
+    scanner: Arc<Scanner>,
+    skip: ClassSet,
+    known: Option<Arc<KnownLiterals>>,
+    /// Bytes already given out, for looking behind, then bytes held back.
+    buffer: Vec<u8>,
+    /// Where the bytes held back begin.
+    pos: usize,
+    /// Spans whose candidate lies behind `pos` and that do not end there.
+    active: Vec<Raw>,
+    until: Vec<usize>,
+    open: Option<Open>,
+    spans: usize,
+}
+
+/// A span under way.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    rule: u16,
+    start: usize,
+    until: usize,
+    /// Whether its replacement is out already.
+    written: bool,
+}
+
+impl StreamMasker {
+    /// A masker for one stream. Standard output and standard error are two streams.
+    pub fn new(scanner: Arc<Scanner>, skip: ClassSet) -> Self {
+        let (buffer, active, until) = (Vec::new(), Vec::new(), Vec::new());
+        Self { scanner, skip, known: None, buffer, pos: 0, active, until, open: None, spans: 0 }
+    }
+
+    /// Also masks a session's injected credentials.
+    #[must_use]
+    pub fn beside(mut self, known: Arc<KnownLiterals>) -> Self {
+        self.known = Some(known);
+        self
+    }
+
+    /// Takes the next bytes and appends to `out` what is certain.
+    pub fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
+        for piece in chunk.chunks(PIECE) {
+            self.buffer.extend_from_slice(piece);
+            self.advance(false, out);
+        }
+    }
+
+    /// Ends a record: appends everything held back, masked, and starts anew, so that no match crosses this place.
+    pub fn record_boundary(&mut self, out: &mut Vec<u8>) {
+        self.advance(true, out);
+        self.buffer.clear();
+        self.active.clear();
+        self.until.clear();
+        self.open = None;
+        self.pos = 0;
+    }
+
+    /// Ends the stream; returns how many spans were masked in all.
+    pub fn finish(mut self, out: &mut Vec<u8>) -> usize {
+        self.record_boundary(out);
+        self.spans
+    }
+
+    /// How many bytes are held back now.
+    pub fn held(&self) -> usize {
+        self.buffer.len() - self.pos
+    }
+
+    /// How many spans were masked so far.
+    pub fn spans(&self) -> usize {
+        self.spans
+    }
+
+    fn advance(&mut self, complete: bool, out: &mut Vec<u8>) {
+        let decided = self.scan(complete);
+        self.pos = self.release(decided, out);
+        let pos = self.pos;
+        self.active.retain(|raw| raw.end > pos || raw.live.is_some());
+        self.forget();
+    }
+
+    /// Scans what is held back; returns up to where everything is known.
+    fn scan(&mut self, complete: bool) -> usize {
+        let scanner = Arc::clone(&self.scanner);
+        let known = self.known.clone();
+        let record = Bounds { low: 0, high: self.buffer.len(), complete };
+        let mut scan = Scan::new(&scanner.program, &self.skip, &self.buffer);
+        scan.until = std::mem::take(&mut self.until);
+        for raw in self.active.iter_mut().filter(|raw| raw.live.is_some()) {
+            scan.follow(raw, record);
+            if raw.live.is_none() {
+                scan.set_until(raw.rule, raw.end);
+            }
+        }
+        let until = scan.until.clone();
+        scan.run(self.pos, known.as_deref(), |_| Some(record));
+        let decided = if complete { record.high } else { scan.undecided(self.pos, 0, known.as_deref()) };
+        let found = std::mem::take(&mut scan.raws);
+        // What begins after the decided part is found again next time.
+        scan.until = until;
+        let settled: Vec<Raw> =
+            found.into_iter().filter(|raw| raw.at < decided || raw.start < decided).collect();
+        for raw in &settled {
+            if scanner.program.swallows(raw.rule) {
+                scan.set_until(raw.rule, if raw.live.is_some() { usize::MAX } else { raw.end });
+            }
+        }
+        self.until = scan.until;
+        if let Some(known) = known {
+            known.count(settled.iter().filter(|raw| raw.rule == KNOWN_RULE && raw.at < decided).count());
+        }
+        self.active.extend(settled);
+        decided
+    }
+
+    /// Writes the decided part; returns up to where.
+    fn release(&mut self, decided: usize, out: &mut Vec<u8>) -> usize {
+        let mut spans: Vec<Raw> = self.active.iter().filter(|raw| raw.start < decided).cloned().collect();
+        let live = spans.iter().any(|raw| raw.live.is_some());
+        merge(&mut spans);
+        let mut at = self.pos;
+        let mut open = self.open.take();
+        for span in spans {
+            if let Some(current) = &mut open {
+                if span.start < current.until {
+                    current.until = current.until.max(span.end);
+                    continue;
+                }
+                at = self.close(*current, at, out);
+            }
+            self.copy(at, span.start, out);
+            at = span.start;
+            open = Some(Open { rule: span.rule, start: span.start, until: span.end, written: false });
+        }
+        let Some(current) = open else {
+            self.copy(at, decided, out);
+            return decided;
+        };
+        if current.until <= decided && !live {
+            at = self.close(current, at, out);
+            self.copy(at, decided, out);
+            return decided;
+        }
+        self.keep_open(current, at, decided, out)
+    }
+
+    fn keep_open(&mut self, mut current: Open, at: usize, decided: usize, out: &mut Vec<u8>) -> usize {
+        let transform = self.transform(current.rule);
+        let early = transform.streams() || decided - current.start.min(decided) > CAP;
+        if !current.written && !early {
+            return current.start;
+        }
+        if transform == Transform::SameLength {
+            out.resize(out.len() + (decided - at), b'*');
+            self.spans += usize::from(!current.written);
+        } else if !current.written {
+            self.spans += 1;
+            super::transform::tag(&self.scanner.class_of(current.rule), out);
+        }
+        current.written = true;
+        self.open = Some(current);
+        decided
+    }
+
+    /// Writes the rest of a span that ends; returns its end.
+    fn close(&mut self, span: Open, at: usize, out: &mut Vec<u8>) -> usize {
+        let end = span.until.max(at);
+        if !span.written {
+            self.spans += 1;
+            let value = self.buffer.get(span.start..end).unwrap_or_default();
+            self.scanner.replace(&self.scanner.class_of(span.rule), value, out);
+        } else if self.transform(span.rule) == Transform::SameLength {
+            out.resize(out.len() + (end - at), b'*');
+        }
+        end
+    }
+
+    fn transform(&self, rule: u16) -> Transform {
+        let class = usize::from(self.scanner.program.class(rule));
+        self.scanner.program.transforms.get(class).copied().unwrap_or(Transform::Redact)
+    }
+
+    fn copy(&self, from: usize, to: usize, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.buffer.get(from..to).unwrap_or_default());
+    }
+
+    /// Drops bytes too far back to be looked at and moves every offset along.
+    fn forget(&mut self) {
+        let drop = self.pos.saturating_sub(LOOK_BEHIND);
+        if drop == 0 {
+            return;
+        }
+        self.buffer.drain(..drop);
+        self.pos -= drop;
+        for raw in &mut self.active {
+            raw.at = raw.at.saturating_sub(drop);
+            raw.start = raw.start.saturating_sub(drop);
+            raw.end = raw.end.saturating_sub(drop);
+        }
+        self.until
+            .iter_mut()
+            .filter(|until| **until != usize::MAX)
+            .for_each(|until| *until = until.saturating_sub(drop));
+        if let Some(open) = &mut self.open {
+            open.start = open.start.saturating_sub(drop);
+            open.until = open.until.saturating_sub(drop);
+        }
+    }
+}

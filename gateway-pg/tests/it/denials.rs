@@ -1,0 +1,96 @@
+//! Refusals: clear words, true transaction state, nothing of it done.
+
+use crate::support::{gateway, guarded};
+use testkit::raw_pg::{self, RawPg};
+use tokio_postgres::{NoTls, SimpleQueryMessage};
+
+#[test]
+fn a_denial_names_rule_reason_and_hint_and_the_session_goes_on() {
+    let gateway = gateway(guarded(), &[]);
+    gateway.block_on(async {
+        let (client, connection) = tokio_postgres::connect(&gateway.url(), NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let error = client.batch_execute("DROP TABLE orders").await.unwrap_err();
+        let error = error.as_db_error().unwrap();
+        assert_eq!(error.code().code(), "42501");
+        assert!(error.message().contains("dropping is forbidden"));
+        assert!(error.detail().unwrap().contains("rule: no-drop"));
+        assert_eq!(error.hint(), Some("ask a dba"));
+        assert!(client.prepare("DROP TABLE orders").await.is_err(), "Parse is judged too");
+        assert!(client.execute("DROP TABLE orders", &[]).await.is_err());
+        let one = client.simple_query("SELECT 1").await.unwrap();
+        assert!(one.iter().any(|m| matches!(m, SimpleQueryMessage::Row(_))));
+    });
+    assert_eq!(gateway.directly("SELECT count(*) > 0 FROM orders"), "t");
+}
+
+#[test]
+fn a_denial_inside_a_transaction_fails_it_at_the_server() {
+    let gateway = gateway(guarded(), &[]);
+    gateway.block_on(async {
+        let mut client = RawPg::connect(gateway.address).await.unwrap();
+        client.log_in("agent", &gateway.database, crate::support::TOKEN).await.unwrap();
+        client.query("BEGIN").await.unwrap();
+        client.query("UPDATE products SET name = 'half' WHERE id = 1").await.unwrap();
+        let denied = client.query("DROP TABLE orders").await.unwrap();
+        assert_eq!(denied.error().unwrap().code(), "42501");
+        assert_eq!(denied.frames.last().unwrap().transaction_status().unwrap(), b'E');
+        let after = client.query("SELECT 1").await.unwrap();
+        assert_eq!(after.error().unwrap().code(), "25P02");
+        client.query("COMMIT").await.unwrap();
+    });
+    assert_ne!(
+        gateway.directly("SELECT name FROM products WHERE id = 1"),
+        "half",
+        "BEGIN; denied; COMMIT commits nothing"
+    );
+}
+
+#[test]
+fn one_denied_statement_denies_its_whole_message() {
+    let gateway = gateway(guarded(), &[]);
+    gateway.block_on(async {
+        let mut client = RawPg::connect(gateway.address).await.unwrap();
+        client.log_in("agent", &gateway.database, crate::support::TOKEN).await.unwrap();
+        let sql = "UPDATE products SET name = 'half' WHERE id = 1; DROP TABLE orders";
+        assert_eq!(client.query(sql).await.unwrap().error().unwrap().code(), "42501");
+        // The same as a pipeline up to one Sync.
+        let mut wire = Vec::new();
+        for sql in ["UPDATE products SET name = 'half' WHERE id = 1", "DROP TABLE orders"] {
+            wire.extend(raw_pg::parse("", sql, &[]));
+            wire.extend(raw_pg::Bind::default().encode());
+            wire.extend(raw_pg::execute("", 0));
+        }
+        wire.extend(raw_pg::sync());
+        let answer = client.exchange(&wire).await.unwrap();
+        assert_eq!(answer.error().unwrap().code(), "42501");
+        assert_eq!(answer.tags(), "EZ");
+    });
+    assert_ne!(gateway.directly("SELECT name FROM products WHERE id = 1"), "half");
+}
+
+#[test]
+fn after_a_flush_a_denial_rolls_back_what_was_forwarded() {
+    let gateway = gateway(guarded(), &[]);
+    gateway.block_on(async {
+        let mut client = RawPg::connect(gateway.address).await.unwrap();
+        client.log_in("agent", &gateway.database, crate::support::TOKEN).await.unwrap();
+        let mut wire = raw_pg::parse("", "UPDATE products SET name = 'half' WHERE id = 1", &[]);
+        wire.extend(raw_pg::Bind::default().encode());
+        wire.extend(raw_pg::execute("", 0));
+        wire.extend(raw_pg::flush());
+        client.send(&wire).await.unwrap();
+        let tags: Vec<u8> = vec![
+            client.frame().await.unwrap().tag,
+            client.frame().await.unwrap().tag,
+            client.frame().await.unwrap().tag,
+        ];
+        assert_eq!(tags, b"12C");
+        let mut wire = raw_pg::parse("", "DROP TABLE orders", &[]);
+        wire.extend(raw_pg::sync());
+        let answer = client.exchange(&wire).await.unwrap();
+        assert_eq!(answer.tags(), "EZ");
+        assert_eq!(answer.frames.last().unwrap().transaction_status().unwrap(), b'I');
+    });
+    assert_ne!(gateway.directly("SELECT name FROM products WHERE id = 1"), "half");
+}
