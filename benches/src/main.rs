@@ -7,6 +7,7 @@
 //! with everything on, round by round in turn, and takes medians; what counts are the ratios of one run, not its absolute
 //! numbers. Exit status: 0 measured, 1 something failed or a check did not hold, 2 not built yet or wrong usage.
 
+mod corpus;
 mod machine;
 mod micro;
 mod pg;
@@ -96,11 +97,7 @@ fn main() -> ExitCode {
 }
 
 /// Runs a suite and shows its report, also of what was measured before something failed.
-fn measure(
-    size: Size,
-    json: Option<PathBuf>,
-    suite: fn(Size, &mut Report) -> Result<()>,
-) -> Result<()> {
+fn measure(size: Size, json: Option<PathBuf>, suite: fn(Size, &mut Report) -> Result<()>) -> Result<()> {
     // Opened first: a wrong path is better known before a quarter of an hour than after it.
     let file = json.map(|path| File::create(&path).map_err(|e| format!("`{}`: {e}", path.display())));
     let file = file.transpose()?;

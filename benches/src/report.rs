@@ -76,8 +76,7 @@ impl Report {
                 value: row.value / base.value,
             })
         };
-        let others =
-            |row: &Row| self.yardsticks.iter().filter(|y| **y != row.subject).collect::<Vec<_>>();
+        let others = |row: &Row| self.yardsticks.iter().filter(|y| **y != row.subject).collect::<Vec<_>>();
         self.ratios =
             self.rows.iter().flat_map(|row| others(row).into_iter().filter_map(|y| of(row, y))).collect();
     }
@@ -124,7 +123,12 @@ impl fmt::Display for Report {
         let lines = self.lines();
         let columns = lines.first().map_or(0, Vec::len);
         let width = |column: usize| {
-            lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            lines
+                .iter()
+                .filter_map(|line| line.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         for line in &lines {

@@ -2,7 +2,6 @@
 
 mod analysis;
 mod approval;
-mod corpus;
 mod policy;
 mod record;
 mod scan;

@@ -26,7 +26,13 @@ pub(super) fn run(size: Size, report: &mut Report) -> Result<()> {
     let runtime = Builder::new_current_thread().build()?;
     for count in [1, 100, 1000] {
         one(size, report, &runtime, &format!("judge: {count} policies, one table each"), &of_tables(count))?;
-        one(size, report, &runtime, &format!("judge: {count} policies, all on the target"), &of_target(count))?;
+        one(
+            size,
+            report,
+            &runtime,
+            &format!("judge: {count} policies, all on the target"),
+            &of_target(count),
+        )?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use gateway_core::recording::{Header, Record, Recorder};
 use gateway_core::session::{CloseReason, SessionId};
 use tokio::runtime::Builder;
 
-use super::corpus;
+use crate::corpus;
 use crate::machine::cpu_seconds;
 use crate::report::Report;
 use crate::{Result, Size};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use gateway_core::masking::{ClassSet, RuleSet, Scanner, StreamMasker};
 use regex_automata::meta::Regex;
 
-use super::corpus::{self, Corpus};
+use crate::corpus::{self, Corpus};
 use crate::report::Report;
 use crate::sample::nanoseconds;
 use crate::{Result, Size};
@@ -23,7 +23,13 @@ pub(super) fn run(size: Size, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn one(size: Size, report: &mut Report, corpus: &Corpus, scanner: &Arc<Scanner>, regex: &Regex) -> Result<()> {
+fn one(
+    size: Size,
+    report: &mut Report,
+    corpus: &Corpus,
+    scanner: &Arc<Scanner>,
+    regex: &Regex,
+) -> Result<()> {
     let text = corpus.text.as_slice();
     let chunks = chunks(text);
     let skip = ClassSet::default();
@@ -40,21 +46,30 @@ fn one(size: Size, report: &mut Report, corpus: &Corpus, scanner: &Arc<Scanner>,
     };
     add("memcpy", nanoseconds(size, || out_of(&mut out, |out| out.extend_from_slice(text))));
     add("regex", nanoseconds(size.pick(Size::Quick, size), || regex.find_iter(text).count()));
-    let mask = |out: &mut Vec<u8>| chunks.iter().for_each(|chunk| {
-        scanner.mask_into(chunk, &skip, out);
-    });
+    let mask = |out: &mut Vec<u8>| {
+        chunks.iter().for_each(|chunk| {
+            scanner.mask_into(chunk, &skip, out);
+        })
+    };
     add("scanner", nanoseconds(size, || out_of(&mut out, mask)));
     let cells: Vec<Vec<Range<usize>>> = chunks.iter().map(|chunk| cells(chunk)).collect();
     let mut findings = Vec::new();
-    add("scanner, cells", nanoseconds(size, || {
-        findings.clear();
-        let both = chunks.iter().zip(&cells);
-        both.filter(|(chunk, cells)| scanner.find_cells(chunk, cells, &skip, &mut findings).is_ok()).count()
-    }));
+    add(
+        "scanner, cells",
+        nanoseconds(size, || {
+            findings.clear();
+            let both = chunks.iter().zip(&cells);
+            both.filter(|(chunk, cells)| scanner.find_cells(chunk, cells, &skip, &mut findings).is_ok())
+                .count()
+        }),
+    );
     let mut stream = StreamMasker::new(Arc::clone(scanner), skip);
-    add("scanner, stream", nanoseconds(size, || {
-        out_of(&mut out, |out| text.chunks(CHUNK_BYTES).for_each(|chunk| stream.push(chunk, out)))
-    }));
+    add(
+        "scanner, stream",
+        nanoseconds(size, || {
+            out_of(&mut out, |out| text.chunks(CHUNK_BYTES).for_each(|chunk| stream.push(chunk, out)))
+        }),
+    );
     Ok(())
 }
 

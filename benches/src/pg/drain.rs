@@ -54,14 +54,18 @@ impl Client {
                 (b'Z', _) => return Ok(()),
                 (b'E', _) => return Err(words(&body).into()),
                 (b'R', Some(3)) => frontend::password_message(password.as_bytes(), &mut out)?,
-                (b'R', Some(10)) => frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), &mut out)?,
+                (b'R', Some(10)) => {
+                    frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), &mut out)?
+                }
                 (b'R', Some(11)) => {
                     scram.update(body.get(4..).unwrap_or_default())?;
                     frontend::sasl_response(scram.message(), &mut out)?;
                 }
                 (b'R', Some(12)) => scram.finish(body.get(4..).unwrap_or_default())?,
                 (b'R', Some(0)) | (b'S' | b'K' | b'N', _) => {}
-                (tag, kind) => return Err(format!("unexpected message `{}` {kind:?}", char::from(tag)).into()),
+                (tag, kind) => {
+                    return Err(format!("unexpected message `{}` {kind:?}", char::from(tag)).into());
+                }
             }
             self.stream.write_all(&out)?;
         }
@@ -177,9 +181,13 @@ mod tests {
     #[test]
     fn rows_are_counted_however_the_answer_is_cut() {
         let mut answer = Vec::new();
-        for (tag, body) in
-            [(b'T', vec![0; 30]), (b'D', vec![1; 300]), (b'D', Vec::new()), (b'd', vec![9]), (b'Z', vec![b'I'])]
-        {
+        for (tag, body) in [
+            (b'T', vec![0; 30]),
+            (b'D', vec![1; 300]),
+            (b'D', Vec::new()),
+            (b'd', vec![9]),
+            (b'Z', vec![b'I']),
+        ] {
             answer.push(tag);
             answer.extend((body.len() as u32 + 4).to_be_bytes());
             answer.extend(body);

@@ -109,8 +109,7 @@ impl Pgbouncer {
         if !testkit::wait_until(listens, START_DEADLINE) {
             return Err("pgbouncer does not listen".into());
         }
-        let subject =
-            Subject { name: PGBOUNCER, port, pid: Some(pid), ..Subject::direct(server) };
+        let subject = Subject { name: PGBOUNCER, port, pid: Some(pid), ..Subject::direct(server) };
         Ok(Self { subject, _process: process, _folder: folder })
     }
 

@@ -157,9 +157,30 @@ fn sensitive(numbers: &mut Numbers, turn: usize) -> String {
 }
 
 const WORDS: [&str; 24] = [
-    "order", "parcel", "blue", "window", "return", "express", "north", "garden", "invoice", "paper", "silver",
-    "cable", "morning", "delay", "partial", "quality", "stock", "warehouse", "bottle", "light", "customer",
-    "review", "large", "second",
+    "order",
+    "parcel",
+    "blue",
+    "window",
+    "return",
+    "express",
+    "north",
+    "garden",
+    "invoice",
+    "paper",
+    "silver",
+    "cable",
+    "morning",
+    "delay",
+    "partial",
+    "quality",
+    "stock",
+    "warehouse",
+    "bottle",
+    "light",
+    "customer",
+    "review",
+    "large",
+    "second",
 ];
 
 #[cfg(test)]
