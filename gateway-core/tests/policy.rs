@@ -1,5 +1,7 @@
 //! The Cedar engine from outside, as a composer uses it: files in, decisions and diagnostics out.
 #![cfg(feature = "cedar")]
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::sync::OnceLock;
 
@@ -326,14 +328,36 @@ fn a_finding_prints_as_one_line() {
 
 #[test]
 fn long_chains_do_not_exhaust_the_stack() {
-    // The deepest tree that 32 KiB can hold, and the longest one with attributes.
-    for link in ["1==1", "context.peer == \"x\""] {
-        let chain = vec![link; 32_000 / (link.len() + 2)].join("&&");
-        findings(&format!("permit(principal, action, resource) when {{ {chain} }};"));
+    // The deepest trees that 32 KiB can hold: two bytes a level.
+    for chain in [format!("1{} > 0", "+1".repeat(16_000)), format!("context{}", ".a".repeat(16_000))] {
+        let found = findings(&format!("permit(principal, action, resource) when {{ {chain} }};"));
+        assert!(found[0].message.contains("operators deep"), "{found:?}");
     }
+    let fine = vec!["context.peer == \"x\""; 400].join(" || ");
+    assert_eq!(findings(&format!("permit(principal, action, resource) when {{ {fine} }};")), []);
     let long = format!(
         "permit(principal, action, resource) when {{ principal.subject == \"{}\" }};",
         "x".repeat(40_000)
     );
     assert!(findings(&long)[0].message.contains("longer than"));
+}
+
+fn blocks(language: &str) -> Vec<String> {
+    let page = include_str!("../../docs/policy.md");
+    let opening = format!("```{language}\n");
+    page.split(&opening).skip(1).filter_map(|rest| rest.split("```").next()).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_examples_of_the_documentation_work() {
+    let policies = blocks("cedar");
+    assert!(policies.len() >= 6);
+    let files: Vec<_> =
+        policies.iter().enumerate().map(|(i, text)| PolicyFile::new(format!("{i}.md"), text)).collect();
+    assert_eq!(shop().validate(&files), []);
+    let cases = toml::from_str::<CaseFile>(&blocks("toml").concat()).unwrap().into_cases();
+    let engine =
+        CedarEngine::builder().schema_fragment("postgres", POSTGRES).policies(files).build().unwrap();
+    let results = run_cases(&engine, &cases).await.unwrap();
+    assert!(!results.is_empty() && results.iter().all(|result| result.passed), "{results:#?}");
 }

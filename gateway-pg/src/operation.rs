@@ -302,7 +302,7 @@ fn attribute_calls(subject: &Subject<'_>, statement: &Statement) -> Vec<Access> 
     let related: Vec<_> = statement.relations.iter().filter_map(|r| subject.relation(r)).collect();
     let names =
         statement.columns.iter().filter(|c| c.name.len() > 1 && !c.star).filter_map(|c| c.name.last());
-    let unknown = names.filter(|name| !related.iter().any(|r| r.has_column(name)));
+    let unknown = names.chain(&statement.fields).filter(|name| !related.iter().any(|r| r.has_column(name)));
     unknown
         .filter_map(|name| {
             subject.catalog.user_function(name).map(|schema| call(subject.place.function(schema, name)))

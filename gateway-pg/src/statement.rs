@@ -70,13 +70,14 @@ pub(crate) fn written(schema: Option<&str>, name: &str) -> String {
 }
 
 /// Names that a user's function or operator on the search path could take over: calls without schema, qualified column references
-/// (`u.f` is also `f(u)`), and operators without schema as `operator =`.
+/// (`u.f` and `(u).f` are also `f(u)`), and operators without schema as `operator =`.
 fn unqualified_calls(statement: &Statement) -> impl Iterator<Item = String> {
     let calls = statement.functions.iter().filter(|f| f.schema.is_none() && f.role == FunctionRole::Call);
     let columns = statement.columns.iter().filter(|c| c.name.len() > 1 && !c.star);
     let operators = statement.operators.iter().filter(|o| o.schema.is_none());
     calls
         .map(|f| f.name.clone())
+        .chain(statement.fields.iter().cloned())
         .chain(columns.filter_map(|c| c.name.last().cloned()))
         .chain(operators.map(|o| format!("operator {}", o.name)))
         .collect::<Vec<_>>()

@@ -1,8 +1,10 @@
 //! The adapter against a real PostgreSQL with real clients.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod clients;
 mod denials;
 mod drivers;
 mod holds;
+mod masking;
+mod policies;
 mod support;

@@ -11,6 +11,8 @@ use gateway_core::error::{Denial, DenialCode};
 use gateway_core::identity::{
     Presented, Principal, PrincipalKind, StaticAuthenticator, VerifiedPrincipal, verify,
 };
+use gateway_core::masking::{DataClass, FieldRule};
+use gateway_core::operation::Resource;
 use gateway_core::pipeline::{Label, Pipeline};
 use gateway_core::policy::{Allowed, ApprovalRule, Decision, FnPolicy, PolicyEngine, PolicyInput};
 use gateway_core::recording::MemoryRecorder;
@@ -91,15 +93,32 @@ pub fn agent() -> Principal {
     agent
 }
 
+/// Labels for columns of `schema.table.column` in the database a gateway is put in front of.
+pub fn label(database: &str, column: &str, class: &DataClass) -> Label {
+    let mut resource = Resource::target("shop").child("Database", database);
+    for (kind, name) in ["Schema", "Table", "Column"].into_iter().zip(column.split('.')) {
+        resource = resource.child(kind, name);
+    }
+    Label { resource, rule: FieldRule::new(class.clone()) }
+}
+
+/// A fresh copy of the shop.
+pub fn shop() -> String {
+    let database = server().copy_database("shop").unwrap();
+    server().psql(&database, "GRANT CREATE ON SCHEMA public TO app").unwrap();
+    database
+}
+
 /// A gateway in front of a fresh copy of the shop.
 pub fn gateway(policy: impl PolicyEngine + 'static, labels: &[Label]) -> Gateway {
-    let server = server();
-    let database = server.copy_database("shop").unwrap();
-    server.psql(&database, "GRANT CREATE ON SCHEMA public TO app").unwrap();
-    gateway_to(&database, policy, labels)
+    gateway_to(&shop(), policy, labels)
 }
 
 pub fn gateway_to(database: &str, policy: impl PolicyEngine + 'static, labels: &[Label]) -> Gateway {
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_test_writer()
+        .try_init();
     let server = server();
     let credentials = StaticCredentials::default().with(
         "shop",

@@ -119,11 +119,11 @@ fn one(question: &Question<'_>, access: &Access, outcome: &Outcome) -> Result<Ex
 }
 
 /// Without the actions: they are the schema's, not the question's.
-fn entities(
-    all: &cedar_policy::Entities,
-) -> Result<serde_json::Value, cedar_policy::entities_errors::EntitiesError> {
+fn entities(all: &cedar_policy::Entities) -> Result<serde_json::Value, String> {
     let own = all.iter().filter(|entity| entity.uid().type_name().basename() != "Action");
-    own.map(cedar_policy::Entity::to_json_value).collect::<Result<Vec<_>, _>>().map(serde_json::Value::Array)
+    let shown: Result<Vec<_>, _> =
+        own.map(|entity| entity.to_json_value().map_err(|e| e.to_string())).collect();
+    shown.map(serde_json::Value::Array)
 }
 
 fn failed(loaded: &Loaded, (index, message): &(usize, String)) -> String {

@@ -20,6 +20,9 @@ use crate::policy::Revision;
 const MAX_FILE: usize = 4 << 20;
 /// One policy may not be longer: bytes. Bounds how deep its conditions can be, and with that the stack below.
 const MAX_POLICY: usize = 32 << 10;
+/// A condition may not be deeper: operators within operators. What is loaded is dropped and evaluated recursively on any
+/// thread, and this needs about a tenth of what a thread usually has.
+const MAX_DEPTH: usize = 500;
 /// Cedar walks a condition recursively when it is turned into other forms; a chain of `&&` as long as a policy may be
 /// needs more than a usual thread has: bytes, of which only what is used is ever taken.
 const STACK: usize = 512 << 20;
@@ -191,6 +194,10 @@ impl Loader<'_> {
             Err(e) => return self.error(&place, Problem::new(e.to_string(), "simplify the rule")),
         };
         let policy = policy.new_id(PolicyId::new(&id));
+        if reads.depth > MAX_DEPTH {
+            let message = format!("a condition is more than {MAX_DEPTH} operators deep");
+            return self.error(&place, Problem::new(message, "split the rule, or use a set and `.contains`"));
+        }
         self.scopes.push(Scope::of(&policy, &self.schema.action_entities));
         self.rules.push(Rule { id, place, source, policy, annotations, reads_time: reads.time() });
         self.reads.push(reads);

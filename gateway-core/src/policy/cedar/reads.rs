@@ -18,6 +18,8 @@ pub(super) struct Reads {
     pub(super) approvals: BTreeSet<String>,
     /// Approvals that an `unless` asks for by name.
     pub(super) unless_approvals: BTreeSet<String>,
+    /// How deep the deepest condition is.
+    pub(super) depth: usize,
 }
 
 impl Reads {
@@ -43,6 +45,7 @@ impl Reads {
         self.attributes.extend(other.attributes.iter().cloned());
         self.approvals.extend(other.approvals.iter().cloned());
         self.unless_approvals.extend(other.unless_approvals.iter().cloned());
+        self.depth = self.depth.max(other.depth);
         self.everything |= other.everything;
         self.tags |= other.tags;
     }
@@ -64,9 +67,12 @@ impl Reads {
 
     // With a worklist instead of recursion: a long chain of `&&` is a deep tree.
     fn walk(&mut self, root: &Arc<Expr>) {
-        let mut todo: Vec<&Arc<Expr>> = vec![root];
-        while let Some(expr) = todo.pop() {
-            self.visit(expr, &mut todo);
+        let mut todo = vec![(1, root)];
+        let mut below = Vec::new();
+        while let Some((depth, expr)) = todo.pop() {
+            self.depth = self.depth.max(depth);
+            self.visit(expr, &mut below);
+            todo.extend(below.drain(..).map(|child| (depth + 1, child)));
         }
     }
 
@@ -146,6 +152,12 @@ mod tests {
     fn the_context_as_a_value_reads_everything() {
         assert!(reads("when { (if true then context else context).time.hour > 3 }").time());
         assert!(reads("when { context == {} }").tags());
+    }
+
+    #[test]
+    fn depth_is_that_of_the_deepest_branch() {
+        assert_eq!(reads("").depth, 0);
+        assert_eq!(reads("when { 1 + 1 + 1 > 0 }").depth, 4);
     }
 
     #[test]

@@ -170,7 +170,7 @@ impl Merged {
                         return Err(reserved(&place, name, attribute));
                     }
                 }
-                applies.insert("context".to_owned(), record(context));
+                applies.insert("context".to_owned(), record(&context));
             }
         }
         Ok(())
@@ -217,7 +217,7 @@ fn own_context(context: Option<&Value>, types: &Map<String, Value>) -> Option<Ma
     None
 }
 
-fn record(attributes: Map<String, Value>) -> Value {
+fn record(attributes: &Map<String, Value>) -> Value {
     serde_json::json!({ "type": "Record", "attributes": attributes })
 }
 
@@ -258,8 +258,8 @@ fn qualified(namespace: &str, name: &str) -> String {
     if namespace.is_empty() { name.to_owned() } else { format!("{namespace}::{name}") }
 }
 
-fn action_uid(namespace: &str, name: &str) -> Result<EntityUid, cedar_policy::ParseErrors> {
-    let kind = qualified(namespace, "Action").parse()?;
+fn action_uid(namespace: &str, name: &str) -> Result<EntityUid, Box<cedar_policy::ParseErrors>> {
+    let kind = qualified(namespace, "Action").parse().map_err(Box::new)?;
     Ok(EntityUid::from_type_name_and_id(kind, EntityId::new(name)))
 }
 

@@ -1,0 +1,179 @@
+//! What must not be seen is not seen: by column origin, by content, in text and binary, in errors and copies.
+
+use gateway_core::masking::DataClass;
+use gateway_core::recording::Record;
+use testkit::psql_script;
+use tokio_postgres::{NoTls, Row};
+
+use crate::support::{Gateway, allow_all, gateway, gateway_to, label, server, shop};
+
+/// Everything masked: ssn, email and the card number by label.
+fn labelled() -> Gateway {
+    let database = shop();
+    let labels = [
+        label(&database, "public.customers.ssn", &DataClass::US_SSN),
+        label(&database, "public.customers.email", &DataClass::EMAIL),
+        label(&database, "public.customers.id", &DataClass::US_SSN),
+        label(&database, "public.cards.pan", &DataClass::PAYMENT_CARD),
+    ];
+    gateway_to(&database, allow_all(), &labels)
+}
+
+fn psql(gateway: &Gateway, sql: &str) -> String {
+    match psql_script(&gateway.url(), sql) {
+        Ok(out) => out,
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Values of customer 1 that must never come through.
+fn secrets(gateway: &Gateway) -> Vec<String> {
+    let row = gateway.directly("SELECT ssn || ' ' || email FROM customers WHERE id = 1");
+    let pan = gateway.directly("SELECT pan FROM cards ORDER BY id LIMIT 1");
+    row.split(' ').map(str::to_owned).chain([pan]).collect()
+}
+
+#[test]
+fn labelled_columns_are_masked_however_they_are_asked_for() {
+    let gateway = labelled();
+    let secrets = secrets(&gateway);
+    for sql in [
+        "SELECT * FROM customers WHERE id = 1",
+        "SELECT ssn AS x, email AS y FROM customers WHERE id = 1",
+        "SELECT c.ssn, c.email FROM (SELECT * FROM customers) c WHERE c.id = 1",
+        "WITH c AS (SELECT ssn, email FROM customers WHERE id = 1) SELECT * FROM c",
+        "SELECT upper(ssn), ssn || '', email::varchar(50) FROM customers WHERE id = 1",
+        "SELECT string_agg(email, ',') FROM customers",
+        "SELECT ssn FROM customers UNION SELECT ssn FROM customers",
+        "SELECT c FROM customers c WHERE id = 1",
+        "SELECT row_to_json(c) FROM customers c WHERE id = 1",
+        "SELECT to_jsonb(c)->>'ssn' FROM customers c WHERE id = 1",
+        "SELECT (c).ssn FROM customers c WHERE id = 1",
+        "SELECT x FROM customers AS t(a, b, c, d, x) WHERE a = 1",
+        "SELECT lower(x) FROM customers AS t(a, b, c, d, x) WHERE a = 1",
+        "SELECT * FROM customer_contacts WHERE id = 1",
+        "SELECT number FROM customer_cards ORDER BY 1 LIMIT 5",
+        "TABLE customers",
+        "BEGIN; DECLARE k CURSOR FOR SELECT ssn, email, id FROM customers ORDER BY id; FETCH 5 FROM k; COMMIT",
+        "PREPARE p AS SELECT ssn, email FROM customers WHERE id = 1; EXECUTE p; EXECUTE p",
+        "COPY customers TO STDOUT",
+        "COPY customers (id, email, ssn) TO STDOUT",
+        "COPY cards TO STDOUT",
+        "SELECT pan FROM cards",
+        "UPDATE customers SET note = note WHERE id = 1 RETURNING ssn, email",
+        "SELECT email::int FROM customers",
+        "SELECT email::date FROM customers WHERE id = 1",
+        "UPDATE customers SET name = NULL WHERE id = 1",
+        "UPDATE customers SET email = (SELECT email FROM customers WHERE id = 1) WHERE id = 2",
+        "SELECT encode(ssn::bytea, 'hex') FROM customers WHERE id = 1",
+        "SELECT ascii(substr(ssn, 1, 1)) FROM customers WHERE id = 1",
+    ] {
+        let out = psql(&gateway, sql);
+        for secret in &secrets {
+            assert!(!out.contains(secret.as_str()), "`{sql}` shows {secret}: {out}");
+        }
+    }
+    let row = psql(&gateway, "SELECT name, ssn, id FROM customers WHERE id = 1");
+    assert!(row.contains("[REDACTED:US_SSN]") && row.ends_with('0'), "{row}");
+    assert_eq!(psql(&gateway, "SELECT count(*) FROM customers"), "200", "what is not protected passes");
+    let bytes = psql(&gateway, "SELECT ascii(substr(ssn, 1, 1)) FROM customers WHERE id = 1");
+    assert_eq!(bytes, "", "a computed number becomes NULL");
+}
+
+#[test]
+fn content_is_masked_wherever_it_comes_from() {
+    let gateway = gateway(allow_all(), &[]);
+    for sql in [
+        "SELECT 'card 4111111111111111 of ada@example.com'",
+        "SELECT 4111111111111111::bigint",
+        "SELECT 4111111111111111::numeric",
+        "SELECT ARRAY['4111111111111111']",
+        "SELECT '{\"a\": \"4111 1111 1111 1111\"}'::jsonb",
+        "SELECT '<x>4111-1111-1111-1111</x>'::xml",
+        "SELECT 1 AS \"4111111111111111\"",
+        "COPY (SELECT 'ada@example.com', '4111111111111111') TO STDOUT",
+        "COPY (SELECT E'tab\\tada@example.com\\nnext') TO STDOUT",
+        "SELECT '4111111111111111 of ada@example.com'::int",
+        "DO $$ BEGIN RAISE NOTICE 'card 4111111111111111'; END $$",
+        "LISTEN c; NOTIFY c, 'ada@example.com'; SELECT 1",
+    ] {
+        let out = psql(&gateway, sql);
+        // psql itself quotes its own statement below an error.
+        let out: String = out.lines().filter(|line| !line.starts_with("LINE ")).collect();
+        assert!(!out.contains("4111") && !out.contains("ada@"), "`{sql}` shows it: {out}");
+    }
+    assert_eq!(psql(&gateway, "SELECT 4111111111111111::bigint"), "0", "a masked number is still a number");
+}
+
+fn text(row: &Row, column: usize) -> String {
+    row.get::<_, Option<String>>(column).unwrap_or_default()
+}
+
+#[test]
+fn binary_results_are_masked_and_stay_valid() {
+    let gateway = labelled();
+    let secrets = secrets(&gateway);
+    gateway.block_on(async {
+        let (client, connection) = tokio_postgres::connect(&gateway.url(), NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let statement = client.prepare("SELECT id, ssn, email::varchar, note FROM customers WHERE id = $1").await.unwrap();
+        for _ in 0..3 {
+            let row = client.query_one(&statement, &[&1i32]).await.unwrap();
+            assert_eq!(row.get::<_, i32>(0), 0, "a labelled integer stays an integer");
+            assert!(!secrets.contains(&text(&row, 1)) && !secrets.contains(&text(&row, 2)));
+        }
+        let row = client.query_one("SELECT 4111111111111111::int8, '{\"c\":\"4111111111111111\"}'::json::text, 'a@b.example'::name::text", &[]).await.unwrap();
+        assert_eq!(row.get::<_, i64>(0), 0);
+        assert!(!text(&row, 1).contains("4111"));
+        assert_eq!(text(&row, 2), "[REDACTED:EMAIL]");
+        let row = client.query_one("SELECT upper(ssn), length(ssn) FROM customers WHERE id = 1", &[]).await.unwrap();
+        assert!(!secrets.contains(&text(&row, 0)));
+        assert_eq!(row.get::<_, Option<i32>>(1), None);
+    });
+}
+
+#[test]
+fn records_hold_what_was_released_and_no_secret() {
+    let gateway = labelled();
+    let secrets = secrets(&gateway);
+    psql(&gateway, "SELECT ssn, email, name FROM customers WHERE id = 1");
+    let forbidden = secrets[0].clone();
+    psql(&gateway, &format!("SELECT name FROM customers WHERE ssn = '{forbidden}'"));
+    psql(&gateway, "ALTER ROLE nobody_here PASSWORD 'hunter2-in-clear-text'");
+    let sessions = gateway.recorder.sessions();
+    let all = format!("{sessions:?}");
+    for secret in secrets.iter().map(String::as_str).chain(["hunter2", server().password("app")]) {
+        assert!(!all.contains(secret), "the record holds {secret}");
+    }
+    let released = sessions
+        .iter()
+        .flat_map(|(_, records)| records)
+        .filter(|(_, r)| matches!(r, Record::Released { masked, .. } if *masked > 0));
+    assert!(released.count() > 0);
+}
+
+#[test]
+fn copies_that_cannot_be_masked_are_refused() {
+    let gateway = labelled();
+    for sql in [
+        "COPY customers TO STDOUT (FORMAT csv)",
+        "COPY customers TO STDOUT (FORMAT binary)",
+        "COPY (SELECT ssn FROM customers) TO STDOUT",
+        "COPY customers TO STDOUT (ENCODING 'SJIS')",
+    ] {
+        assert!(psql(&gateway, sql).contains("gateway:"), "{sql}");
+    }
+    assert!(psql(&gateway, "COPY products TO STDOUT").lines().count() > 5);
+}
+
+#[test]
+fn a_label_on_nothing_refuses_sessions() {
+    let database = shop();
+    let gateway = gateway_to(
+        &database,
+        allow_all(),
+        &[label(&database, "public.customers.nowhere", &DataClass::EMAIL)],
+    );
+    let out = psql(&gateway, "SELECT 1");
+    assert!(out.contains("not available"), "{out}");
+}
