@@ -15,6 +15,7 @@ mod subject;
 
 use testkit::{Durability, Postgres};
 
+use self::check::Recorded;
 use self::data::Wide;
 use self::drain::Client;
 use self::rounds::{Per, Run, measure};
@@ -71,6 +72,23 @@ fn writes(size: Size, report: &mut Report, failures: &mut Vec<String>) -> Result
     Ok(())
 }
 
+/// What the recording of a case must hold at least.
+#[derive(Debug)]
+struct Least {
+    operations: u64,
+    /// Values masked.
+    masked: u64,
+}
+
+impl Least {
+    fn check(&self, case: &str, recorded: &Recorded) -> Result<()> {
+        if recorded.masked >= self.masked && recorded.operations >= self.operations {
+            return Ok(());
+        }
+        Err(format!("{case}: at least {self:?} had to be recorded, and not {recorded:?}").into())
+    }
+}
+
 /// A server with pgbouncer in front of it.
 struct Stage {
     pgbouncer: Pgbouncer,
@@ -100,7 +118,7 @@ impl Stage {
         report: &mut Report,
         failures: &mut Vec<String>,
         case: &str,
-        body: impl FnOnce(&mut Report, &[Subject]) -> Result<u64>,
+        body: impl FnOnce(&mut Report, &[Subject]) -> Result<Least>,
     ) {
         if let Err(error) = self.with_gateways(report, case, body) {
             progress(&format!("{case}: {error}"));
@@ -112,7 +130,7 @@ impl Stage {
         &self,
         report: &mut Report,
         case: &str,
-        body: impl FnOnce(&mut Report, &[Subject]) -> Result<u64>,
+        body: impl FnOnce(&mut Report, &[Subject]) -> Result<Least>,
     ) -> Result<()> {
         let folder = tempfile::Builder::new().prefix("bench-recordings-").tempdir()?;
         let recording = Gateway::start(&self.server, Some(folder.path()))?;
@@ -125,13 +143,7 @@ impl Stage {
         let recorded =
             check::recorded(folder.path(), &key).map_err(|e| Error::from(format!("{case}: {e}")))?;
         recording.stop()?;
-        if recorded.masked < least {
-            return Err(format!(
-                "{case}: {} values were masked, at least {least} had to be",
-                recorded.masked
-            )
-            .into());
-        }
+        least.check(case, &recorded)?;
         report.add(case, GATEWAY, "recordings verified", recorded.sessions as f64, "sessions");
         report.add(case, GATEWAY, "recorded", recorded.operations as f64, "operations");
         report.add(case, GATEWAY, "recordings", recorded.bytes as f64 / 1e6, "MB");
@@ -146,13 +158,13 @@ impl Stage {
         subjects: &[Subject],
         arguments: &[&str],
         clients: u32,
-    ) -> Result<u64> {
+    ) -> Result<Least> {
         // One client is dominated by idle wake-ups: it is compared, and not worth more time.
         let seconds = self.size.pick(if clients > 1 { 2 } else { 1 }, 8).to_string();
         let (count, threads) = (clients.to_string(), clients.min(2).to_string());
         let common = ["-n", "-c", &count, "-j", &threads, "-T", &seconds];
         let arguments = [&common, arguments].concat();
-        measure(report, case, (subjects, self.size.pick(2, 3)), Per::Million, |subject| {
+        let done = measure(report, case, (subjects, self.size.pick(2, 3)), Per::Million, |subject| {
             let run = pgbench::run(&self.server, subject, &arguments)?;
             Ok(Run {
                 metrics: vec![
@@ -162,10 +174,9 @@ impl Stage {
                 work: run.transactions,
             })
         })?;
-        Ok(0)
+        Ok(Least { operations: done as u64, masked: 0 })
     }
 
-    /// Returns how many values must have been masked.
     fn drains(
         &self,
         report: &mut Report,
@@ -173,7 +184,7 @@ impl Stage {
         subjects: &[Subject],
         wide: &Wide,
         sql: &str,
-    ) -> Result<u64> {
+    ) -> Result<Least> {
         for subject in subjects.iter().filter(|subject| subject.name != PGBOUNCER) {
             wide.check_masked(subject)?;
         }
@@ -197,14 +208,14 @@ impl Stage {
             ];
             Ok(Run { metrics, work: bytes as f64 })
         })?;
-        let passes = u64::from(readings) * rounds as u64 + 1;
-        Ok(passes * wide.planted())
+        let readings = u64::from(readings) * rounds as u64;
+        Ok(Least { operations: readings, masked: (readings + 1) * wide.planted() })
     }
 
-    fn fixed_rate(&self, report: &mut Report, case: &str, subjects: &[Subject]) -> Result<u64> {
+    fn fixed_rate(&self, report: &mut Report, case: &str, subjects: &[Subject]) -> Result<Least> {
         let seconds = self.size.pick(2, 8).to_string();
         let arguments = ["-n", "-S", "-M", "prepared", "-c", "8", "-j", "2", "-R", RATE, "-T", &seconds];
-        measure(report, case, (subjects, self.size.pick(1, 3)), Per::Million, |subject| {
+        let done = measure(report, case, (subjects, self.size.pick(1, 3)), Per::Million, |subject| {
             let times = pgbench::latencies(&self.server, subject, &arguments)?;
             let micros = |share: f64| percentile(&times, share) * 1000.0;
             let metrics = vec![
@@ -214,19 +225,19 @@ impl Stage {
             ];
             Ok(Run { metrics, work: times.len() as f64 })
         })?;
-        Ok(0)
+        Ok(Least { operations: done as u64, masked: 0 })
     }
 
     /// A connection for every transaction: what logging in costs.
-    fn connects(&self, report: &mut Report, subjects: &[Subject]) -> Result<u64> {
+    fn connects(&self, report: &mut Report, subjects: &[Subject]) -> Result<Least> {
         let count = self.size.pick("50", "200");
         let arguments = ["-n", "-S", "-C", "-c", "1", "-t", count];
-        measure(report, "connect", (subjects, self.size.pick(1, 3)), Per::Million, |subject| {
+        let done = measure(report, "connect", (subjects, self.size.pick(1, 3)), Per::Million, |subject| {
             let run = pgbench::run(&self.server, subject, &arguments)?;
             let connect = run.connect.ok_or("pgbench does not tell the time to connect")?;
             Ok(Run { metrics: vec![("time to connect, mean", connect, "ms")], work: run.transactions })
         })?;
-        Ok(0)
+        Ok(Least { operations: done as u64, masked: 0 })
     }
 }
 

@@ -5,7 +5,7 @@ use crate::report::{Report, progress};
 use crate::sample::median;
 use crate::{Error, Result};
 
-use super::subject::Subject;
+use super::subject::{GATEWAY, Subject};
 
 /// What one run of one subject gave.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ struct Total {
 }
 
 /// Runs every subject in every round, each round beginning with another one, and reports medians; CPU time over all rounds,
-/// memory as the highest of them.
+/// memory as the highest of them. Returns how much work the recording gateway did.
 ///
 /// # Errors
 /// A run fails.
@@ -43,7 +43,7 @@ pub(super) fn measure(
     (subjects, rounds): (&[Subject], usize),
     per: Per,
     mut run: impl FnMut(&Subject) -> Result<Run>,
-) -> Result<()> {
+) -> Result<f64> {
     let mut totals: Vec<Total> = subjects.iter().map(|_| Total::default()).collect();
     for round in 0..rounds {
         for turn in 0..subjects.len() {
@@ -54,10 +54,11 @@ pub(super) fn measure(
             }
         }
     }
-    for (subject, total) in subjects.iter().zip(totals) {
+    for (subject, total) in subjects.iter().zip(&totals) {
         total.add_to(report, case, subject, per);
     }
-    Ok(())
+    let recording = subjects.iter().zip(&totals).find(|(subject, _)| subject.name == GATEWAY);
+    Ok(recording.map_or(0.0, |(_, total)| total.work()))
 }
 
 fn named(case: &str, subject: &Subject, error: &Error) -> Error {
@@ -76,6 +77,10 @@ fn one(subject: &Subject, total: &mut Total, run: &mut impl FnMut(&Subject) -> R
 }
 
 impl Total {
+    fn work(&self) -> f64 {
+        self.runs.iter().map(|run| run.work).sum()
+    }
+
     fn add_to(&self, report: &mut Report, case: &str, subject: &Subject, per: Per) {
         let metrics = self.runs.first().map(|run| run.metrics.as_slice()).unwrap_or_default();
         for (index, (metric, _, unit)) in metrics.iter().enumerate() {
@@ -84,12 +89,11 @@ impl Total {
             report.add(case, subject.name, metric, median(values.collect()), unit);
         }
         if subject.pid.is_some() {
-            let work: f64 = self.runs.iter().map(|run| run.work).sum();
             let (scale, unit) = match per {
                 Per::Million => (1e6, "s/million"),
                 Per::Gigabyte => (1e9, "s/GB"),
             };
-            report.add(case, subject.name, "proxy cpu", self.cpu / work * scale, unit);
+            report.add(case, subject.name, "proxy cpu", self.cpu / self.work() * scale, unit);
             report.add(case, subject.name, "proxy memory, peak", self.peak_kib / 1024.0, "MiB");
         }
     }
