@@ -109,7 +109,7 @@ impl Report {
                 short(row.value),
                 row.unit.to_owned(),
             ];
-            let ratio = |y: &&str| self.ratio(row, y).map_or(String::new(), |v| format!("{v:.2}"));
+            let ratio = |y: &&str| self.ratio(row, y).map_or(String::new(), ratio_text);
             line.extend(self.yardsticks.iter().map(ratio));
             lines.push(line);
         }
@@ -157,6 +157,11 @@ fn short(value: f64) -> String {
         v if v >= 1.0 => format!("{value:.2}"),
         _ => format!("{value:.3}"),
     }
+}
+
+/// Two digits after the point, or as many as tell small ones from nothing.
+fn ratio_text(ratio: f64) -> String {
+    if ratio < 0.1 { format!("{ratio:.4}") } else { format!("{ratio:.2}") }
 }
 
 #[cfg(test)]

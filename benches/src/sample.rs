@@ -1,14 +1,21 @@
-//! Timing small things in this process, and medians.
+//! Timing small things in this process, by CPU time, and medians.
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::Size;
 
 /// Samples per measurement; the median of them counts.
 const SAMPLES: usize = 7;
 
-/// Nanoseconds one call takes: the median of some samples, each as many calls as fill a few milliseconds.
+/// CPU time this thread has used: unlike the clock on the wall it stands still while other processes run.
+pub(crate) fn thread_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}
+
+/// Nanoseconds of CPU one call takes: the median of some samples, each as many calls as fill some milliseconds.
 pub(crate) fn nanoseconds<T>(size: Size, mut call: impl FnMut() -> T) -> f64 {
     let sample = size.pick(Duration::from_millis(10), Duration::from_millis(80));
     let mut calls = 1_u32;
@@ -21,11 +28,11 @@ pub(crate) fn nanoseconds<T>(size: Size, mut call: impl FnMut() -> T) -> f64 {
 }
 
 fn time<T>(calls: u32, call: &mut impl FnMut() -> T) -> Duration {
-    let start = Instant::now();
+    let start = thread_time();
     for _ in 0..calls {
         black_box(call());
     }
-    start.elapsed()
+    thread_time() - start
 }
 
 /// The middle value, the mean of the two middle ones of an even number, or 0 of none.

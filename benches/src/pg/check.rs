@@ -1,5 +1,6 @@
 //! What was recorded: that it verifies, and how much was masked.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ pub(super) struct Recorded {
     pub(super) sessions: usize,
     pub(super) operations: u64,
     pub(super) masked: u64,
+    /// Of which class how many.
+    pub(super) classes: BTreeMap<String, u64>,
     /// On disk.
     pub(super) bytes: u64,
 }
@@ -58,7 +61,10 @@ fn sum(directory: &Path) -> Result<Recorded> {
             match read.record {
                 Record::Presented { operations, .. } => recorded.operations += operations.len() as u64,
                 Record::Completed { masked, .. } => {
-                    recorded.masked += masked.iter().map(|(_, count)| count).sum::<u64>();
+                    for (class, count) in masked {
+                        recorded.masked += count;
+                        *recorded.classes.entry(class).or_default() += count;
+                    }
                 }
                 _ => {}
             }

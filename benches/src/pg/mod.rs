@@ -148,6 +148,9 @@ impl Stage {
         report.add(case, GATEWAY, "recorded", recorded.operations as f64, "operations");
         report.add(case, GATEWAY, "recordings", recorded.bytes as f64 / 1e6, "MB");
         report.add(case, GATEWAY, "masked", recorded.masked as f64, "values");
+        for (class, count) in &recorded.classes {
+            report.add(case, GATEWAY, &format!("masked, {class}"), *count as f64, "values");
+        }
         Ok(())
     }
 
