@@ -4,6 +4,8 @@
 //! approval and recorded before it may be forwarded, and has every result masked and recorded before it may be released.
 //! This crate knows no protocol and opens no listener.
 
+pub use bytes;
+
 pub mod approval;
 pub mod clock;
 pub mod credentials;

@@ -48,6 +48,8 @@ enum Judgement {
     Held(Option<Permit>, Box<Held>),
 }
 
+type Settling = Pin<Box<dyn Future<Output = Result<(), Denial>> + Send>>;
+
 type Deciding = Pin<Box<dyn Future<Output = Judgement> + Send>>;
 
 /// A session with its two connections.
@@ -65,7 +67,10 @@ pub(crate) struct Driver {
     deciding: Option<Deciding>,
     holding: bool,
     /// Waits for the recorder to take more, or for new masks.
-    catching_up: Option<Pin<Box<dyn Future<Output = Result<(), Denial>> + Send>>>,
+    catching_up: Option<Settling>,
+    /// With strict recording: waits until what is to be sent is on disk.
+    settling: Option<Settling>,
+    settled: bool,
     expiry: Pin<Box<Sleep>>,
     cancel: CancelKey,
     cancel_asked: Arc<Notify>,
@@ -96,6 +101,8 @@ impl Driver {
             deciding: None,
             holding: false,
             catching_up: None,
+            settling: None,
+            settled: false,
             // Far-away expiries are looked at again once a day: the timer cannot hold centuries.
             expiry: Box::pin(tokio::time::sleep(left.min(Duration::from_secs(86_400)))),
             cancel,
@@ -129,6 +136,9 @@ impl Driver {
     async fn farewell(&mut self) {
         self.deciding = None;
         let busy = !self.session.is_idle();
+        if self.guard.is_strict() && self.guard.settle().await.is_err() {
+            self.down_out.clear();
+        }
         let say = async {
             poll_fn(|cx| self.poll_write_down(cx)).await?;
             poll_fn(|cx| Pin::new(&mut self.down).poll_shutdown(cx)).await
@@ -165,10 +175,11 @@ impl Driver {
         let mut moved = self.tasks();
         moved |= self.poll_deciding(cx);
         moved |= self.poll_catching_up(cx);
+        moved |= self.poll_settling(cx);
         if moved {
             self.resume()?;
         }
-        self.queue_output();
+        moved |= self.queue_output();
         self.writes(cx)?;
         if self.session.is_closed() {
             return if self.down_out.is_empty() { Err(CloseReason::Downstream) } else { Ok(false) };
@@ -199,7 +210,7 @@ impl Driver {
                 _ => Denial::new(DenialCode::RecorderFailed, "the session can no longer be recorded"),
             };
             self.session.end(&denial);
-            self.queue_output();
+            self.take_output();
             self.ended = Some(reason);
         }
     }
@@ -244,8 +255,9 @@ impl Driver {
         let Some(deciding) = &mut self.deciding else { return false };
         let Poll::Ready(judgement) = deciding.as_mut().poll(cx) else { return false };
         self.deciding = None;
-        self.holding = false;
+        let held = std::mem::take(&mut self.holding);
         match judgement {
+            Judgement::Forward(prepare, execute) if held => self.session.forward_approved(prepare, execute),
             Judgement::Forward(prepare, execute) => self.session.forward(prepare, execute),
             Judgement::Refuse(denial) => self.session.refuse(&denial),
             Judgement::Held(prepare, held) => {
@@ -272,7 +284,31 @@ impl Driver {
         true
     }
 
-    fn queue_output(&mut self) {
+    fn poll_settling(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(settling) = &mut self.settling else { return false };
+        let Poll::Ready(done) = settling.as_mut().poll(cx) else { return false };
+        self.settling = None;
+        self.settled = done.is_ok();
+        // A recorder that failed ends the session; see `check_life`.
+        true
+    }
+
+    /// Takes what may be sent. With strict recording it is on disk first; true if the wait for that begins.
+    fn queue_output(&mut self) -> bool {
+        if self.guard.is_strict() && !self.settled {
+            let begins = self.session.has_output() && self.settling.is_none();
+            if begins {
+                let guard = self.guard.clone();
+                self.settling = Some(Box::pin(async move { guard.settle().await }));
+            }
+            return begins;
+        }
+        self.settled = false;
+        self.take_output();
+        false
+    }
+
+    fn take_output(&mut self) {
         while let Some(released) = self.session.poll_downstream() {
             self.down_out.push_back(released.into_bytes());
         }
@@ -383,7 +419,7 @@ impl Driver {
         let denial =
             Denial::new(DenialCode::NotUnderstood, format!("protocol violation by the {side}: {error}"));
         self.session.end(&denial);
-        self.queue_output();
+        self.take_output();
         CloseReason::ProtocolViolation(error.to_string())
     }
 
@@ -392,7 +428,7 @@ impl Driver {
             let denial = Denial::new(DenialCode::UpstreamUnavailable, "the server closed the connection")
                 .with_hint("connect again");
             self.session.end(&denial);
-            self.queue_output();
+            self.take_output();
         }
         CloseReason::Upstream
     }

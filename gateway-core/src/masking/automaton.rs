@@ -9,13 +9,47 @@ use regex_automata::{Anchored, MatchKind};
 pub const CAP: usize = 512;
 
 /// Most patterns that may match from one start at once; the built-in groups have fewer, custom rules one each.
-const MAX_ENDS: usize = 16;
+const MAX_ENDS: usize = 8;
 
 /// The automaton of a group of patterns.
 #[derive(Debug)]
 pub(super) struct Machine {
     dfa: dense::DFA<Vec<u32>>,
     first: Box<[bool; 256]>,
+    pairs: Pairs,
+}
+
+/// The first two bytes of anything that may match: a bit for each.
+#[derive(Clone, Debug)]
+pub(super) struct Pairs(Box<[u64; 1024]>);
+
+impl Default for Pairs {
+    fn default() -> Self {
+        Self(Box::new([0; 1024]))
+    }
+}
+
+impl Pairs {
+    fn insert(&mut self, first: u8, second: u8) {
+        if let Some(word) = self.0.get_mut(usize::from(first) * 4 + usize::from(second >> 6)) {
+            *word |= 1 << (second & 63);
+        }
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0.iter()).for_each(|(to, from)| *to |= from);
+    }
+
+    /// Whether a match may begin so; without a second byte, by the first alone.
+    pub(super) fn allows(&self, (first, second): (u8, Option<u8>)) -> bool {
+        let row = usize::from(first) * 4;
+        match second {
+            Some(byte) => {
+                self.0.get(row + usize::from(byte >> 6)).is_some_and(|word| word >> (byte & 63) & 1 == 1)
+            }
+            None => self.0.iter().skip(row).take(4).any(|word| *word != 0),
+        }
+    }
 }
 
 /// How a walk ended.
@@ -29,27 +63,40 @@ pub(super) enum Outcome {
     Capped(StateID),
 }
 
-/// The longest end of each pattern that matched.
-#[derive(Debug, Default)]
+/// The longest end of each pattern that matched, small enough to be passed around.
+#[derive(Debug)]
 pub(super) struct Ends {
-    list: [(usize, usize); MAX_ENDS],
+    at: usize,
+    /// Pattern and length.
+    list: [(u16, u16); MAX_ENDS],
     len: usize,
 }
 
 impl Ends {
+    fn new(at: usize) -> Self {
+        Self { at, list: [(0, 0); MAX_ENDS], len: 0 }
+    }
+
     fn set(&mut self, pattern: usize, end: usize) {
+        // Groups have under a hundred patterns and matches at most `CAP` bytes, so both fit.
+        let (Ok(pattern), Ok(length)) = (u16::try_from(pattern), u16::try_from(end - self.at)) else {
+            return;
+        };
         let used = self.list.get_mut(..self.len).unwrap_or_default();
         if let Some(slot) = used.iter_mut().find(|slot| slot.0 == pattern) {
-            slot.1 = end;
+            slot.1 = length;
         } else if let Some(slot) = self.list.get_mut(self.len) {
-            *slot = (pattern, end);
+            *slot = (pattern, length);
             self.len += 1;
         }
     }
 
     /// Pattern and end of each match.
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        self.list.iter().take(self.len).copied()
+        self.list
+            .iter()
+            .take(self.len)
+            .map(|(pattern, length)| (usize::from(*pattern), self.at + usize::from(*length)))
     }
 }
 
@@ -82,7 +129,7 @@ impl Machine {
                     BuildFailure::Unsupported(reason(&e))
                 }
             })?;
-        let mut machine = Self { dfa, first: Box::new([false; 256]) };
+        let mut machine = Self { dfa, first: Box::new([false; 256]), pairs: Pairs::default() };
         machine.learn_first_bytes();
         Ok(machine)
     }
@@ -92,12 +139,22 @@ impl Machine {
         let starts: Vec<StateID> = behind.iter().filter_map(|b| self.start(*b)).collect();
         let dfa = &self.dfa;
         for (byte, slot) in (0..=255).zip(self.first.iter_mut()) {
-            *slot = starts.iter().any(|s| !dfa.is_dead_state(dfa.next_state(*s, byte)));
+            let next = starts.iter().map(|s| dfa.next_state(*s, byte)).filter(|s| !dfa.is_dead_state(*s));
+            for state in next {
+                *slot = true;
+                (0..=255)
+                    .filter(|b| !dfa.is_dead_state(dfa.next_state(state, *b)))
+                    .for_each(|b| self.pairs.insert(byte, b));
+            }
         }
     }
 
     fn start(&self, behind: Option<u8>) -> Option<StateID> {
         self.dfa.start_state(&start::Config::new().look_behind(behind).anchored(Anchored::Yes)).ok()
+    }
+
+    pub(super) fn pairs(&self) -> &Pairs {
+        &self.pairs
     }
 
     pub(super) fn size(&self) -> usize {
@@ -118,7 +175,7 @@ impl Machine {
         complete: bool,
         steps: &mut u64,
     ) -> (Ends, Outcome) {
-        let mut ends = Ends::default();
+        let mut ends = Ends::new(at);
         let behind = at.checked_sub(1).filter(|b| *b >= low).and_then(|b| text.get(b)).copied();
         let Some(mut state) = self.start(behind) else { return (ends, Outcome::Dead) };
         let rest = text.get(at..).unwrap_or_default();
@@ -157,7 +214,16 @@ impl Machine {
 
     /// One more byte of a capped walk; `None` when no pattern can go on.
     pub(super) fn follow(&self, state: StateID, byte: u8) -> Option<StateID> {
-        Some(self.dfa.next_state(state, byte)).filter(|next| !self.is_over(*next))
+        Some(self.dfa.next_state(state, byte)).filter(|next| !self.is_over(*next) && !self.ends_here(*next))
+    }
+}
+
+impl Machine {
+    /// Whether the match reported by `state` ended before its last byte and nothing goes on from there.
+    fn ends_here(&self, state: StateID) -> bool {
+        let goes_on = |byte: u8| !self.is_over(self.dfa.next_state(state, byte));
+        self.dfa.is_match_state(state)
+            && !self.dfa.byte_classes().representatives(0..=255).filter_map(|unit| unit.as_u8()).any(goes_on)
     }
 }
 

@@ -23,8 +23,9 @@ pub(super) enum Family {
     Anywhere,
 }
 
+/// In order of precedence: of a secret and a number that begin at one byte, the secret names the span.
 pub(super) const FAMILIES: &[Family] =
-    &[Family::Digits, Family::Account, Family::Email, Family::Address, Family::Tokens, Family::Anywhere];
+    &[Family::Tokens, Family::Anywhere, Family::Digits, Family::Account, Family::Email, Family::Address];
 
 pub(super) type Check = fn(&Candidate<'_>) -> Option<Range<usize>>;
 
@@ -150,7 +151,7 @@ macro_rules! plain {
     };
 }
 
-/// All built-in rules, in order of precedence: of two that begin at one byte, the first names the span.
+/// All built-in rules; within a family, of two that begin at one byte the first names the span.
 pub(super) fn rules() -> Vec<BuiltIn> {
     use Family::{Account, Address, Anywhere, Digits, Email, Tokens};
     let mut all = vec![
@@ -330,19 +331,19 @@ fn assignments() -> Vec<BuiltIn> {
     let mut all = vec![
         // JSON, YAML, code: the value is quoted.
         secret(
-            concat!(names!(), r#"["']?[ \t]{0,8}(?:=>|:=|[:=])[ \t]{0,8}"[^"\\\n\x00]{2}"#),
-            validate::assigned::<2>,
+            concat!(names!(), r#"["']?[ \t]{0,8}(?:=>|:=|[:=])[ \t]{0,8}"[^"\n\x00]"#),
+            validate::assigned::<1>,
             Tail::Quoted(b'"'),
         ),
         secret(
-            concat!(names!(), r#"["']?[ \t]{0,8}(?:=>|:=|[:=])[ \t]{0,8}'[^'\\\n\x00]{2}"#),
-            validate::assigned::<2>,
+            concat!(names!(), r#"["']?[ \t]{0,8}(?:=>|:=|[:=])[ \t]{0,8}'[^'\n\x00]"#),
+            validate::assigned::<1>,
             Tail::Quoted(b'\''),
         ),
         // JSON inside JSON.
         secret(
-            concat!(names!(), r#"\\{1,3}"[ \t]{0,8}:[ \t]{0,8}\\{1,3}"[^\s"\\\x00]{2}"#),
-            validate::assigned::<2>,
+            concat!(names!(), r#"(?:\\{1,3}["'])?[ \t]{0,8}[:=][ \t]{0,8}\\{1,3}["'][^\s"'\\\x00]"#),
+            validate::assigned::<1>,
             Tail::While(value),
         ),
         // Environment, properties, query strings, YAML.
@@ -358,8 +359,8 @@ fn assignments() -> Vec<BuiltIn> {
             Tail::While(value),
         ),
         secret(
-            r"(?i:password|identified[ \t]{1,4}by)[ \t]{1,4}'[^'\\\n\x00]{2}",
-            validate::assigned::<2>,
+            r"(?i:password|identified[ \t]{1,4}by)[ \t]{1,4}'[^'\n\x00]",
+            validate::assigned::<1>,
             Tail::Quoted(b'\''),
         ),
     ];

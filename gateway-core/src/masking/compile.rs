@@ -4,7 +4,7 @@ use regex_automata::util::primitives::StateID;
 use regex_syntax::hir::Hir;
 use regex_syntax::hir::literal::{ExtractKind, Extractor};
 
-use super::automaton::{BuildFailure, CAP, Machine};
+use super::automaton::{BuildFailure, CAP, Machine, Pairs};
 use super::builtin::{self, BuiltIn, FAMILIES, Family};
 use super::class::{DataClass, MAX_CLASSES};
 use super::rule::{Rule, RuleError, RuleSet, Validator};
@@ -39,6 +39,8 @@ pub(super) struct Group {
     pub(super) machine: Machine,
     pub(super) rules: Vec<u16>,
     pub(super) left: Left,
+    /// Longest way from a candidate to the byte that decides it, in bytes.
+    pub(super) reach: usize,
 }
 
 /// A compiled rule.
@@ -96,7 +98,13 @@ pub(super) struct Program {
     built_in_packs: usize,
     literal_groups: Vec<usize>,
     word_groups: Vec<usize>,
+    /// How any match begins, and how one longer than [`NEAR`] begins.
+    near: Pairs,
+    far: Pairs,
 }
+
+/// Matches up to this many bytes long are short: numbers and addresses.
+const NEAR: usize = 64;
 
 impl Program {
     pub(super) fn new(set: RuleSet) -> Result<Self, RuleError> {
@@ -111,6 +119,10 @@ impl Program {
 
     pub(super) fn class(&self, rule: u16) -> u16 {
         self.rules.get(usize::from(rule)).map_or(0, |rule| rule.class)
+    }
+
+    pub(super) fn transform(&self, rule: u16) -> Transform {
+        self.transforms.get(usize::from(self.class(rule))).copied().unwrap_or(Transform::Redact)
     }
 
     /// Whether the rule's values may go on without limit.
@@ -142,6 +154,12 @@ impl Program {
 
     pub(super) fn word_groups(&self) -> impl Iterator<Item = usize> {
         self.word_groups.iter().copied()
+    }
+
+    /// Whether a group that reaches `distance` bytes far can begin with `pair`.
+    pub(super) fn may_hold(&self, pair: (u8, Option<u8>), distance: usize) -> bool {
+        let table = if distance > NEAR { &self.far } else { &self.near };
+        table.allows(pair)
     }
 
     pub(super) fn begins(&self, group: usize, byte: u8) -> bool {
@@ -211,7 +229,8 @@ impl Builder {
             Family::Anywhere => Left::Any,
         };
         self.families.push((family, self.groups.len()));
-        self.groups.push(Group { machine, rules: numbers, left });
+        let reach = patterns.iter().map(|pattern| longest(pattern)).max().unwrap_or(CAP) + LOOK_BEHIND / 4;
+        self.groups.push(Group { machine, rules: numbers, left, reach });
         Ok(())
     }
 
@@ -236,7 +255,7 @@ impl Builder {
         let lookahead = super::transform::TAG_START.len();
         let number = self.rule(Compiled { class, check, tail: Tail::None, lookahead, open_ended })?;
         let left = self.trigger(&hir);
-        self.groups.push(Group { machine, rules: vec![number], left });
+        self.groups.push(Group { machine, rules: vec![number], left, reach: CAP + LOOK_BEHIND });
         Ok(())
     }
 
@@ -301,7 +320,16 @@ impl Builder {
                 .filter(|(c, _)| **c == class)
                 .for_each(|(_, t)| *t = transform);
         }
+        let (mut near, mut far) = (Pairs::default(), Pairs::default());
+        for group in &self.groups {
+            near.add(group.machine.pairs());
+            if group.reach > NEAR {
+                far.add(group.machine.pairs());
+            }
+        }
         Ok(Program {
+            near,
+            far,
             classes: self.classes,
             transforms,
             rules: self.rules,
@@ -313,6 +341,12 @@ impl Builder {
             word_groups: self.word_groups,
         })
     }
+}
+
+/// Longest match of a pattern, in bytes.
+fn longest(pattern: &str) -> usize {
+    let parsed = regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(pattern);
+    parsed.ok().and_then(|hir| hir.properties().maximum_len()).unwrap_or(CAP)
 }
 
 fn custom_check(rule: &Rule) -> Result<CustomCheck, RuleError> {

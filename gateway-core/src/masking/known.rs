@@ -163,3 +163,76 @@ fn percent(value: &[u8], plus: bool, case: fn(&u8) -> u8) -> Vec<u8> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::{ClassSet, RuleSet, Scanner, StreamMasker};
+    use super::*;
+
+    const SECRET: &str = "s3cr\"t /value+ that is long";
+
+    fn views() -> Vec<Vec<u8>> {
+        let b = SECRET.as_bytes();
+        let around = |lead: &str, engine: &dyn Fn(&[u8]) -> String| {
+            engine(format!("{lead}{SECRET}tail").as_bytes()).into_bytes()
+        };
+        let mut all = vec![
+            b.to_vec(),
+            hex(b, u8::to_ascii_lowercase),
+            hex(b, u8::to_ascii_uppercase),
+            percent(b, false, u8::to_ascii_uppercase),
+        ];
+        for lead in ["", "a", "ab", "abc"] {
+            all.push(around(lead, &|bytes| STANDARD.encode(bytes)));
+            all.push(around(lead, &|bytes| URL_SAFE.encode(bytes)));
+        }
+        all.push(serde_json::to_vec(SECRET).unwrap());
+        all.push(SECRET.encode_utf16().flat_map(u16::to_le_bytes).collect());
+        all.push(SECRET.encode_utf16().flat_map(u16::to_be_bytes).collect());
+        all
+    }
+
+    #[test]
+    fn every_encoding_is_masked_whole_and_in_streams() {
+        let scanner = Arc::new(Scanner::new(RuleSet::empty()).unwrap());
+        let known = Arc::new(KnownLiterals::new([SECRET]).unwrap());
+        for (i, view) in views().iter().enumerate() {
+            let text = [b"x ", view.as_slice(), b" y"].concat();
+            let mut whole = Vec::new();
+            assert_eq!(
+                scanner.beside(&known).mask_into(&text, &ClassSet::default(), &mut whole),
+                1,
+                "view {i}"
+            );
+            assert!(whole.len() < 48, "{}", whole.escape_ascii());
+            let hits = known.hits();
+            let mut masker = StreamMasker::new(scanner.clone(), ClassSet::default()).beside(known.clone());
+            let mut out = Vec::new();
+            text.chunks(1).for_each(|byte| masker.push(byte, &mut out));
+            assert_eq!(masker.finish(&mut out), 1);
+            assert_eq!((out, known.hits()), (whole, hits + 1), "view {i}");
+        }
+    }
+
+    #[test]
+    fn a_known_value_cannot_be_revealed() {
+        let scanner = Scanner::new(RuleSet::empty()).unwrap();
+        let known = KnownLiterals::new([SECRET]).unwrap();
+        let skip = scanner.reveal(scanner.classes());
+        assert!(scanner.beside(&known).mask(SECRET.as_bytes(), &skip).is_some());
+    }
+
+    #[test]
+    fn values_that_could_be_guessed_are_refused() {
+        assert_eq!(KnownLiterals::new(["short"]).unwrap_err(), KnownLiteralsError::TooShort(5));
+        assert_eq!(KnownLiterals::new([vec![b'x'; 5000]]).unwrap_err(), KnownLiteralsError::TooLong(5000));
+        assert_eq!(KnownLiterals::new(vec![SECRET; 33]).unwrap_err(), KnownLiteralsError::TooMany);
+    }
+
+    #[test]
+    fn values_are_not_printed() {
+        assert!(!format!("{:?}", KnownLiterals::new([SECRET]).unwrap()).contains("s3cr"));
+    }
+}

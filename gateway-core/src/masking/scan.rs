@@ -26,6 +26,8 @@ pub(super) struct Raw {
     pub(super) rule: u16,
     /// The value may go on after `end`, which is the end of the text so far.
     pub(super) live: Option<Live>,
+    /// Merged from spans of different classes.
+    pub(super) mixed: bool,
 }
 
 /// The bytes of one record.
@@ -104,8 +106,12 @@ impl<'a> Scan<'a> {
         if family == Family::Address && self.last_address.replace(start) == Some(start) {
             return;
         }
-        if let Some(group) = self.program.family(family) {
-            self.verify(group, start, record);
+        let Some(group) = self.program.family(family) else { return };
+        self.verify(group, start, record);
+        // `%3D2001:...`: the escape's digits look like part of the address.
+        let encoded = start > record.low && self.text.get(start - 1) == Some(&b'%');
+        if family == Family::Address && encoded {
+            self.verify(group, start + 2, record);
         }
     }
 
@@ -133,7 +139,7 @@ impl<'a> Scan<'a> {
     ) {
         known.find(self.text, from, |start, end| {
             if bounds(start).is_some_and(|record| end <= record.high) {
-                self.raws.push(Raw { at: start, start, end, rule: KNOWN_RULE, live: None });
+                self.raws.push(Raw { at: start, start, end, rule: KNOWN_RULE, live: None, mixed: false });
             }
         });
     }
@@ -151,9 +157,11 @@ impl<'a> Scan<'a> {
                 }
                 Left::LocalPart => local_part_start(self.text, low, at) < at,
                 Left::Address => {
-                    let before = self.text.get(low..at).unwrap_or_default().last();
-                    !before.is_some_and(|b| b.is_ascii_hexdigit() || b == &b':' || b == &b'.')
-                        && word_can_start(self.text, low, at)
+                    let before = self.text.get(low..at).unwrap_or_default();
+                    let runs_on =
+                        before.last().is_some_and(|b| b.is_ascii_hexdigit() || b == &b':' || b == &b'.');
+                    let encoded = matches!(before, [.., b'%', _, _]);
+                    (!runs_on || encoded) && word_can_start(self.text, low, at)
                 }
             }
     }
@@ -220,17 +228,24 @@ impl<'a> Scan<'a> {
         let Some(rule) = self.program.rules.get(usize::from(number)) else { return };
         let live = match outcome {
             Outcome::Capped(state) if rule.open_ended => Some(Live::Automaton { group, state }),
-            _ => rule.tail.begin(),
+            _ => rule.tail.begin(self.text.get(value.end.saturating_sub(1)).copied().unwrap_or_default()),
         };
         let Some(live) = live else {
-            self.raws.push(Raw { at, start: value.start, end: value.end, rule: number, live: None });
+            self.raws.push(Raw {
+                at,
+                start: value.start,
+                end: value.end,
+                rule: number,
+                live: None,
+                mixed: false,
+            });
             return;
         };
         if self.until.get(usize::from(number)).is_some_and(|until| value.start < *until) {
             return;
         }
         let from = if matches!(live, Live::Automaton { .. }) { at + CAP } else { value.end };
-        let mut raw = Raw { at, start: value.start, end: from, rule: number, live: Some(live) };
+        let mut raw = Raw { at, start: value.start, end: from, rule: number, live: Some(live), mixed: false };
         self.follow(&mut raw, record);
         self.set_until(number, if raw.live.is_some() { usize::MAX } else { raw.end });
         self.raws.push(raw);
@@ -288,7 +303,14 @@ impl<'a> Scan<'a> {
         let window = from.max(high.saturating_sub(CAP + LOOK_BEHIND));
         let found = self.raws.len();
         for at in window..hold.max(window) {
-            let alive = (0..self.program.groups.len()).any(|group| self.is_alive(group, at, record));
+            let pair = (self.text.get(at).copied().unwrap_or_default(), self.text.get(at + 1).copied());
+            if !self.program.may_hold(pair, high - at) {
+                continue;
+            }
+            let reaches = |group: &Group| group.reach >= high - at && group.machine.pairs().allows(pair);
+            let alive = (0..self.program.groups.len()).any(|group| {
+                self.program.groups.get(group).is_some_and(reaches) && self.is_alive(group, at, record)
+            });
             if alive {
                 hold = at;
                 break;
@@ -310,13 +332,99 @@ impl<'a> Scan<'a> {
 }
 
 /// Orders spans and merges those that overlap: nothing of any span survives, the first one gives the name.
-pub(super) fn merge(raws: &mut Vec<Raw>) {
+pub(super) fn merge(raws: &mut Vec<Raw>, program: &Program) {
     raws.sort_unstable_by_key(|raw| (raw.start, raw.rule, raw.at));
     raws.dedup_by(|next, kept| {
         let overlaps = next.start < kept.end;
         if overlaps {
             kept.end = kept.end.max(next.end);
+            kept.mixed |= next.mixed || program.class(next.rule) != program.class(kept.rule);
         }
         overlaps
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::masking::rule::RuleSet;
+
+    /// All spans, found by judging every group at every place.
+    fn exhaustive(program: &Program, text: &[u8]) -> Vec<(usize, usize, u16)> {
+        let skip = ClassSet::default();
+        let record = Bounds { low: 0, high: text.len(), complete: true };
+        let mut raws = Vec::new();
+        for group in 0..program.groups.len() {
+            let mut scan = Scan::new(program, &skip, text);
+            (0..text.len()).for_each(|at| scan.verify(group, at, record));
+            raws.append(&mut scan.raws);
+        }
+        merge(&mut raws, program);
+        raws.iter().map(|raw| (raw.start, raw.end, raw.rule)).collect()
+    }
+
+    fn triggered(program: &Program, text: &[u8]) -> Vec<(usize, usize, u16)> {
+        let skip = ClassSet::default();
+        let mut scan = Scan::new(program, &skip, text);
+        scan.run(0, None, |_| Some(Bounds { low: 0, high: text.len(), complete: true }));
+        merge(&mut scan.raws, program);
+        scan.raws.iter().map(|raw| (raw.start, raw.end, raw.rule)).collect()
+    }
+
+    fn pieces() -> impl Strategy<Value = Vec<String>> {
+        let piece = prop_oneof![
+            "[0-9]{1,5}",
+            "[ .:@+(-]",
+            "[)a-fA-F%=]",
+            prop::sample::select(vec![
+                "4111111111111111",
+                "4111 1111",
+                "5555-5555-5555-4444",
+                "378282246310005",
+                "3782 822463 10005",
+                "536-22-8726",
+                "(415) 555-0132",
+                "415.555.0132",
+                "+44 20 7946 0958",
+                "10.1.2.3",
+                "2001:db8::1",
+                "fe80:",
+                "1:2:3:4:5:6:7:8",
+                "GB82 WEST 1234 5698 7654 32",
+                "DE89370400440532013000",
+                "bob",
+                "@example.com",
+                "password",
+                "=",
+                "secret: ",
+                "token=\"",
+                "\"",
+                "Bearer ",
+                "abcdefghijklmnop",
+                "://u:pw@h",
+                "https",
+                "\\n",
+                "%3D",
+                "\u{1b}[31m",
+                "é",
+            ])
+            .prop_map(str::to_owned),
+            (60..70usize).prop_map(|n| "x ".repeat(n / 2)),
+        ];
+        prop::collection::vec(piece, 1..16)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
+
+        #[test]
+        fn triggers_miss_nothing(pieces in pieces()) {
+            static PROGRAM: std::sync::OnceLock<Program> = std::sync::OnceLock::new();
+            let program = PROGRAM.get_or_init(|| Program::new(RuleSet::builtin()).unwrap());
+            let text = pieces.concat();
+            prop_assert_eq!(triggered(program, text.as_bytes()), exhaustive(program, text.as_bytes()), "{:?}", text);
+        }
+    }
 }

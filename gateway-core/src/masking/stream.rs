@@ -17,7 +17,8 @@ const PIECE: usize = 16 * 1024;
 ///
 /// Output is, byte for byte, what [`Scanner::mask_into`] gives for the whole stream. A byte is held back only while some
 /// match that begins at or before it is still possible: at most about a kilobyte, more only for long injected
-/// credentials. Values without a length limit are replaced as soon as they are certain and then swallowed.
+/// credentials. Values without a length limit are replaced as soon as they are certain, a few
+/// hundred bytes in at most, and then swallowed.
 ///
 /// There is no timer: what is held back is released by more bytes, [`record_boundary`](Self::record_boundary) or
 /// [`finish`](Self::finish).
@@ -45,6 +46,7 @@ struct Open {
     until: usize,
     /// Whether its replacement is out already.
     written: bool,
+    mixed: bool,
 }
 
 impl StreamMasker {
@@ -141,20 +143,27 @@ impl StreamMasker {
     fn release(&mut self, decided: usize, out: &mut Vec<u8>) -> usize {
         let mut spans: Vec<Raw> = self.active.iter().filter(|raw| raw.start < decided).cloned().collect();
         let live = spans.iter().any(|raw| raw.live.is_some());
-        merge(&mut spans);
+        merge(&mut spans, &self.scanner.program);
         let mut at = self.pos;
         let mut open = self.open.take();
         for span in spans {
             if let Some(current) = &mut open {
                 if span.start < current.until {
                     current.until = current.until.max(span.end);
+                    current.mixed = true;
                     continue;
                 }
                 at = self.close(*current, at, out);
             }
             self.copy(at, span.start, out);
             at = span.start;
-            open = Some(Open { rule: span.rule, start: span.start, until: span.end, written: false });
+            open = Some(Open {
+                rule: span.rule,
+                start: span.start,
+                until: span.end,
+                written: false,
+                mixed: span.mixed,
+            });
         }
         let Some(current) = open else {
             self.copy(at, decided, out);
@@ -169,7 +178,7 @@ impl StreamMasker {
     }
 
     fn keep_open(&mut self, mut current: Open, at: usize, decided: usize, out: &mut Vec<u8>) -> usize {
-        let transform = self.transform(current.rule);
+        let transform = self.scanner.program.transform(current.rule);
         let early = transform.streams() || decided - current.start.min(decided) > CAP;
         if !current.written && !early {
             return current.start;
@@ -192,16 +201,11 @@ impl StreamMasker {
         if !span.written {
             self.spans += 1;
             let value = self.buffer.get(span.start..end).unwrap_or_default();
-            self.scanner.replace(&self.scanner.class_of(span.rule), value, out);
-        } else if self.transform(span.rule) == Transform::SameLength {
+            self.scanner.replace_span(span.rule, span.mixed, value, out);
+        } else if self.scanner.program.transform(span.rule) == Transform::SameLength {
             out.resize(out.len() + (end - at), b'*');
         }
         end
-    }
-
-    fn transform(&self, rule: u16) -> Transform {
-        let class = usize::from(self.scanner.program.class(rule));
-        self.scanner.program.transforms.get(class).copied().unwrap_or(Transform::Redact)
     }
 
     fn copy(&self, from: usize, to: usize, out: &mut Vec<u8>) {
@@ -228,6 +232,74 @@ impl StreamMasker {
         if let Some(open) = &mut self.open {
             open.start = open.start.saturating_sub(drop);
             open.until = open.until.saturating_sub(drop);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{DataClass, Rule, RuleSet};
+    use super::*;
+
+    fn masker(rules: RuleSet) -> StreamMasker {
+        StreamMasker::new(Arc::new(Scanner::new(rules).unwrap()), ClassSet::default())
+    }
+
+    #[test]
+    fn records_do_not_run_together() {
+        let mut masker = masker(RuleSet::builtin());
+        let mut out = Vec::new();
+        masker.push(b"536-22-", &mut out);
+        masker.record_boundary(&mut out);
+        masker.push(b"8726", &mut out);
+        assert_eq!((masker.finish(&mut out), out.as_slice()), (0, &b"536-22-8726"[..]));
+    }
+
+    #[test]
+    fn open_ended_values_are_swallowed_in_constant_memory() {
+        let mut masker = masker(RuleSet::builtin());
+        let mut out = Vec::new();
+        masker.push(b"password=abcd", &mut out);
+        masker.push(&[b'e'; 100], &mut out);
+        assert_eq!(out, b"password=[REDACTED:PASSWORD_ASSIGNMENT]");
+        for _ in 0..100 {
+            masker.push(&[b'x'; 10_000], &mut out);
+            assert!(masker.buffer.len() < 2 * PIECE && masker.active.len() < 8);
+        }
+        masker.push(b" end", &mut out);
+        assert_eq!(masker.finish(&mut out), 1);
+        assert_eq!(out, b"password=[REDACTED:PASSWORD_ASSIGNMENT] end");
+    }
+
+    #[test]
+    fn every_transform_and_custom_rule_streams_as_it_masks_whole() {
+        let class = DataClass::new("blob").unwrap();
+        let text = format!(
+            "a blob:{} b 4111-1111-1111-1111 c blob:xy d a@example.com bob@example.com@example.org",
+            "q z".repeat(400)
+        );
+        for transform in
+            [Transform::Redact, Transform::SameLength, Transform::Partial { keep_last: 4 }, Transform::Null]
+        {
+            let rules = RuleSet::builtin()
+                .with_rule(Rule::new("blob", "blob:[a-z ]+", class.clone()))
+                .with_rule(Rule::new("word", "q[a-z]+", class.clone()))
+                .with_transform(class.clone(), transform)
+                .with_transform(DataClass::EMAIL, transform);
+            let scanner = Arc::new(Scanner::new(rules).unwrap());
+            let mut whole = Vec::new();
+            let spans = scanner.mask_into(text.as_bytes(), &ClassSet::default(), &mut whole);
+            for size in [1, 2, 5, 64, 333, 600] {
+                let mut masker = StreamMasker::new(scanner.clone(), ClassSet::default());
+                let mut out = Vec::new();
+                text.as_bytes().chunks(size).for_each(|chunk| masker.push(chunk, &mut out));
+                assert_eq!(masker.finish(&mut out), spans);
+                assert_eq!(
+                    out.escape_ascii().to_string(),
+                    whole.escape_ascii().to_string(),
+                    "{transform:?} {size}"
+                );
+            }
         }
     }
 }

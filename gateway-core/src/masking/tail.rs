@@ -52,11 +52,12 @@ const END_MARKER: &[u8] = b"-----END";
 const MAX_LABEL: usize = 64;
 
 impl Tail {
-    pub(super) fn begin(self) -> Option<Live> {
+    /// Begins after a head whose last byte is `last`.
+    pub(super) fn begin(self, last: u8) -> Option<Live> {
         match self {
             Self::None => None,
             Self::While(test) => Some(Live::While(test)),
-            Self::Quoted(quote) => Some(Live::Quoted { quote, escaped: false }),
+            Self::Quoted(quote) => Some(Live::Quoted { quote, escaped: last == b'\\' }),
             Self::Pem => Some(Live::Pem(Pem::default())),
         }
     }
@@ -113,7 +114,7 @@ mod tests {
     use super::*;
 
     fn length(tail: Tail, text: &str) -> usize {
-        let mut live = tail.begin().unwrap();
+        let mut live = tail.begin(b'x').unwrap();
         for (i, byte) in text.bytes().enumerate() {
             match live.step(byte) {
                 Step::Take => {}

@@ -48,13 +48,14 @@ fn number(bytes: &[u8]) -> u64 {
 pub(super) fn luhn(bytes: &[u8]) -> bool {
     let double = |d: u32| if d > 4 { 2 * d - 9 } else { 2 * d };
     let sum: u32 = digits(bytes).rev().enumerate().map(|(i, d)| if i % 2 == 1 { double(d) } else { d }).sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 pub(super) fn payment_card(c: &Candidate<'_>) -> Option<Range<usize>> {
-    let all: Vec<u8> = c.bytes().iter().copied().filter(u8::is_ascii_digit).collect();
-    let issuer = number(all.get(..6).unwrap_or_default());
-    c.whole_if(issuer_has_length(issuer, all.len()) && luhn(&all) && distinct(&all) > 1)
+    let count = digits(c.bytes()).count();
+    let issuer = digits(c.bytes()).take(6).fold(0, |n, d| n * 10 + u64::from(d));
+    let repeated = digits(c.bytes()).all(|d| u64::from(d) == issuer % 10);
+    c.whole_if(issuer_has_length(issuer, count) && luhn(c.bytes()) && !repeated)
 }
 
 /// Issuer identification numbers and their lengths, from the networks' published ranges.

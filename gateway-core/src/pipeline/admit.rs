@@ -185,7 +185,9 @@ impl GuardInner {
             })
         });
         let position = presented.map_err(|e| recorder_failed(&e))?;
-        if pending.batch.stage() == Stage::Execute && pending.batch.effect() == Effect::Write {
+        if self.recording.strict()
+            || (pending.batch.stage() == Stage::Execute && pending.batch.effect() == Effect::Write)
+        {
             self.durable(position).await.map_err(|e| recorder_failed(&e))?;
         }
         count("allow", self.info.protocol);

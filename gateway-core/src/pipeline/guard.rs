@@ -51,6 +51,8 @@ pub(super) struct GuardInner {
     nothing_known: KnownLiterals,
     pub(super) failed: AtomicBool,
     next: AtomicU64,
+    /// The position of the newest record.
+    last: AtomicU64,
 }
 
 impl Guard {
@@ -95,6 +97,7 @@ impl Guard {
             nothing_known: KnownLiterals::new::<&[u8]>([]).map_err(internal)?,
             failed: AtomicBool::new(false),
             next: AtomicU64::new(1),
+            last: AtomicU64::new(0),
         })))
     }
 
@@ -170,6 +173,20 @@ impl Guard {
         self.0.mask_plan().await.map(|_| ())
     }
 
+    /// Whether released pieces must be [settled](Self::settle) before they are sent.
+    pub fn is_strict(&self) -> bool {
+        self.0.recording.strict()
+    }
+
+    /// Waits until everything recorded so far is on disk.
+    ///
+    /// # Errors
+    /// The recorder failed: end the session.
+    pub async fn settle(&self) -> Result<(), Denial> {
+        let last = Position(self.0.last.load(Ordering::Acquire));
+        self.0.durable(last).await.map_err(|e| recorder_failed(&e))
+    }
+
     /// Has the credential's secrets masked in everything the target sends in this session, in every usual encoding. Called once,
     /// when the credential is fetched. Secrets that are too short or too long to be looked for safely are left to the content
     /// rules, which the log says.
@@ -202,7 +219,10 @@ impl Guard {
 impl GuardInner {
     /// Appends a record; after a failure the session is over.
     pub(super) fn record(&self, record: Record) -> Result<Position, RecordError> {
-        self.recording.append(self.pipeline.clock.now(), record).inspect_err(|_| self.fail())
+        let position =
+            self.recording.append(self.pipeline.clock.now(), record).inspect_err(|_| self.fail())?;
+        self.last.fetch_max(position.0, Ordering::AcqRel);
+        Ok(position)
     }
 
     pub(super) async fn durable(&self, position: Position) -> Result<(), RecordError> {

@@ -34,13 +34,6 @@ impl Pending {
 }
 
 /// Proof that a batch was decided, approved if needed, and recorded. Consumed by forwarding it.
-///
-/// ```compile_fail,E0451
-/// // A permit cannot be made up.
-/// fn forge(batch: gateway_core::operation::Batch) -> gateway_core::pipeline::Permit {
-///     gateway_core::pipeline::Permit { batch }
-/// }
-/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct Permit {

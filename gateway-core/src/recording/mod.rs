@@ -3,6 +3,8 @@
 //! *Accepted*: the record is in the recorder's hands, in order and in the chain. *Durable*: it is on disk. Writes are durable
 //! before they are forwarded; reads are accepted before. A recorder that fails makes its session refuse everything.
 
+#[cfg(feature = "recording-file")]
+pub mod file;
 mod memory;
 
 use std::fmt::Debug;
@@ -141,7 +143,7 @@ pub enum Record {
     Released {
         /// Of which operation (the first of its batch).
         operation: OperationId,
-        /// How `bytes` is encoded, for example `postgres/3.0`.
+        /// How `bytes` is encoded, for example `postgres/3`.
         encoding: String,
         /// The bytes that were sent.
         #[serde(with = "base64_bytes")]
@@ -238,6 +240,11 @@ pub trait SessionRecorder: Debug + Send + Sync {
 
     /// Whether [`ready`](Self::ready) would return at once.
     fn has_room(&self) -> bool;
+
+    /// Whether even reads must be [`durable`](Self::durable) before they are forwarded, and results before they are released.
+    fn strict(&self) -> bool {
+        false
+    }
 
     /// Writes the last record and seals the recording; durable when it returns.
     async fn close(&self, at: Timestamp, reason: CloseReason) -> Result<(), RecordError>;

@@ -1,0 +1,8 @@
+//! The commands around a running gateway.
+
+pub(crate) mod approvals;
+pub(crate) mod check;
+pub(crate) mod policy;
+mod replay;
+pub(crate) mod sessions;
+mod verify;

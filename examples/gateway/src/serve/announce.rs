@@ -1,0 +1,63 @@
+//! What `serve` tells on standard output: a line for each thing that happens, for people or for programs.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use gateway_core::policy::Revision;
+use serde_json::{Value, json};
+
+use crate::output::{Failure, line};
+
+/// Tells what happens.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Announcer {
+    json: bool,
+}
+
+impl Announcer {
+    pub(super) const fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    fn tell(self, text: &str, event: &Value) -> io::Result<()> {
+        if self.json { line(event) } else { line(text) }
+    }
+
+    pub(super) fn listening(self, address: SocketAddr, target: &str) -> io::Result<()> {
+        let text = format!("listening on {address} for target {target} (postgres)");
+        let (address, protocol) = (address.to_string(), "postgres");
+        self.tell(
+            &text,
+            &json!({"event": "listening", "address": address, "target": target, "protocol": protocol}),
+        )
+    }
+
+    pub(super) fn admin(self, socket: &Path) -> io::Result<()> {
+        let socket = socket.display().to_string();
+        self.tell(&format!("reviewers at {socket}"), &json!({"event": "admin", "socket": socket}))
+    }
+
+    pub(super) fn ready(self) -> io::Result<()> {
+        self.tell("ready", &json!({"event": "ready"}))
+    }
+
+    pub(super) fn reloaded(self, before: &Revision, after: &Revision) -> io::Result<()> {
+        let text = if before == after {
+            format!("policies reloaded, nothing changed (revision {})", after.0)
+        } else {
+            format!("policies reloaded: revision {} instead of {}", after.0, before.0)
+        };
+        self.tell(&text, &json!({"event": "reloaded", "before": &before.0, "after": &after.0}))
+    }
+
+    pub(super) fn reload_failed(self, in_force: &Revision, why: &Failure) -> io::Result<()> {
+        let text = format!("policies not reloaded, revision {} stays in force: {why}", in_force.0);
+        let event = json!({"event": "reload_failed", "in_force": &in_force.0, "error": why.to_string()});
+        self.tell(&text, &event)
+    }
+
+    pub(super) fn stopped(self) -> io::Result<()> {
+        self.tell("stopped", &json!({"event": "stopped"}))
+    }
+}

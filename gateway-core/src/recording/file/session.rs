@@ -1,0 +1,348 @@
+//! One session's queue between the pipeline and its writer thread, and how far it got.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use super::QueueLimits;
+use super::blocks::RecordingFile;
+use super::format::{Head, Item};
+use crate::clock::Timestamp;
+use crate::recording::{Record, RecordError};
+use crate::session::SessionId;
+
+/// What a record costs the queue beside its payload: the value itself and small strings. 256 bytes.
+const RECORD_OVERHEAD_BYTES: usize = 256;
+
+/// How soon the writer thread must come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Urgency {
+    /// Nothing to do.
+    #[default]
+    None,
+    /// At the next tick.
+    Tick,
+    /// As soon as possible: write, so that the queue empties.
+    Write,
+    /// As soon as possible: write and sync; somebody waits.
+    Commit,
+}
+
+/// What is queued bytes over all sessions.
+#[derive(Debug, Default)]
+pub(super) struct Total {
+    bytes: AtomicUsize,
+    /// Told when bytes are given back.
+    pub(super) freed: Notify,
+}
+
+impl Total {
+    fn add(&self, bytes: usize) -> usize {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes)
+    }
+
+    fn sub(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.freed.notify_waiters();
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    items: Vec<(Timestamp, Item)>,
+    /// Weight of everything accepted and not yet written.
+    bytes: usize,
+    /// Positions below this are accepted, written, on disk.
+    accepted: u64,
+    written: u64,
+    durable: u64,
+    urgency: Urgency,
+    /// The last record is accepted.
+    closing: bool,
+    /// The ledger has the opening, the closing.
+    listed: bool,
+    closed: bool,
+    failed: Option<Arc<str>>,
+}
+
+/// What the writer thread took over.
+pub(super) struct Work {
+    pub(super) items: Vec<(Timestamp, Item)>,
+    pub(super) bytes: usize,
+    /// One past the last position in `items`.
+    pub(super) until: u64,
+    pub(super) urgency: Urgency,
+    /// These are the last items.
+    pub(super) seal: bool,
+}
+
+/// Shared by the session's handle, its writer thread and the ledger thread.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) started: Instant,
+    /// Touched by the writer thread only.
+    pub(super) file: Mutex<Option<RecordingFile>>,
+    queue: Mutex<Queue>,
+    /// Told whenever a waiter might have to look again.
+    changed: Notify,
+    limits: QueueLimits,
+    total: Arc<Total>,
+}
+
+impl Session {
+    /// A session whose header is already accepted, at position 0.
+    pub(super) fn new(
+        id: SessionId,
+        limits: QueueLimits,
+        total: Arc<Total>,
+        at: Timestamp,
+        header: Item,
+    ) -> Self {
+        total.add(RECORD_OVERHEAD_BYTES);
+        let queue = Queue {
+            items: vec![(at, header)],
+            bytes: RECORD_OVERHEAD_BYTES,
+            accepted: 1,
+            ..Queue::default()
+        };
+        Self {
+            id,
+            started: Instant::now(),
+            file: Mutex::default(),
+            queue: Mutex::new(queue),
+            changed: Notify::new(),
+            limits,
+            total,
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Accepts a record; `last` closes the queue after it. Returns its position and, if the writer thread must be told, how
+    /// soon it has to come.
+    pub(super) fn push(
+        &self,
+        at: Timestamp,
+        record: Record,
+        last: bool,
+        strict: bool,
+    ) -> Result<(u64, Option<Urgency>), RecordError> {
+        let weight = weight(&record);
+        let mut queue = self.queue();
+        queue.check()?;
+        if queue.closing {
+            return Err(RecordError("the recording is closed".to_owned()));
+        }
+        let total = self.total.add(weight);
+        if !last && let Some(cause) = self.over_limit(&queue, weight, total) {
+            self.total.sub(weight);
+            return Err(self.fail_locked(queue, &cause));
+        }
+        queue.items.push((at, Item::Record(record)));
+        queue.bytes += weight;
+        queue.closing = last;
+        let position = queue.accepted;
+        queue.accepted += 1;
+        let urgency = if last || strict {
+            Urgency::Commit
+        } else if queue.bytes >= self.limits.write_bytes {
+            Urgency::Write
+        } else {
+            Urgency::Tick
+        };
+        Ok((position, queue.raise(urgency)))
+    }
+
+    fn over_limit(&self, queue: &Queue, weight: usize, total: usize) -> Option<String> {
+        let limits = &self.limits;
+        if weight > super::format::MAX_RECORD_BYTES {
+            return Some(format!(
+                "a record of {weight} bytes is larger than {}",
+                super::format::MAX_RECORD_BYTES
+            ));
+        }
+        if queue.items.len() >= limits.session_records {
+            return Some(format!("{} records wait to be written", queue.items.len()));
+        }
+        if queue.bytes.saturating_add(weight) > limits.session_bytes {
+            return Some(format!("{} bytes of this session wait to be written", queue.bytes));
+        }
+        (total > limits.total_bytes).then(|| format!("{total} bytes of all sessions wait to be written"))
+    }
+
+    /// Asks for a commit; says if the writer thread must be told.
+    pub(super) fn want_commit(&self) -> Option<Urgency> {
+        self.queue().raise(Urgency::Commit)
+    }
+
+    /// Hands everything accepted to the writer thread.
+    pub(super) fn take(&self) -> Work {
+        let mut queue = self.queue();
+        Work {
+            items: std::mem::take(&mut queue.items),
+            bytes: queue.bytes,
+            until: queue.accepted,
+            urgency: std::mem::take(&mut queue.urgency),
+            seal: queue.closing && queue.written < queue.accepted,
+        }
+    }
+
+    /// The writer thread has written up to `until`, which gives `bytes` of room back.
+    pub(super) fn wrote(&self, until: u64, bytes: usize) {
+        let mut queue = self.queue();
+        queue.written = until;
+        queue.bytes = queue.bytes.saturating_sub(bytes);
+        drop(queue);
+        self.total.sub(bytes);
+        self.changed.notify_waiters();
+    }
+
+    /// The writer thread has synced everything written before the call of `written`.
+    pub(super) fn synced(&self, until: u64) {
+        let mut queue = self.queue();
+        queue.durable = queue.durable.max(until);
+        drop(queue);
+        self.changed.notify_waiters();
+    }
+
+    /// Positions below this are written; and those below the second are on disk.
+    pub(super) fn progress(&self) -> (u64, u64) {
+        let queue = self.queue();
+        (queue.written, queue.durable)
+    }
+
+    /// The ledger has the session's opening.
+    pub(super) fn set_listed(&self) {
+        self.queue().listed = true;
+        self.changed.notify_waiters();
+    }
+
+    /// The ledger has the session's closing.
+    pub(super) fn set_closed(&self) {
+        self.queue().closed = true;
+        self.changed.notify_waiters();
+    }
+
+    /// Nothing more may pass: every later call fails with `cause`. What is queued is given up.
+    pub(super) fn fail(&self, cause: &str) -> RecordError {
+        let mut queue = self.queue();
+        queue.items = Vec::new();
+        let bytes = std::mem::take(&mut queue.bytes);
+        self.total.sub(bytes);
+        self.fail_locked(queue, cause)
+    }
+
+    /// As [`fail`](Self::fail), but what was accepted before is still written.
+    fn fail_locked(&self, mut queue: MutexGuard<'_, Queue>, cause: &str) -> RecordError {
+        if queue.failed.is_none() {
+            tracing::error!(session.id = %self.id, cause, "recording failed");
+        }
+        let first = queue.failed.get_or_insert_with(|| cause.into());
+        let error = RecordError(first.to_string());
+        drop(queue);
+        self.changed.notify_waiters();
+        // Somebody may wait for room in all queues together.
+        self.total.freed.notify_waiters();
+        error
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        let queue = self.queue();
+        queue.failed.is_none()
+            && queue.bytes < self.limits.session_room_bytes
+            && self.total.bytes() < self.limits.total_room_bytes
+    }
+
+    /// Waits until everything up to `position` is on disk; `commit` is called if the writer thread must be told.
+    pub(super) async fn durable(&self, position: u64, commit: impl Fn()) -> Result<(), RecordError> {
+        if position >= self.queue().accepted {
+            return Err(RecordError(format!("there is no record {position} yet")));
+        }
+        if self.queue().durable <= position {
+            commit();
+        }
+        self.wait(|queue| queue.durable > position).await
+    }
+
+    pub(super) async fn listed(&self) -> Result<(), RecordError> {
+        self.wait(|queue| queue.listed).await
+    }
+
+    pub(super) async fn closed(&self) -> Result<(), RecordError> {
+        self.wait(|queue| queue.closed).await
+    }
+
+    /// Waits until there is room, in this session's queue and in all together.
+    pub(super) async fn room(&self) -> Result<(), RecordError> {
+        loop {
+            let freed = self.total.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            self.wait(|queue| queue.bytes < self.limits.session_room_bytes).await?;
+            if self.total.bytes() < self.limits.total_room_bytes {
+                return Ok(());
+            }
+            freed.await;
+        }
+    }
+
+    async fn wait(&self, done: impl Fn(&Queue) -> bool) -> Result<(), RecordError> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // Registered before looking, so that a change in between is not missed.
+            changed.as_mut().enable();
+            {
+                let queue = self.queue();
+                queue.check()?;
+                if done(&queue) {
+                    return Ok(());
+                }
+            }
+            changed.await;
+        }
+    }
+}
+
+impl Queue {
+    fn check(&self) -> Result<(), RecordError> {
+        self.failed.as_deref().map_or(Ok(()), |cause| Err(RecordError(cause.to_owned())))
+    }
+
+    /// Notes the urgency; `Some` if it is news to the writer thread.
+    fn raise(&mut self, urgency: Urgency) -> Option<Urgency> {
+        let news = urgency > self.urgency;
+        self.urgency = self.urgency.max(urgency);
+        news.then_some(urgency)
+    }
+}
+
+/// What the session's last signed state was, for the ledger.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Signed {
+    pub(super) head: Head,
+    pub(super) records: u64,
+    pub(super) time: Timestamp,
+}
+
+/// About how many bytes a record keeps in memory. An estimate: the true limit is checked when it is encoded.
+fn weight(record: &Record) -> usize {
+    RECORD_OVERHEAD_BYTES
+        + match record {
+            Record::Released { bytes, .. } => bytes.len(),
+            Record::Presented { operations, .. } => operations
+                .iter()
+                .map(|o| RECORD_OVERHEAD_BYTES * (1 + o.accesses.len()) + o.statement.len())
+                .sum(),
+            _ => 0,
+        }
+}

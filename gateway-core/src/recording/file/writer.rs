@@ -1,0 +1,216 @@
+//! The threads that write: each serves many sessions, a session belongs to one of them.
+//!
+//! Records wait for the next tick, so that a busy session costs a few system calls per second and an idle one none. A commit
+//! (somebody waits) goes first and takes turns with the ticks' work, so that neither starves.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::blocks::{RecordingFile, Scratch};
+use super::format::EntryKind;
+use super::keys::RecordingKey;
+use super::ledger::Note;
+use super::session::{Session, Signed, Urgency};
+use super::storage::Storage;
+
+/// How long a record may wait before it is written and signed. 40 ms: with the writing itself, less than the 100 ms that
+/// may be lost after a kill.
+pub(super) const TICK: Duration = Duration::from_millis(40);
+
+/// What a writer thread needs of its recorder.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) directory: PathBuf,
+    pub(super) key: Arc<RecordingKey>,
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) ledger: SyncSender<Note>,
+}
+
+#[derive(Debug, Default)]
+struct Agenda {
+    /// Somebody waits, or their queue is full.
+    urgent: VecDeque<Arc<Session>>,
+    /// To be written at the tick.
+    dirty: VecDeque<Arc<Session>>,
+    tick: Option<Instant>,
+    /// To be written now: the tick has come.
+    due: VecDeque<Arc<Session>>,
+    stopping: bool,
+}
+
+/// A writer thread's agenda.
+#[derive(Debug, Default)]
+pub(super) struct Writer {
+    agenda: Mutex<Agenda>,
+    wake: Condvar,
+}
+
+enum Job {
+    Write(Arc<Session>),
+    Sync(Arc<Session>),
+    Stop,
+}
+
+impl Writer {
+    fn agenda(&self) -> MutexGuard<'_, Agenda> {
+        self.agenda.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a session on the agenda.
+    pub(super) fn schedule(&self, session: &Arc<Session>, urgency: Urgency) {
+        let mut agenda = self.agenda();
+        let wake = if urgency > Urgency::Tick {
+            agenda.urgent.push_back(Arc::clone(session));
+            true
+        } else {
+            agenda.dirty.push_back(Arc::clone(session));
+            let first = agenda.tick.is_none();
+            agenda.tick.get_or_insert_with(|| Instant::now() + TICK);
+            first
+        };
+        drop(agenda);
+        if wake {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Lets the thread finish what is on the agenda and end.
+    pub(super) fn stop(&self) {
+        self.agenda().stopping = true;
+        self.wake.notify_one();
+    }
+
+    /// The next job. `lazy`: sessions written but not synced; `turn`: whether ticks' work goes before commits this time.
+    fn next(&self, lazy: &mut VecDeque<Arc<Session>>, turn: bool) -> Job {
+        let mut agenda = self.agenda();
+        loop {
+            agenda.tick_if_due();
+            if !turn && let Some(session) = agenda.urgent.pop_front() {
+                return Job::Write(session);
+            }
+            if let Some(session) = agenda.due.pop_front() {
+                return Job::Write(session);
+            }
+            if let Some(session) = lazy.pop_front() {
+                return Job::Sync(session);
+            }
+            if let Some(session) = agenda.urgent.pop_front() {
+                return Job::Write(session);
+            }
+            if agenda.stopping {
+                return Job::Stop;
+            }
+            agenda = match agenda.tick {
+                None => self.wake.wait(agenda).unwrap_or_else(PoisonError::into_inner),
+                Some(tick) => {
+                    let left = tick.saturating_duration_since(Instant::now());
+                    self.wake.wait_timeout(agenda, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// The thread's body.
+    pub(super) fn run(&self, context: &Context, scratch: &mut Scratch) {
+        let mut lazy = VecDeque::new();
+        let mut turn = false;
+        loop {
+            let (session, outcome) = match self.next(&mut lazy, turn) {
+                Job::Stop => return,
+                Job::Sync(session) => guarded(session, |session| context.sync(session)),
+                Job::Write(session) => guarded(session, |session| context.write(session, scratch, &mut lazy)),
+            };
+            if let Err(cause) = outcome {
+                session.fail(&cause);
+            }
+            turn = !turn;
+        }
+    }
+}
+
+impl Agenda {
+    fn tick_if_due(&mut self) {
+        if self.stopping || self.tick.is_some_and(|tick| tick <= Instant::now()) {
+            self.tick = None;
+            self.due.append(&mut self.dirty);
+        }
+    }
+}
+
+/// A bug must fail its own session, not leave every waiter of this thread hanging.
+fn guarded(
+    session: Arc<Session>,
+    job: impl FnOnce(&Arc<Session>) -> Result<(), String>,
+) -> (Arc<Session>, Result<(), String>) {
+    let outcome = catch_unwind(AssertUnwindSafe(|| job(&session)));
+    let outcome = outcome.unwrap_or_else(|_| Err("the recorder has a bug: its writer panicked".to_owned()));
+    (session, outcome)
+}
+
+impl Context {
+    /// Writes what is queued; syncs it if somebody waits, else leaves that for when there is nothing better to do.
+    fn write(
+        &self,
+        session: &Arc<Session>,
+        scratch: &mut Scratch,
+        lazy: &mut VecDeque<Arc<Session>>,
+    ) -> Result<(), String> {
+        let work = session.take();
+        let until = work.until;
+        let seal = work.seal;
+        let mut file = session.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let begins = file.is_none();
+        let mut signed = None;
+        if let Some((time, _)) = work.items.last() {
+            let time = *time;
+            let target = match file.take() {
+                Some(target) => file.insert(target),
+                None => file.insert(self.create(session)?),
+            };
+            let head = target.write(work.items, seal, &self.key, scratch)?;
+            signed = Some(Signed { head, records: until, time });
+            session.wrote(until, work.bytes);
+        }
+        drop(file);
+        if work.urgency < Urgency::Commit && !seal && !begins {
+            if signed.is_some() {
+                lazy.push_back(Arc::clone(session));
+            }
+            return Ok(());
+        }
+        self.sync(session)?;
+        signed.map_or(Ok(()), |signed| self.note(session, begins, seal, signed))
+    }
+
+    fn create(&self, session: &Session) -> Result<RecordingFile, String> {
+        let path = self.directory.join(super::file_name(session.id));
+        let file = self.storage.create(&path).map_err(|e| format!("`{}`: {e}", path.display()))?;
+        Ok(RecordingFile::new(file, session.id, session.started, &self.key))
+    }
+
+    fn sync(&self, session: &Arc<Session>) -> Result<(), String> {
+        let (written, durable) = session.progress();
+        if durable >= written {
+            return Ok(());
+        }
+        if let Some(file) = session.file.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            file.sync()?;
+        }
+        session.synced(written);
+        Ok(())
+    }
+
+    /// Tells the ledger of a durable beginning or end.
+    fn note(&self, session: &Arc<Session>, begins: bool, ends: bool, signed: Signed) -> Result<(), String> {
+        let kinds = [(begins, EntryKind::Opened), (ends, EntryKind::Closed)];
+        for (_, kind) in kinds.into_iter().filter(|(happened, _)| *happened) {
+            let note = Note { kind, session: Arc::clone(session), signed };
+            self.ledger.send(note).map_err(|_| "the ledger has stopped".to_owned())?;
+        }
+        Ok(())
+    }
+}
