@@ -44,16 +44,16 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// The text is not 32 hexadecimal digits.
+/// The text is not 32 lower-case hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a session id is 32 hexadecimal digits")]
+#[error("a session id is 32 lower-case hexadecimal digits")]
 pub struct BadSessionId;
 
 impl FromStr for SessionId {
     type Err = BadSessionId;
 
     fn from_str(text: &str) -> Result<Self, BadSessionId> {
-        if text.len() != 32 || !text.is_ascii() {
+        if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
             return Err(BadSessionId);
         }
         u128::from_str_radix(text, 16).map(|n| Self(n.to_be_bytes())).map_err(|_| BadSessionId)

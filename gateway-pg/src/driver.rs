@@ -255,8 +255,9 @@ impl Driver {
         let Some(deciding) = &mut self.deciding else { return false };
         let Poll::Ready(judgement) = deciding.as_mut().poll(cx) else { return false };
         self.deciding = None;
-        self.holding = false;
+        let held = std::mem::take(&mut self.holding);
         match judgement {
+            Judgement::Forward(prepare, execute) if held => self.session.forward_approved(prepare, execute),
             Judgement::Forward(prepare, execute) => self.session.forward(prepare, execute),
             Judgement::Refuse(denial) => self.session.refuse(&denial),
             Judgement::Held(prepare, held) => {

@@ -9,6 +9,7 @@ mod cancel;
 mod catalog;
 mod check;
 pub mod codec;
+mod definitions;
 mod denial;
 mod driver;
 mod io;

@@ -72,6 +72,8 @@ pub(crate) struct Subject<'a> {
     /// What `EXECUTE` or `FETCH` stand for.
     pub(crate) refers_to: Option<&'a Statement>,
     pub(crate) bind: Option<&'a Bind>,
+    /// Type OIDs that Parse gives its parameters.
+    pub(crate) types: &'a [u32],
     pub(crate) lexing: LexSettings,
     pub(crate) in_transaction: bool,
     /// How many statements its message holds.
@@ -115,6 +117,13 @@ fn refuse_unreadable(subject: &Subject<'_>) -> Result<(), Denial> {
                 return Err(not_understood(
                     "a name is in another database",
                     "leave the database out of the name",
+                ));
+            }
+            if !subject.catalog.knows(&written(used.schema.as_deref(), &used.name)) {
+                // For example an object newer than the transaction's snapshot.
+                return Err(not_understood(
+                    format!("what `{}` means here cannot be told", used.name),
+                    "end the transaction and try again",
                 ));
             }
         }
@@ -186,6 +195,7 @@ fn accesses(subject: &Subject<'_>) -> BTreeSet<Access> {
         out.extend(statement.objects.iter().filter_map(|o| object_access(place, o)));
         out.extend(kind_accesses(place, statement));
     }
+    out.extend(parameter_types(subject));
     if out.is_empty() {
         let proven = subject.statements().all(Statement::read_only);
         let (action, resource) = if proven { ("query", place.database()) } else { ("alter", place.server()) };
@@ -210,24 +220,42 @@ fn relation_accesses(
     out: &mut BTreeSet<Access>,
 ) {
     let action = relation_action(statement, used);
-    let Some(relation) = subject.relation(used) else {
-        let here = subject.catalog.current_schema().unwrap_or(UNRESOLVED);
-        let temporary = if statement.flags.temporary { "pg_temp" } else { here };
-        let schema = used.schema.as_deref().unwrap_or(temporary);
+    let here = subject.catalog.current_schema().unwrap_or(UNRESOLVED);
+    let temporary = if statement.flags.temporary { "pg_temp" } else { here };
+    let schema = used.schema.as_deref().unwrap_or(temporary);
+    // A new object goes where objects are made, whatever its name means now.
+    let relation = subject.relation(used).filter(|r| action != "create" || r.schema == schema);
+    let Some(relation) = relation else {
         out.insert(access(action, subject.place.table(schema, &used.name)));
         return;
     };
     let table = |r: &Relation| subject.place.table(&r.schema, &r.name).with("kind", kind_name(r.kind));
+    let definition = matches!(used.access, Use::Ddl | Use::Maintain | Use::Reference);
+    let view = relation.is_view();
     out.insert(access(action, table(relation)));
+    out.extend(stored_calls(subject, relation));
     for below in subject.catalog.ancestors(relation) {
-        let definition = matches!(used.access, Use::Ddl | Use::Maintain | Use::Reference);
-        if !(definition && relation.is_view()) {
+        if !(definition && view) {
             out.insert(access(action, table(&below)));
         }
-        if relation.is_view() && !definition {
+        if view && !definition {
             out.insert(access("select", table(&below)));
+            out.extend(stored_calls(subject, &below));
+            out.extend(subject.catalog.descendants(&below).iter().map(|r| access("select", table(r))));
         }
     }
+    if !used.only {
+        out.extend(subject.catalog.descendants(relation).iter().map(|r| access(action, table(r))));
+    }
+}
+
+/// Calls that stand in the stored queries of a view or rule, and run when it is used.
+fn stored_calls(subject: &Subject<'_>, relation: &Relation) -> Vec<Access> {
+    let unproven = |(schema, name): &&(String, String)| {
+        !analysis::classify_function(Some(schema), name).is_read()
+    };
+    let calls = relation.functions().iter().filter(unproven);
+    calls.map(|(schema, name)| call(subject.place.function(schema, name))).collect()
 }
 
 fn relation_action(statement: &Statement, used: &RelationUse) -> &'static str {
@@ -297,12 +325,23 @@ fn operator_access(subject: &Subject<'_>, operator: &QualifiedName) -> Option<Ac
     Some(call(subject.place.function(schema, &name)))
 }
 
+/// The first OID of what is not the server's own (`FirstNormalObjectId`, PostgreSQL source, access/transam.h).
+const FIRST_USER_OID: u32 = 16_384;
+
+/// Parameters of user types: reading a value runs the type's input function and a domain's checks, as a cast does.
+fn parameter_types(subject: &Subject<'_>) -> impl Iterator<Item = Access> {
+    let user = subject.types.iter().filter(|oid| **oid >= FIRST_USER_OID);
+    user.map(|oid| call(subject.place.function(UNRESOLVED, &format!("type {oid}"))))
+}
+
 /// `u.f` that is no column of anything here but the name of a user's function is the call `f(u)`.
 fn attribute_calls(subject: &Subject<'_>, statement: &Statement) -> Vec<Access> {
     let related: Vec<_> = statement.relations.iter().filter_map(|r| subject.relation(r)).collect();
     let names =
         statement.columns.iter().filter(|c| c.name.len() > 1 && !c.star).filter_map(|c| c.name.last());
-    let unknown = names.chain(&statement.fields).filter(|name| !related.iter().any(|r| r.has_column(name)));
+    // One table's column says nothing of another table's row: all of them must have it.
+    let column = |name: &str| !related.is_empty() && related.iter().all(|r| r.has_column(name));
+    let unknown = names.chain(&statement.fields).filter(|name| !column(name));
     unknown
         .filter_map(|name| {
             subject.catalog.user_function(name).map(|schema| call(subject.place.function(schema, name)))
@@ -362,11 +401,15 @@ fn kind_accesses(place: &Place, statement: &Statement) -> Vec<Access> {
     if statement.explain.is_some() {
         out.push(access("explain", place.database()));
     }
+    if statement.flags.cascade {
+        // Takes along whatever depends on it, which the text does not name.
+        out.push(access("alter", place.database()));
+    }
     match &*statement.kind {
         "do" => out.push(access("do", place.database())),
         "listen" | "unlisten" => out.push(access("listen", place.database())),
         "notify" => out.push(access("notify", place.database())),
-        "prepare" | "deallocate" | "discard" | "close" => out.push(access("prepare", place.database())),
+        "prepare" | "execute" | "deallocate" | "discard" | "close" => out.push(access("prepare", place.database())),
         "show" => out.push(access("show", place.setting("(any)"))),
         "load" | "checkpoint" | "alter_system" => out.push(access("alter", place.server())),
         _ => {}
@@ -421,7 +464,9 @@ const SESSION_ONLY: [&str; 19] = [
 ];
 
 fn effect(subject: &Subject<'_>, accesses: &[Access]) -> Effect {
-    let harmless = |s: &Statement| s.read_only() || (SESSION_ONLY.contains(&&*s.kind) && !s.flags.unproven);
+    // EXECUTE does what it stands for, which is looked at itself.
+    let stands_for = |s: &Statement| s.kind == "execute" && subject.refers_to.is_some();
+    let harmless = |s: &Statement| s.read_only() || stands_for(s) || (SESSION_ONLY.contains(&&*s.kind) && !s.flags.unproven);
     let inner_reads = subject
         .statement
         .inner
@@ -445,14 +490,26 @@ fn arguments(bind: &Bind) -> Vec<Argument> {
         .collect()
 }
 
+/// What the relations a statement names, and all that reading them reads, are now.
+pub(crate) fn meaning(catalog: &Catalog, statement: &Statement) -> Vec<(std::borrow::Cow<'static, str>, String)> {
+    let mut out = Vec::new();
+    for used in &statement.relations {
+        let name = written(used.schema.as_deref(), &used.name);
+        let relation = catalog.relation(&name);
+        out.push((
+            format!("relation {name}").into(),
+            relation.map_or_else(|| "absent".to_owned(), |r| r.definition()),
+        ));
+        for below in relation.into_iter().flat_map(|r| catalog.reached(r)) {
+            out.push((format!("below {name}").into(), below.definition()));
+        }
+    }
+    out
+}
+
 /// What the names meant when it was judged: part of what an approval is bound to.
 fn binding(subject: &Subject<'_>) -> Vec<(std::borrow::Cow<'static, str>, String)> {
-    let mut out: Vec<_> = Vec::new();
-    for used in subject.statements().flat_map(|s| &s.relations) {
-        let name = written(used.schema.as_deref(), &used.name);
-        let meaning = subject.relation(used).map_or_else(|| "absent".to_owned(), |r| r.definition());
-        out.push((format!("relation {name}").into(), meaning));
-    }
+    let mut out: Vec<_> = subject.statements().flat_map(|s| meaning(subject.catalog, s)).collect();
     if let Some(inner) = subject.refers_to {
         out.push(("refers to".into(), format!("{inner:?}")));
     }

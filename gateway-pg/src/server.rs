@@ -21,6 +21,7 @@ use crate::analysis::AnalysisCache;
 use crate::cancel::{CancelEntry, CancelRegistry};
 use crate::codec::backend::TransactionStatus;
 use crate::codec::{DEFAULT_MAX_FRAME_BYTES, encode, startup};
+use crate::definitions::Definitions;
 use crate::driver::Driver;
 use crate::io::BoxedStream;
 use crate::login::downstream::{Acceptance, Arrival, Arrived, TokenLogin, arrive, random_key};
@@ -83,6 +84,7 @@ pub struct PgGateway {
     limits: ListenerLimits,
     cancels: Arc<CancelRegistry>,
     analyses: Arc<AnalysisCache>,
+    definitions: Arc<Definitions>,
     labels_checked: Arc<AtomicBool>,
     upstreams: Arc<Mutex<HashMap<String, Upstream>>>,
 }
@@ -114,6 +116,7 @@ impl PgGateway {
             limits: ListenerLimits::default(),
             cancels: Arc::default(),
             analyses: Arc::new(AnalysisCache::default()),
+            definitions: Arc::default(),
             labels_checked: Arc::default(),
             upstreams: Arc::default(),
         }
@@ -363,6 +366,7 @@ impl PgGateway {
         let config = SessionConfig {
             max_frame_bytes: self.limits.frame_bytes,
             analyses: Arc::clone(&self.analyses),
+            definitions: Arc::clone(&self.definitions),
             database,
             lexing: connected.lexing,
         };

@@ -98,13 +98,20 @@ pub(crate) struct Prepared {
     pub(crate) text: Arc<Text>,
     /// Which statement of the text; its `inner` if it is a `PREPARE`.
     pub(crate) index: usize,
+    /// Type OIDs that Parse gives its parameters.
+    pub(crate) types: Vec<u32>,
     /// The result's columns once the server has described them.
     pub(crate) row: std::sync::OnceLock<Arc<[crate::codec::backend::Field]>>,
 }
 
 impl Prepared {
     pub(crate) fn new(text: Arc<Text>, index: usize) -> Self {
-        Self { text, index, row: std::sync::OnceLock::new() }
+        Self { text, index, types: Vec::new(), row: std::sync::OnceLock::new() }
+    }
+
+    /// With the parameter types that Parse gives.
+    pub(crate) fn with_types(self, types: Vec<u32>) -> Self {
+        Self { types, ..self }
     }
 
     /// What runs when it is executed; `None` for an empty text.
@@ -159,6 +166,18 @@ pub(crate) fn changes_meaning(statement: &Statement) -> bool {
         || !statement.objects.is_empty()
         || statement.flags.temporary
         || matches!(&*statement.kind, "discard" | "do" | "call" | "select_into" | "create_table_as")
+}
+
+/// Whether a statement changes what names mean to other sessions too, once it is committed.
+pub(crate) fn changes_definitions(statement: &Statement) -> bool {
+    !statement.objects.is_empty()
+        || matches!(&*statement.kind, "do" | "call" | "select_into" | "create_table_as")
+}
+
+/// Whether a statement ends a transaction or part of one, and so undoes what changed the meaning of names in it.
+pub(crate) fn ends_transaction(statement: &Statement) -> bool {
+    statement.transaction.is_some()
+        && !matches!(&*statement.kind, "begin" | "savepoint" | "release" | "set_transaction")
 }
 
 /// Whether a statement names anything whose meaning could have changed.

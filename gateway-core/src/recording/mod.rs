@@ -143,7 +143,7 @@ pub enum Record {
     Released {
         /// Of which operation (the first of its batch).
         operation: OperationId,
-        /// How `bytes` is encoded, for example `postgres/3.0`.
+        /// How `bytes` is encoded, for example `postgres/3`.
         encoding: String,
         /// The bytes that were sent.
         #[serde(with = "base64_bytes")]

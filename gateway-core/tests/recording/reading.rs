@@ -11,7 +11,7 @@ use gateway_core::recording::file::{
     End, FileOptions, FileRecorder, MAX_RECORD_BYTES, ReadRecord, RecordJson, RecordingKey, RecordingReader,
     verify,
 };
-use gateway_core::recording::{Record, RecordedDenial, RecordedOperation, Recorder, SessionRecorder};
+use gateway_core::recording::{Record, RecordedDenial, RecordedOperation, Recorder};
 use gateway_core::session::CloseReason;
 
 use crate::common::{START, at, completed, header, key, recorder, released, run, run_and_close, session};

@@ -35,9 +35,20 @@ pub(crate) struct Relation {
     columns: BTreeMap<i16, String>,
     /// For views: (column, origin table, origin column) of every target entry in the stored query.
     origins: Vec<(i16, u32, i16)>,
+    /// Inheritance children and partitions.
+    children: Vec<u32>,
+    /// Functions that its stored queries (a view's, a rule's) call, as (schema, name).
+    functions: Vec<(String, String)>,
+    /// Changes with every change of a stored query.
+    stored: String,
 }
 
 impl Relation {
+    /// Functions that run when it is read or written, as (schema, name).
+    pub(crate) fn functions(&self) -> &[(String, String)] {
+        &self.functions
+    }
+
     /// True for views and materialised views.
     pub(crate) const fn is_view(&self) -> bool {
         matches!(self.kind, 'v' | 'm')
@@ -56,8 +67,16 @@ impl Relation {
     /// What it is, for binding an approval to it: another object or other columns give another text.
     pub(crate) fn definition(&self) -> String {
         format!(
-            "{}.{} #{} {} {:?} {:?} {:?}",
-            self.schema, self.name, self.oid, self.kind, self.parents, self.columns, self.origins
+            "{}.{} #{} {} {:?} {:?} {:?} {:?} {}",
+            self.schema,
+            self.name,
+            self.oid,
+            self.kind,
+            self.parents,
+            self.columns,
+            self.origins,
+            self.children,
+            self.stored
         )
     }
 
@@ -234,6 +253,15 @@ impl Catalog {
         self.names.get(written).copied().flatten().and_then(|oid| self.relations.get(&oid))
     }
 
+    /// Whether it is known what a written name means: that it means nothing, or which relation it is.
+    pub(crate) fn knows(&self, written: &str) -> bool {
+        match self.names.get(written) {
+            None => false,
+            Some(None) => true,
+            Some(Some(oid)) => self.relations.contains_key(oid),
+        }
+    }
+
     /// The schema of a user function that an unqualified name may mean.
     pub(crate) fn user_function(&self, name: &str) -> Option<&str> {
         self.functions.get(name)?.as_deref()
@@ -241,27 +269,63 @@ impl Catalog {
 
     /// Everything a relation stands on: parents, base tables of views, without itself.
     pub(crate) fn ancestors(&self, relation: &Relation) -> Vec<Arc<Relation>> {
-        let mut found: Vec<Arc<Relation>> = Vec::new();
-        let mut open = relation.parents.clone();
+        self.follow(relation, |r| &r.parents)
+    }
+
+    /// Everything whose rows it shows as its own: inheritance children and partitions, at any depth.
+    pub(crate) fn descendants(&self, relation: &Relation) -> Vec<Arc<Relation>> {
+        self.follow(relation, |r| &r.children)
+    }
+
+    fn follow(&self, relation: &Relation, next: fn(&Relation) -> &[u32]) -> Vec<Arc<Relation>> {
+        let mut found: BTreeMap<u32, Arc<Relation>> = BTreeMap::new();
+        let mut open = next(relation).to_vec();
         while let Some(oid) = open.pop() {
-            if oid == relation.oid || found.iter().any(|r| r.oid == oid) {
+            if oid == relation.oid || found.contains_key(&oid) {
                 continue;
             }
-            if let Some(parent) = self.relations.get(&oid) {
-                open.extend(&parent.parents);
-                found.push(Arc::clone(parent));
+            if let Some(reached) = self.relations.get(&oid) {
+                open.extend(next(reached));
+                found.insert(oid, Arc::clone(reached));
             }
+        }
+        found.into_values().collect()
+    }
+
+    /// Everything that reading a relation reads: what it stands on, and the children of that.
+    pub(crate) fn reached(&self, relation: &Relation) -> Vec<Arc<Relation>> {
+        let mut found = self.descendants(relation);
+        for below in self.ancestors(relation) {
+            if relation.is_view() {
+                found.extend(self.descendants(&below));
+            }
+            found.push(below);
         }
         found
     }
 
-    /// All labels on a relation and on everything it stands on.
+    /// All labels on a relation and on everything it reads.
     pub(crate) fn protected(&self, index: &LabelIndex, relation: &Relation) -> BTreeSet<usize> {
         let own = index.of(relation).into_iter().flat_map(|columns| columns.values().copied());
-        let below = self.ancestors(relation);
+        let below = self.reached(relation);
         let inherited =
             below.iter().filter_map(|r| index.of(r)).flat_map(|columns| columns.values().copied());
         own.chain(inherited).collect()
+    }
+
+    /// The names of a relation's own columns through which any of these labels can be read.
+    pub(crate) fn carriers<'a>(
+        &self,
+        index: &LabelIndex,
+        relation: &'a Relation,
+        labels: &BTreeSet<usize>,
+    ) -> Vec<&'a str> {
+        let carries = |number: i16| match self.origin(index, relation.oid, number) {
+            Origin::Plain => false,
+            Origin::Unknown => true,
+            Origin::Labelled(reached) => !reached.is_disjoint(labels),
+        };
+        relation.columns.iter().filter(|(n, _)| carries(**n)).map(|(_, name)| name.as_str()).collect()
     }
 
     /// What a column of a result carries, by its origin in RowDescription.
@@ -295,6 +359,8 @@ impl Catalog {
             return (attribute < 0).then_some(());
         };
         into.extend(index.of(relation).and_then(|columns| columns.get(column)));
+        let children = self.descendants(relation);
+        into.extend(children.iter().filter_map(|r| index.of(r)).filter_map(|columns| columns.get(column)));
         if relation.is_view() {
             self.view_column(index, relation, attribute, into, depth);
             return Some(());
@@ -344,7 +410,10 @@ fn cells(row: &[u8]) -> Result<Vec<Option<&str>>, ProtocolError> {
 }
 
 fn relation(cells: &[Option<&str>]) -> Result<Relation, ProtocolError> {
-    let [_, Some(oid), Some(schema), Some(name), Some(kind), parents, columns, origins] = cells else {
+    let [_, Some(oid), Some(schema), Some(name), Some(kind), more @ ..] = cells else {
+        return Err(SHAPE);
+    };
+    let [parents, columns, origins, children, functions, stored] = more else {
         return Err(SHAPE);
     };
     let list = |text: &Option<&str>| {
@@ -363,7 +432,16 @@ fn relation(cells: &[Option<&str>]) -> Result<Relation, ProtocolError> {
             .map(|(n, name)| Ok((number(&n)?, name)))
             .collect::<Result<_, ProtocolError>>()?,
         origins: list(origins).iter().map(|t| origin(t)).collect::<Result<_, _>>()?,
+        children: list(children).iter().map(|t| number(t)).collect::<Result<_, _>>()?,
+        functions: functions_of(*functions)?,
+        stored: stored.unwrap_or_default().to_owned(),
     })
+}
+
+fn functions_of(json: Option<&str>) -> Result<Vec<(String, String)>, ProtocolError> {
+    let names: Vec<(String, String)> =
+        json.map_or_else(|| Ok(Vec::new()), |text| serde_json::from_str(text).map_err(|_| SHAPE))?;
+    Ok(names)
 }
 
 fn origin(text: &str) -> Result<(i16, u32, i16), ProtocolError> {

@@ -10,6 +10,9 @@ WITH RECURSIVE asked AS (
     SELECT i.inhparent AS oid FROM pg_catalog.pg_inherits i
     WHERE i.inhrelid OPERATOR(pg_catalog.=) r.oid
     UNION ALL
+    SELECT i.inhrelid FROM pg_catalog.pg_inherits i
+    WHERE i.inhparent OPERATOR(pg_catalog.=) r.oid
+    UNION ALL
     SELECT d.refobjid FROM pg_catalog.pg_rewrite w
     JOIN pg_catalog.pg_depend d ON d.objid OPERATOR(pg_catalog.=) w.oid
     WHERE w.ev_class OPERATOR(pg_catalog.=) r.oid
@@ -18,9 +21,9 @@ WITH RECURSIVE asked AS (
       AND d.refobjid OPERATOR(pg_catalog.<>) w.ev_class
   ) x
 )
-SELECT 'schema', pg_catalog.current_schema()::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT 'schema', pg_catalog.current_schema()::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 UNION ALL
-SELECT 'name', a.ord::pg_catalog.text, a.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL
+SELECT 'name', a.ord::pg_catalog.text, a.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM asked a
 UNION ALL
 SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
@@ -40,12 +43,25 @@ SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname
    FROM pg_catalog.pg_rewrite w,
      LATERAL pg_catalog.regexp_matches(w.ev_action::pg_catalog.text,
        ':resno (\d+) :resname (?:[^\s\\]|\\.)+ :ressortgroupref \d+ :resorigtbl (\d+) :resorigcol (-?\d+)', 'g') AS m(part)
-   WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid AND c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['v','m']::pg_catalog."char"[]))
+   WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid AND c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['v','m']::pg_catalog."char"[])),
+  (SELECT pg_catalog.string_agg(i.inhrelid::pg_catalog.text, ',') FROM pg_catalog.pg_inherits i
+   WHERE i.inhparent OPERATOR(pg_catalog.=) c.oid),
+  -- The functions that its stored queries call (views and rules), the server's own views left out.
+  (SELECT pg_catalog.jsonb_agg(DISTINCT pg_catalog.jsonb_build_array(f.nspname, p.proname))::pg_catalog.text
+   FROM pg_catalog.pg_rewrite w,
+     LATERAL pg_catalog.regexp_matches(pg_catalog.concat(w.ev_qual, w.ev_action),
+       ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') AS m(part)
+     JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) (m.part)[1]::pg_catalog.oid
+     JOIN pg_catalog.pg_namespace f ON f.oid OPERATOR(pg_catalog.=) p.pronamespace
+   WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid AND c.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid),
+  -- Any change of a definition changes this.
+  (SELECT pg_catalog.md5(pg_catalog.string_agg(pg_catalog.concat(w.ev_enabled, w.ev_qual, w.ev_action), '' ORDER BY w.oid))
+   FROM pg_catalog.pg_rewrite w WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid)
 FROM reach r
 JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) r.oid
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
 UNION ALL
-SELECT DISTINCT 'function', p.proname::pg_catalog.text, n.nspname::pg_catalog.text, NULL, NULL, NULL, NULL, NULL
+SELECT DISTINCT 'function', p.proname::pg_catalog.text, n.nspname::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM pg_catalog.pg_proc p
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
 WHERE p.proname OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::pg_catalog.name[])
@@ -53,7 +69,7 @@ WHERE p.proname OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::pg_catalog.na
   AND n.nspname OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(true))
 UNION ALL
 -- An unqualified operator may be a user's if one of that name lies in a schema on the path.
-SELECT DISTINCT 'function', ('operator ' OPERATOR(pg_catalog.||) o.oprname::pg_catalog.text), n.nspname::pg_catalog.text, NULL, NULL, NULL, NULL, NULL
+SELECT DISTINCT 'function', ('operator ' OPERATOR(pg_catalog.||) o.oprname::pg_catalog.text), n.nspname::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM pg_catalog.pg_operator o
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) o.oprnamespace
 WHERE ('operator ' OPERATOR(pg_catalog.||) o.oprname::pg_catalog.text) OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[])

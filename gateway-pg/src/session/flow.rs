@@ -19,7 +19,7 @@ use crate::catalog::Origin;
 use crate::codec::backend::{self, Field, TransactionStatus};
 use crate::codec::frontend::{Message, Named};
 use crate::codec::{Frame, HEADER_BYTES, ProtocolError, encode, peek};
-use crate::statement::{Prepared, Text, changes_meaning, may_mention};
+use crate::statement::{Prepared, Text, changes_definitions, changes_meaning, ends_transaction, may_mention};
 
 /// How results are named in recordings: backend messages as sent, masked.
 pub const RECORD_ENCODING: &str = "postgres/3";
@@ -440,7 +440,9 @@ impl Session {
             }
             "declare_cursor" => {
                 let prepared = Arc::new(Prepared::new(Arc::clone(text), index));
-                self.portals.insert(defined_name(statement), Arc::new(Portal::cursor(prepared)));
+                let portal = Portal::cursor(prepared);
+                let _ = portal.meaning.set(self.meaning(&portal.prepared));
+                self.portals.insert(defined_name(statement), Arc::new(portal));
             }
             "deallocate" => match defined_name(statement) {
                 name if name.is_empty() => self.statements.clear(),
@@ -455,6 +457,10 @@ impl Session {
         if changes_meaning(statement) {
             self.catalog.forget_names();
             self.dirty_transaction = true;
+            self.defined |= changes_definitions(statement);
+        } else if self.dirty_transaction && ends_transaction(statement) {
+            // A rollback to a savepoint does not end the transaction, and a commit may be followed before it is answered.
+            self.catalog.forget_names();
         }
     }
 
@@ -481,12 +487,8 @@ impl Session {
     fn shape(&self, flow: &Flow, fields: &[Field], statement: Option<&Statement>) -> Shape {
         let referent = statement.and_then(|s| self.referent(s, &[]).ok().flatten());
         let statement = referent.as_deref().and_then(Prepared::statement).or(statement);
-        let names: BTreeSet<&str> = flow
-            .protected
-            .iter()
-            .filter_map(|i| self.guard.labels().get(*i))
-            .map(|l| l.resource.name())
-            .collect();
+        let names = self.protected_names(flow, statement);
+        let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         let columns = fields.iter().enumerate().map(|(i, field)| {
             let encoding = shape::encoding(field.type_oid, field.format);
             let plain = shape::unlabelled(field);
@@ -502,6 +504,23 @@ impl Session {
             if computed { Column::Withhold(encoding) } else { plain }
         });
         Shape::new(columns.collect())
+    }
+
+    /// Names under which protected values may be mentioned: those of the labels, and of the columns that carry them on in views.
+    fn protected_names(&self, flow: &Flow, statement: Option<&Statement>) -> BTreeSet<String> {
+        let labels = flow.protected.iter().filter_map(|i| self.guard.labels().get(*i));
+        let mut names: BTreeSet<String> = labels.map(|l| l.resource.name().to_owned()).collect();
+        if names.is_empty() {
+            return names;
+        }
+        let relations = statement.into_iter().flat_map(|s| &s.relations);
+        let known = relations
+            .filter_map(|r| self.catalog.relation(&crate::statement::written(r.schema.as_deref(), &r.name)));
+        for relation in known {
+            let carriers = self.catalog.carriers(&self.labels, relation, &flow.protected);
+            names.extend(carriers.into_iter().map(str::to_owned));
+        }
+        names
     }
 
     fn column(&self, flow: &Flow, origin: Origin, plain: Column, encoding: shape::Encoding) -> Column {

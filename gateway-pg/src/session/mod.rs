@@ -22,6 +22,7 @@ use crate::analysis::{AnalysisCache, LexSettings};
 use crate::catalog::{Catalog, LabelIndex, Unresolved};
 use crate::codec::backend::{self, TransactionStatus};
 use crate::codec::{Frame, ProtocolError, encode, frontend, next_frame, peek};
+use crate::definitions::{Definitions, Epoch};
 use crate::denial;
 use crate::operation::Place;
 use crate::statement::Prepared;
@@ -51,6 +52,8 @@ pub(crate) struct SessionConfig {
     pub max_frame_bytes: usize,
     /// Shared cache of analysed texts.
     pub analyses: Arc<AnalysisCache>,
+    /// Shared history of definitions at this target.
+    pub definitions: Arc<Definitions>,
     /// The database, as the server names it.
     pub database: String,
     /// How the server lexes text at the start.
@@ -64,9 +67,14 @@ pub(crate) struct Portal {
     pub(crate) bind: Option<frontend::Bind>,
     /// The server has run it at least once: another Execute continues it.
     pub(crate) started: std::sync::atomic::AtomicBool,
+    /// What its names meant when it was bound or declared: it reads those objects, whatever the names mean later.
+    pub(crate) meaning: std::sync::OnceLock<Meaning>,
     /// What has to happen to its columns, once the server has described them.
     pub(crate) shape: std::sync::OnceLock<Arc<shape::Shape>>,
 }
+
+/// Names and what they mean, as an approval is bound to them.
+pub(crate) type Meaning = Vec<(std::borrow::Cow<'static, str>, String)>;
 
 /// What the driver has to have decided before the session can go on.
 #[derive(Debug)]
@@ -90,12 +98,20 @@ pub(crate) enum Task {
     CancelUpstream,
 }
 
+/// What people approved, waiting until it is sure that its names still mean what they were shown.
+#[derive(Debug)]
+struct Approved {
+    prepare: Option<Permit>,
+    execute: Option<Permit>,
+    then: Vec<Meaning>,
+}
+
 #[derive(Debug)]
 enum Phase {
     /// Nothing is under way, or extended messages are being gathered.
     Gathering(Segment),
     /// The server is asked what names mean.
-    Resolving { segment: Segment, asked: Unresolved, failed: bool, closes: u8 },
+    Resolving { segment: Segment, asked: Unresolved, failed: bool, closes: u8, approved: Option<Box<Approved>> },
     /// The driver has it judged.
     Judging(Segment),
     /// Forwarded; the answers are coming.
@@ -122,6 +138,10 @@ pub(crate) struct Session {
     phase: Phase,
     /// Something in the open transaction changed what names mean; its end may undo that.
     dirty_transaction: bool,
+    /// The open transaction changed definitions that other sessions see once it is committed.
+    defined: bool,
+    /// The point in the history of definitions at which names were last asked for.
+    epoch: Epoch,
     /// Messages since the last Sync have been forwarded: an implicit transaction may be open.
     mid_unit: bool,
     /// The results of what was forwarded since the last Sync.
@@ -149,6 +169,8 @@ impl Session {
             portals: HashMap::new(),
             phase: Phase::Gathering(Segment::default()),
             dirty_transaction: false,
+            defined: false,
+            epoch: Epoch::default(),
             mid_unit: false,
             kept: None,
             resume_at_sync: false,
@@ -312,6 +334,19 @@ impl Session {
         self.send(segment, prepare, execute);
     }
 
+    /// What was held may pass, if its names still mean what they meant when it was put up for approval.
+    pub(crate) fn forward_approved(&mut self, prepare: Option<Permit>, execute: Option<Permit>) {
+        let Phase::Judging(segment) = self.take_phase() else { return };
+        let then = self.meanings(&segment);
+        self.catalog.forget_names();
+        let asked = self.unresolved(&segment);
+        if asked.is_empty() {
+            self.phase = Phase::Judging(segment);
+            return self.forward(prepare, execute);
+        }
+        self.ask_names(segment, asked, Some(Box::new(Approved { prepare, execute, then })));
+    }
+
     /// What was being judged is refused.
     pub(crate) fn refuse(&mut self, denial: &Denial) {
         if let Phase::Judging(segment) = self.take_phase() {
@@ -413,6 +448,9 @@ impl Session {
     /// At the end of a unit: an ended transaction may have undone what names mean, and its portals are gone.
     fn settle_transaction(&mut self) {
         if self.status == TransactionStatus::Idle {
+            if std::mem::take(&mut self.defined) {
+                self.config.definitions.changed();
+            }
             if std::mem::take(&mut self.dirty_transaction) {
                 self.catalog.forget_names();
             }
@@ -491,7 +529,13 @@ impl Session {
 impl Portal {
     /// A cursor declared in SQL.
     fn cursor(prepared: Arc<Prepared>) -> Self {
-        Self { prepared, bind: None, started: Default::default(), shape: Default::default() }
+        Self {
+            prepared,
+            bind: None,
+            started: Default::default(),
+            meaning: Default::default(),
+            shape: Default::default(),
+        }
     }
 
     /// True for cursors that outlive their transaction.

@@ -10,16 +10,16 @@ use gateway_core::pipeline::Permit;
 
 use super::flow::{Expect, Flow};
 use super::{
-    Judge, MAX_PORTALS, MAX_SEGMENT_BYTES, MAX_SEGMENT_MESSAGES, MAX_STATEMENTS, OWN_NAME, Phase, Portal,
+    Approved, Judge, MAX_PORTALS, MAX_SEGMENT_BYTES, Meaning, MAX_SEGMENT_MESSAGES, MAX_STATEMENTS, OWN_NAME, Phase, Portal,
     Session, Task,
 };
 use crate::analysis::Statement;
-use crate::catalog::QUESTION;
+use crate::catalog::{QUESTION, Unresolved};
 use crate::codec::backend::{self, TransactionStatus};
 use crate::codec::frontend::{Bind, Message, Named, Parse};
 use crate::codec::{Frame, ProtocolError, encode};
 use crate::operation::{self, Subject};
-use crate::statement::{Prepared, Text, changes_meaning, names_something};
+use crate::statement::{Prepared, Text, changes_definitions, changes_meaning, ends_transaction, names_something};
 
 /// Where a segment ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -182,7 +182,7 @@ impl Session {
             let message = "a prepared statement can hold one command only";
             return Err(Denial::new(DenialCode::NotUnderstood, message).with_hint("prepare them one by one"));
         }
-        let prepared = Arc::new(Prepared::new(text, 0));
+        let prepared = Arc::new(Prepared::new(text, 0).with_types(parse.types));
         if self.statements.len() >= MAX_STATEMENTS && !self.statements.contains_key(&parse.name) {
             return Err(too_many("prepared statements", MAX_STATEMENTS));
         }
@@ -203,6 +203,7 @@ impl Session {
             prepared,
             bind: Some(bind),
             started: AtomicBool::new(false),
+            meaning: OnceLock::new(),
             shape: OnceLock::new(),
         });
         if let Phase::Gathering(segment) = &mut self.phase {
@@ -225,16 +226,37 @@ impl Session {
 
     /// All messages are here: make sure of what the names in them mean.
     fn assemble(&mut self, segment: Segment) {
-        let mut asked = crate::catalog::Unresolved::default();
-        for text in segment.texts() {
-            asked.add(text.unresolved(&self.catalog));
-        }
+        self.forget_if_changed(&segment);
+        let asked = self.unresolved(&segment);
         if asked.is_empty() {
             return self.ask_judgement(segment);
         }
         if self.status == TransactionStatus::Failed {
             return self.deny(segment, transaction_failed());
         }
+        self.ask_names(segment, asked, None);
+    }
+
+    /// The names in a segment whose meaning is not known.
+    pub(super) fn unresolved(&self, segment: &Segment) -> Unresolved {
+        let mut asked = Unresolved::default();
+        for text in segment.texts() {
+            asked.add(text.unresolved(&self.catalog));
+            // What EXECUTE and FETCH stand for is read again by the server, under the names of now.
+            for referent in text.analysis.statements.iter().filter_map(|s| self.referent(s, &[]).ok().flatten()) {
+                asked.add(referent.text.unresolved(&self.catalog));
+            }
+        }
+        asked
+    }
+
+    /// Asks the server what names mean; the segment goes on once it has answered.
+    pub(super) fn ask_names(
+        &mut self,
+        segment: Segment,
+        asked: Unresolved,
+        approved: Option<Box<Approved>>,
+    ) {
         encode::parse(&mut self.to_upstream, "_gateway_resolve", QUESTION);
         encode::bind(&mut self.to_upstream, "_gateway_resolve", "_gateway_resolve", asked.parameters());
         encode::execute(&mut self.to_upstream, "_gateway_resolve");
@@ -247,7 +269,21 @@ impl Session {
             encode::sync(&mut self.to_upstream);
         }
         self.catalog.begin(&asked);
-        self.phase = Phase::Resolving { segment, asked, failed: false, closes: 0 };
+        self.phase = Phase::Resolving { segment, asked, failed: false, closes: 0, approved };
+    }
+
+    /// Forgets what names mean if any session may have changed a definition since they were asked for. What is about to change one
+    /// tells the others now and again once it is done, so that nobody believes what was asked in between.
+    fn forget_if_changed(&mut self, segment: &Segment) {
+        let statements = segment.texts().flat_map(|t| &t.analysis.statements);
+        if statements.into_iter().any(changes_definitions) {
+            self.config.definitions.changed();
+        }
+        let epoch = self.config.definitions.epoch();
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.catalog.forget_names();
+        }
     }
 
     /// Takes in the server's answer to what names mean.
@@ -269,17 +305,54 @@ impl Session {
         }
         let Phase::Resolving { failed, closes, .. } = &self.phase else { return Ok(()) };
         let over = if *failed || !mid_unit { frame.tag() == b'Z' } else { *closes == 2 };
-        if over && let Phase::Resolving { segment, failed, .. } = self.take_phase() {
+        if over && let Phase::Resolving { segment, failed, approved, .. } = self.take_phase() {
             if failed {
                 self.catalog.forget_names();
                 self.mid_unit = false;
                 let message = "the server could not tell what the names in the statement mean";
-                self.deny(segment, Denial::new(DenialCode::NotUnderstood, message).with_hint("try again"));
+                let denial = Denial::new(DenialCode::NotUnderstood, message).with_hint("try again");
+                self.withdraw(approved, &denial);
+                self.deny(segment, denial);
+            } else if let Some(approved) = approved {
+                self.resume_approved(segment, approved);
             } else {
                 self.ask_judgement(segment);
             }
         }
         Ok(())
+    }
+
+    /// Lets what was approved pass, unless it would now do something else than what people were shown.
+    fn resume_approved(&mut self, segment: Segment, approved: Box<Approved>) {
+        if self.meanings(&segment) == approved.then {
+            self.phase = Phase::Judging(segment);
+            return self.forward(approved.prepare, approved.execute);
+        }
+        let message = "what the statement's names mean changed while it was waiting for approval";
+        let denial = Denial::new(DenialCode::ApprovalExpired, message).with_hint("present it again");
+        self.withdraw(Some(approved), &denial);
+        self.deny(segment, denial);
+    }
+
+    /// Records that what was permitted did not run after all.
+    fn withdraw(&mut self, approved: Option<Box<Approved>>, denial: &Denial) {
+        let permits = approved.into_iter().flat_map(|a| [a.prepare, a.execute]).flatten();
+        for permit in permits {
+            let (_, results) = permit.consume();
+            self.finish(Some(results), denial.code.as_str());
+        }
+    }
+
+    /// What all names in a segment mean now, and those in what its statements stand for.
+    pub(super) fn meanings(&self, segment: &Segment) -> Vec<Meaning> {
+        let statements = segment.texts().flat_map(|t| &t.analysis.statements);
+        let mut meanings = Vec::new();
+        for statement in statements {
+            meanings.push(operation::meaning(&self.catalog, statement));
+            let referent = self.referent(statement, &[]).ok().flatten();
+            meanings.extend(referent.map(|prepared| self.meaning(&prepared)));
+        }
+        meanings
     }
 
     /// Builds the operations and has them judged; a segment that runs nothing and names nothing passes as it is.
@@ -314,7 +387,11 @@ impl Session {
             match step {
                 Step::Query(text) => run.extend(self.query_operations(text)?),
                 Step::Parse { prepared: p, .. } | Step::DescribeStatement(p) => prepared.push(p),
-                Step::Bind { portal, .. } | Step::DescribePortal(portal) => prepared.push(&portal.prepared),
+                Step::Bind { portal, .. } => {
+                    let _ = portal.meaning.set(self.meaning(&portal.prepared));
+                    prepared.push(&portal.prepared);
+                }
+                Step::DescribePortal(portal) => prepared.push(&portal.prepared),
                 Step::Execute { portal, .. } => {
                     executed.push(&portal.prepared);
                     run.extend(self.portal_operation(portal)?);
@@ -322,12 +399,12 @@ impl Session {
                 Step::Close(_) | Step::Flush | Step::Sync => {}
             }
         }
-        refuse_changed_meaning(segment)?;
+        refuse_changed_meaning(segment, self.dirty_transaction)?;
         let mut only_prepared = Vec::new();
         for (i, p) in prepared.iter().enumerate() {
             let seen = executed.iter().chain(prepared.iter().take(i)).any(|other| Arc::ptr_eq(other, p));
             if !seen && let Some(statement) = p.text.statement(p.index) {
-                only_prepared.push(self.operation(&p.text, p.index, statement, &[], None)?);
+                only_prepared.push(self.operation(&p.text, p.index, statement, &[], None, &p.types)?);
             }
         }
         Ok((only_prepared, run))
@@ -338,7 +415,7 @@ impl Session {
         let mut earlier = Vec::new();
         let mut operations = Vec::new();
         for (index, statement) in text.analysis.statements.iter().enumerate() {
-            operations.push(self.operation(text, index, statement, &earlier, None)?);
+            operations.push(self.operation(text, index, statement, &earlier, None, &[])?);
             if matches!(&*statement.kind, "prepare" | "declare_cursor") {
                 earlier.push((defined_name(statement), Arc::new(Prepared::new(Arc::clone(text), index))));
             }
@@ -349,7 +426,23 @@ impl Session {
     fn portal_operation(&self, portal: &Portal) -> Result<Option<Operation>, Denial> {
         let prepared = &portal.prepared;
         let Some(statement) = prepared.text.statement(prepared.index) else { return Ok(None) };
-        self.operation(&prepared.text, prepared.index, statement, &[], portal.bind.as_ref()).map(Some)
+        self.same_meaning(portal)?;
+        let bind = portal.bind.as_ref();
+        self.operation(&prepared.text, prepared.index, statement, &[], bind, &prepared.types).map(Some)
+    }
+
+    /// What the names of a prepared statement mean now.
+    pub(super) fn meaning(&self, prepared: &Prepared) -> Meaning {
+        prepared.statement().map(|s| operation::meaning(&self.catalog, s)).unwrap_or_default()
+    }
+
+    /// A portal reads the objects its names meant when it was made; judging it by other ones would be wrong.
+    fn same_meaning(&self, portal: &Portal) -> Result<(), Denial> {
+        if portal.meaning.get().is_none_or(|then| *then == self.meaning(&portal.prepared)) {
+            return Ok(());
+        }
+        let message = "the names in this portal or cursor mean something else now than when it was made";
+        Err(Denial::new(DenialCode::NotUnderstood, message).with_hint("bind or declare it again"))
     }
 
     fn operation(
@@ -359,8 +452,15 @@ impl Session {
         statement: &Statement,
         earlier: &[(String, Arc<Prepared>)],
         bind: Option<&Bind>,
+        types: &[u32],
     ) -> Result<Operation, Denial> {
         let refers_to = self.referent(statement, earlier)?;
+        if let Some(cursor) = statement.cursor.as_ref().filter(|_| matches!(&*statement.kind, "fetch" | "move"))
+            && let Some(portal) = self.portals.get(cursor.name.as_deref().unwrap_or_default())
+            && !earlier.iter().any(|(name, _)| Some(name.as_str()) == cursor.name.as_deref())
+        {
+            self.same_meaning(portal)?;
+        }
         let subject = Subject {
             place: &self.place,
             catalog: &self.catalog,
@@ -369,6 +469,7 @@ impl Session {
             statement,
             refers_to: refers_to.as_deref().and_then(Prepared::statement),
             bind,
+            types,
             lexing: self.config.lexing,
             in_transaction: self.status != TransactionStatus::Idle,
             of: text.analysis.statements.len(),
@@ -456,8 +557,9 @@ impl Session {
     }
 }
 
-/// Names are resolved before a segment runs: what runs after a statement that changes their meaning must come on its own.
-fn refuse_changed_meaning(segment: &Segment) -> Result<(), Denial> {
+/// Names are resolved before a segment runs: what runs after a statement that changes their meaning must come on its own. `dirty`:
+/// the open transaction changed it, and its end changes it back.
+fn refuse_changed_meaning(segment: &Segment, dirty: bool) -> Result<(), Denial> {
     let run = segment.steps.iter().flat_map(|step| match step {
         Step::Query(text) => text.analysis.statements.iter().collect::<Vec<_>>(),
         Step::Execute { portal, .. } => {
@@ -472,7 +574,7 @@ fn refuse_changed_meaning(segment: &Segment) -> Result<(), Denial> {
             return Err(Denial::new(DenialCode::NotUnderstood, message)
                 .with_hint("send the statements one at a time"));
         }
-        changed |= changes_meaning(statement);
+        changed |= changes_meaning(statement) || (dirty && ends_transaction(statement));
     }
     Ok(())
 }

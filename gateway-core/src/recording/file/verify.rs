@@ -115,7 +115,8 @@ impl Verification {
     /// What a crash in the middle of opening leaves: part of a header, or exactly a header.
     fn is_interrupted_start(&self) -> bool {
         let rest = self.torn_bytes > 0 || self.unproven_records > 0;
-        self.problems.is_empty() && (self.proven_records == 0 || (self.proven_records == 1 && !rest))
+        let header_only = self.proven_records == 0 && self.unproven_records <= 1;
+        self.problems.is_empty() && (header_only || (self.proven_records == 1 && !rest))
     }
 }
 
