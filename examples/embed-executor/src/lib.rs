@@ -5,16 +5,31 @@
 //! holds the database's password. In-process, the guard protects against what the *model* asks for, not against hostile code
 //! in this process: for that, run the gateway as a process of its own.
 
+mod setup;
+
 use std::error::Error;
+use std::io;
 
 use gateway_pg::PgGateway;
+use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+
+pub use setup::{Embedded, Tokens, next_request};
 
 /// Bytes in flight in each direction of an in-memory connection.
 const PIPE_BYTES: usize = 64 * 1024;
 
-/// Connects an ordinary client through `gateway` over a pipe in memory, with the identity that `token` proves.
+/// A client whose every statement passes the guard.
+#[derive(Debug)]
+pub struct Guarded {
+    /// An ordinary client.
+    pub client: Client,
+    /// The guard's session; ends when the client is dropped and its recording is sealed.
+    pub session: JoinHandle<io::Result<()>>,
+}
+
+/// Connects a client through `gateway` over a pipe in memory, with the identity that `token` proves.
 ///
 /// # Errors
 /// The identity or `connect` is refused, or the server cannot be reached.
@@ -22,16 +37,15 @@ pub async fn connect(
     gateway: &PgGateway,
     database: &str,
     token: &str,
-) -> Result<Client, tokio_postgres::Error> {
+) -> Result<Guarded, tokio_postgres::Error> {
     let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
     let gateway = gateway.clone();
-    // Ends with the client: dropping it closes the pipe.
-    tokio::spawn(async move { gateway.serve_stream(Box::new(theirs)).await });
+    let session = tokio::spawn(async move { gateway.serve_stream(Box::new(theirs)).await });
     let mut config = Config::new();
     config.user("agent").password(token).dbname(database).ssl_mode(SslMode::Disable);
     let (client, connection) = config.connect_raw(ours, NoTls).await?;
     tokio::spawn(connection);
-    Ok(client)
+    Ok(Guarded { client, session })
 }
 
 /// What a model wants to do next.
