@@ -170,7 +170,9 @@ impl Stage {
         block(agent.leave_transaction());
         self.run_approved(agent, "DELETE FROM products WHERE id = 40");
         let after = self.products();
-        (after + 1 == before).then_some(()).ok_or_else(|| format!("approved, {before} became {after}: {}", agent.last))
+        (after + 1 == before)
+            .then_some(())
+            .ok_or_else(|| format!("approved, {before} became {after}: {}", agent.last))
     }
 
     /// Sends a statement that will be held again and gives it up by leaving.
@@ -380,6 +382,7 @@ fn cancelled(stage: &Stage) -> Trial {
         agent.ready().await;
         stage.review(id, &alice().await).await
     });
-    let damage = stage.left(40).or_else(|| said.is_ok().then(|| "a cancelled request was approved".to_owned()));
+    let damage =
+        stage.left(40).or_else(|| said.is_ok().then(|| "a cancelled request was approved".to_owned()));
     Trial { damage, twin: stage.honest(&mut agent) }
 }

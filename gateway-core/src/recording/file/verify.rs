@@ -115,8 +115,7 @@ impl Verification {
     /// What a crash in the middle of opening leaves: part of a header, or exactly a header.
     fn is_interrupted_start(&self) -> bool {
         let rest = self.torn_bytes > 0 || self.unproven_records > 0;
-        let header_only = self.proven_records == 0 && self.unproven_records <= 1;
-        self.problems.is_empty() && (header_only || (self.proven_records == 1 && !rest))
+        self.problems.is_empty() && (self.proven_records == 0 || (self.proven_records == 1 && !rest))
     }
 }
 
@@ -383,10 +382,10 @@ impl DirectoryVerification {
             (Some(_), None) => self.problems.push(Problem::CutBack { session, records: 1 }),
             (Some(_), Some(_)) => self.problems.push(Problem::Replaced(session)),
         }
-        if let Some((kind, _, records)) = listed.ended {
-            if !met || (kind == EntryKind::Closed && one.sealed.is_none()) {
-                self.problems.push(Problem::CutBack { session, records });
-            }
+        if let Some((kind, _, records)) = listed.ended
+            && (!met || (kind == EntryKind::Closed && one.sealed.is_none()))
+        {
+            self.problems.push(Problem::CutBack { session, records });
         }
     }
 }
