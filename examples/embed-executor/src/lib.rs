@@ -68,7 +68,11 @@ pub trait Model {
 ///
 /// # Errors
 /// A connection is lost.
-pub async fn run(model: &mut dyn Model, planner: &Client, executor: &Client) -> Result<(), Box<dyn Error>> {
+pub async fn run(
+    model: &mut dyn Model,
+    planner: &Client,
+    executor: &Client,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut observation = String::new();
     while let Some(step) = model.next(&observation) {
         let (client, statement) = match &step {
@@ -101,7 +105,7 @@ fn shown(messages: &[SimpleQueryMessage]) -> String {
 }
 
 /// The server's or the gateway's words for a statement that did not run.
-fn refused(error: tokio_postgres::Error) -> Result<String, Box<dyn Error>> {
+fn refused(error: tokio_postgres::Error) -> Result<String, Box<dyn Error + Send + Sync>> {
     let Some(said) = error.as_db_error() else { return Err(error.into()) };
     let hint = said.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
     Ok(format!("{}: {}{hint}", said.code().code(), said.message()))

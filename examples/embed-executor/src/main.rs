@@ -25,16 +25,10 @@ impl Model for Script {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let database = std::env::var("PGDATABASE")?;
-    let target = Target {
-        name: "shop".to_owned(),
-        address: Address::Tcp(std::env::var("PGHOST")?, std::env::var("PGPORT")?.parse()?),
-        ssl_mode: SslMode::Prefer,
-        ca_pem: None,
-        database: Some(database.clone()),
-        labels: Arc::default(),
-    };
+    let address = Address::Tcp(std::env::var("PGHOST")?, std::env::var("PGPORT")?.parse()?);
+    let target = Target::new("shop", address, SslMode::Prefer).database(&database);
     let password = Secret::new(std::env::var("PGPASSWORD")?);
     let credential = UpstreamCredential::Password { username: std::env::var("PGUSER")?, password };
     // All three stay in this process, so they only tell the parts of it from one another.
@@ -63,7 +57,11 @@ async fn review_at_terminal(embedded: Arc<Embedded>, token: &'static str) {
     }
 }
 
-async fn review(embedded: &Embedded, request: RequestId, token: &str) -> Result<(), Box<dyn Error>> {
+async fn review(
+    embedded: &Embedded,
+    request: RequestId,
+    token: &str,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
     let exact = embedded.exact(request, token).await?;
     let answer = tokio::task::spawn_blocking(move || {
         print!("held for your approval:\n{exact}\nlet it run? [y/N] ");

@@ -45,7 +45,7 @@ impl Embedded {
         target: Target,
         credential: UpstreamCredential,
         tokens: Tokens<'_>,
-    ) -> Result<Self, Box<dyn Error>> {
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let policy = PolicyFile::new("policy.cedar", include_str!("../policy.cedar"));
         let engine = CedarEngine::builder().schema_fragment("postgres", SCHEMA).policy(policy).build()?;
         let approver = Arc::new(MemoryApprover::new(Arc::new(SystemClock)));
@@ -70,7 +70,7 @@ impl Embedded {
         request: RequestId,
         token: &str,
         verdict: Verdict,
-    ) -> Result<(), Box<dyn Error>> {
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
         let reviewer = self.pipeline.authenticate(&Presented::Token(Secret::from(token))).await?;
         self.approver.review(request, &reviewer, verdict, None, self.pipeline.clock().now()).await?;
         Ok(())
@@ -80,7 +80,11 @@ impl Embedded {
     ///
     /// # Errors
     /// The token is not accepted, or there is no such request for this identity.
-    pub async fn exact(&self, request: RequestId, token: &str) -> Result<String, Box<dyn Error>> {
+    pub async fn exact(
+        &self,
+        request: RequestId,
+        token: &str,
+    ) -> Result<String, Box<dyn Error + Send + Sync>> {
         let reviewer = self.pipeline.authenticate(&Presented::Token(Secret::from(token))).await?;
         let request = self.approver.show(request, &reviewer).await?;
         Ok(request.operations.iter().map(|operation| operation.exact.as_str()).collect::<Vec<_>>().join("\n"))
@@ -96,7 +100,7 @@ pub async fn next_request(events: &mut ApprovalEvents) -> Option<RequestId> {
     }
 }
 
-fn identities(tokens: Tokens<'_>) -> Result<StaticAuthenticator, Box<dyn Error>> {
+fn identities(tokens: Tokens<'_>) -> Result<StaticAuthenticator, Box<dyn Error + Send + Sync>> {
     let principal = |kind, subject, phase| {
         let mut principal = Principal::new(kind, "https://idp.example", subject, Timestamp::MAX);
         principal.phase = phase;

@@ -15,12 +15,16 @@ use gateway_core::error::DenialCode;
 use gateway_pg::{Address, SslMode, Target};
 use story::Story;
 use testkit::Postgres;
+use tokio::sync::Mutex;
 
 const TOKENS: Tokens<'_> =
     Tokens { planner: "planner-token", executor: "executor-token", reviewer: "ada-token" };
 
 const STATUS: &str = "SELECT status FROM orders WHERE id = 2";
 const CANCEL: &str = "UPDATE orders SET status = 'cancelled' WHERE id = 2";
+
+/// Held by every test: the others open listeners of their own, if only to find a free port.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// A model with a script that keeps what it is shown.
 #[derive(Default)]
@@ -43,14 +47,8 @@ fn shop() -> Postgres {
 }
 
 fn embedded(server: &Postgres) -> Arc<Embedded> {
-    let target = Target {
-        name: "shop".to_owned(),
-        address: Address::Tcp("127.0.0.1".to_owned(), server.port()),
-        ssl_mode: SslMode::Disable,
-        ca_pem: None,
-        database: Some("shop".to_owned()),
-        labels: Arc::default(),
-    };
+    let target = Target::new("shop", Address::Tcp("127.0.0.1".to_owned(), server.port()), SslMode::Disable)
+        .database("shop");
     let password = Secret::from(server.password("app"));
     let credential = UpstreamCredential::Password { username: "app".to_owned(), password };
     Arc::new(Embedded::new(target, credential, TOKENS).unwrap())
@@ -64,6 +62,7 @@ async fn leave(guarded: Guarded) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn plans_freely_acts_once_and_opens_no_listener() {
+    let _alone = ALONE.lock().await;
     let server = shop();
     let before = listening();
     let embedded = embedded(&server);
@@ -110,6 +109,7 @@ async fn plans_freely_acts_once_and_opens_no_listener() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rejection_is_an_observation_and_the_agent_goes_on() {
+    let _alone = ALONE.lock().await;
     let server = shop();
     let embedded = embedded(&server);
     let planner = connect(&embedded.gateway, "shop", TOKENS.planner).await.unwrap();
@@ -132,6 +132,7 @@ async fn a_rejection_is_an_observation_and_the_agent_goes_on() {
 
 #[tokio::test]
 async fn a_wrong_token_gets_no_connection() {
+    let _alone = ALONE.lock().await;
     let server = shop();
     let embedded = embedded(&server);
     let refused = connect(&embedded.gateway, "shop", "guess").await.unwrap_err();
@@ -143,6 +144,7 @@ async fn a_wrong_token_gets_no_connection() {
 
 #[test]
 fn a_listener_would_be_noticed() {
+    let _alone = ALONE.blocking_lock();
     let before = listening();
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = std::env::temp_dir().join(format!("embed-executor-{}", std::process::id()));
