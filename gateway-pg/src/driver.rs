@@ -14,7 +14,7 @@ use gateway_core::approval::Delivery;
 use gateway_core::error::{Denial, DenialCode};
 use gateway_core::pipeline::{Guard, Held, Judged, Permit, Released};
 use gateway_core::session::CloseReason;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::time::Sleep;
 
@@ -440,13 +440,8 @@ fn poll_read(
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
     buffer.reserve(READ_BYTES);
-    let start = buffer.len();
-    buffer.resize(start + READ_BYTES, 0);
-    let mut window = ReadBuf::new(buffer.get_mut(start..).unwrap_or_default());
-    let polled = Pin::new(stream).poll_read(cx, &mut window);
-    let read = window.filled().len();
-    buffer.truncate(start + read);
-    polled.map_ok(|()| read)
+    // A dropped `read_buf` has read nothing, and it does not zero the buffer first.
+    std::pin::pin!(stream.read_buf(buffer)).poll(cx)
 }
 
 /// Judges what is prepared first, then what runs.

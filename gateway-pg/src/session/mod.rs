@@ -152,6 +152,8 @@ pub(crate) struct Session {
     mid_unit: bool,
     /// The results of what was forwarded since the last Sync.
     kept: Option<Results>,
+    /// The server was at work when the session was ended.
+    busy_at_end: bool,
     /// The refused segment ended in the client's Sync.
     resume_at_sync: bool,
     tasks: VecDeque<Task>,
@@ -179,6 +181,7 @@ impl Session {
             epoch: Epoch::default(),
             mid_unit: false,
             kept: None,
+            busy_at_end: false,
             resume_at_sync: false,
             tasks: VecDeque::new(),
             to_upstream: BytesMut::new(),
@@ -372,6 +375,7 @@ impl Session {
         let mut out = BytesMut::new();
         denial::fatal(&mut out, denial);
         self.originate(out.freeze());
+        self.busy_at_end |= !self.is_idle();
         self.phase = Phase::Closed;
     }
 

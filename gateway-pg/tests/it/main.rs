@@ -5,6 +5,8 @@ mod clients;
 mod denials;
 mod drivers;
 mod holds;
+mod lives;
+mod logins;
 mod masking;
 mod policies;
 mod support;

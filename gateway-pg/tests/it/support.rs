@@ -115,19 +115,31 @@ pub fn gateway(policy: impl PolicyEngine + 'static, labels: &[Label]) -> Gateway
 }
 
 pub fn gateway_to(database: &str, policy: impl PolicyEngine + 'static, labels: &[Label]) -> Gateway {
+    let server = server();
+    let target = Target::new("shop", Address::Tcp("127.0.0.1".to_owned(), server.port()), SslMode::Disable)
+        .database(database)
+        .labels(labels);
+    let credential = UpstreamCredential::Password {
+        username: "app".to_owned(),
+        password: Secret::new(server.password("app").to_owned()),
+    };
+    start(target, credential, agent(), policy, |gateway| gateway)
+}
+
+/// Starts a gateway to any target for one agent, set up as the test wants it.
+pub fn start(
+    target: Target,
+    credential: UpstreamCredential,
+    agent: Principal,
+    policy: impl PolicyEngine + 'static,
+    set_up: impl FnOnce(PgGateway) -> PgGateway,
+) -> Gateway {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_test_writer()
         .try_init();
-    let server = server();
-    let credentials = StaticCredentials::default().with(
-        "shop",
-        UpstreamCredential::Password {
-            username: "app".to_owned(),
-            password: Secret::new(server.password("app").to_owned()),
-        },
-    );
-    let authenticator = StaticAuthenticator::new().unwrap().with(TOKEN, agent());
+    let credentials = StaticCredentials::default().with("shop", credential);
+    let authenticator = StaticAuthenticator::new().unwrap().with(TOKEN, agent);
     let recorder = MemoryRecorder::default();
     let approver = Arc::new(MemoryApprover::new(Arc::new(SystemClock)));
     let pipeline = Pipeline::builder(
@@ -139,29 +151,15 @@ pub fn gateway_to(database: &str, policy: impl PolicyEngine + 'static, labels: &
     )
     .build()
     .unwrap();
-    let target = Target {
-        name: "shop".to_owned(),
-        address: Address::Tcp("127.0.0.1".to_owned(), server.port()),
-        ssl_mode: SslMode::Disable,
-        ca_pem: None,
-        database: Some(database.to_owned()),
-        labels: labels.into(),
-    };
+    let database = target.database.clone().unwrap_or_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
-    runtime.spawn(PgGateway::new(pipeline, target).serve(listener, async move {
+    runtime.spawn(set_up(PgGateway::new(pipeline, target)).serve(listener, async move {
         let _ = stopped.await;
     }));
-    Gateway {
-        address,
-        recorder,
-        approver,
-        database: database.to_owned(),
-        runtime: Some(runtime),
-        stop: Some(stop),
-    }
+    Gateway { address, recorder, approver, database, runtime: Some(runtime), stop: Some(stop) }
 }
 
 impl Gateway {
