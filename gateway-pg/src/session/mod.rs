@@ -111,7 +111,13 @@ enum Phase {
     /// Nothing is under way, or extended messages are being gathered.
     Gathering(Segment),
     /// The server is asked what names mean.
-    Resolving { segment: Segment, asked: Unresolved, failed: bool, closes: u8, approved: Option<Box<Approved>> },
+    Resolving {
+        segment: Segment,
+        asked: Unresolved,
+        failed: bool,
+        closes: u8,
+        approved: Option<Box<Approved>>,
+    },
     /// The driver has it judged.
     Judging(Segment),
     /// Forwarded; the answers are coming.

@@ -10,8 +10,8 @@ use gateway_core::pipeline::Permit;
 
 use super::flow::{Expect, Flow};
 use super::{
-    Approved, Judge, MAX_PORTALS, MAX_SEGMENT_BYTES, Meaning, MAX_SEGMENT_MESSAGES, MAX_STATEMENTS, OWN_NAME, Phase, Portal,
-    Session, Task,
+    Approved, Judge, MAX_PORTALS, MAX_SEGMENT_BYTES, MAX_SEGMENT_MESSAGES, MAX_STATEMENTS, Meaning, OWN_NAME,
+    Phase, Portal, Session, Task,
 };
 use crate::analysis::Statement;
 use crate::catalog::{QUESTION, Unresolved};
@@ -19,7 +19,9 @@ use crate::codec::backend::{self, TransactionStatus};
 use crate::codec::frontend::{Bind, Message, Named, Parse};
 use crate::codec::{Frame, ProtocolError, encode};
 use crate::operation::{self, Subject};
-use crate::statement::{Prepared, Text, changes_definitions, changes_meaning, ends_transaction, names_something};
+use crate::statement::{
+    Prepared, Text, changes_definitions, changes_meaning, ends_transaction, names_something,
+};
 
 /// Where a segment ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -244,7 +246,9 @@ impl Session {
         for text in segment.texts() {
             asked.add(text.unresolved(&self.catalog));
             // What EXECUTE and FETCH stand for is read again by the server, under the names of now.
-            for referent in text.analysis.statements.iter().filter_map(|s| self.referent(s, &[]).ok().flatten()) {
+            for referent in
+                text.analysis.statements.iter().filter_map(|s| self.referent(s, &[]).ok().flatten())
+            {
                 asked.add(referent.text.unresolved(&self.catalog));
             }
         }
@@ -252,12 +256,7 @@ impl Session {
     }
 
     /// Asks the server what names mean; the segment goes on once it has answered.
-    pub(super) fn ask_names(
-        &mut self,
-        segment: Segment,
-        asked: Unresolved,
-        approved: Option<Box<Approved>>,
-    ) {
+    pub(super) fn ask_names(&mut self, segment: Segment, asked: Unresolved, approved: Option<Box<Approved>>) {
         encode::parse(&mut self.to_upstream, "_gateway_resolve", QUESTION);
         encode::bind(&mut self.to_upstream, "_gateway_resolve", "_gateway_resolve", asked.parameters());
         encode::execute(&mut self.to_upstream, "_gateway_resolve");
@@ -457,7 +456,8 @@ impl Session {
         types: &[u32],
     ) -> Result<Operation, Denial> {
         let refers_to = self.referent(statement, earlier)?;
-        if let Some(cursor) = statement.cursor.as_ref().filter(|_| matches!(&*statement.kind, "fetch" | "move"))
+        if let Some(cursor) =
+            statement.cursor.as_ref().filter(|_| matches!(&*statement.kind, "fetch" | "move"))
             && let Some(portal) = self.portals.get(cursor.name.as_deref().unwrap_or_default())
             && !earlier.iter().any(|(name, _)| Some(name.as_str()) == cursor.name.as_deref())
         {
@@ -598,7 +598,8 @@ fn expect(step: Step) -> Option<Expect> {
 /// The SQL text in a Query or Parse message, the whole body of others.
 fn statement_text(frame: &Frame) -> bytes::Bytes {
     let body = frame.body_bytes();
-    let end = |from: usize| body.get(from..).and_then(|b| memchr::memchr(0, b)).map_or(body.len(), |n| from + n);
+    let end =
+        |from: usize| body.get(from..).and_then(|b| memchr::memchr(0, b)).map_or(body.len(), |n| from + n);
     match frame.tag() {
         b'Q' => body.slice(..end(0)),
         b'P' => {

@@ -21,7 +21,7 @@ use crate::client::{Client, Door, block};
 use crate::trial::{Attack, Outcome};
 
 pub fn attacks() -> Vec<Attack> {
-    let list: [(&str, fn(&Stage) -> Trial); 15] = [
+    let list: [(&str, Run); 15] = [
         ("approve one statement, run another", another_statement),
         ("approve one statement, run it with other white space and more", same_start),
         ("run an approved statement twice", twice),
@@ -48,6 +48,9 @@ pub fn attacks() -> Vec<Attack> {
     }
     attacks
 }
+
+/// An attack on a stage of its own.
+type Run = fn(&Stage) -> Trial;
 
 /// Where approvals are kept.
 #[derive(Clone, Copy, Debug)]
@@ -170,7 +173,9 @@ impl Stage {
         block(agent.leave_transaction());
         self.run_approved(agent, "DELETE FROM products WHERE id = 40");
         let after = self.products();
-        (after + 1 == before).then_some(()).ok_or_else(|| format!("approved, {before} became {after}: {}", agent.last))
+        (after + 1 == before)
+            .then_some(())
+            .ok_or_else(|| format!("approved, {before} became {after}: {}", agent.last))
     }
 
     /// Sends a statement that will be held again and gives it up by leaving.
@@ -380,6 +385,7 @@ fn cancelled(stage: &Stage) -> Trial {
         agent.ready().await;
         stage.review(id, &alice().await).await
     });
-    let damage = stage.left(40).or_else(|| said.is_ok().then(|| "a cancelled request was approved".to_owned()));
+    let damage =
+        stage.left(40).or_else(|| said.is_ok().then(|| "a cancelled request was approved".to_owned()));
     Trial { damage, twin: stage.honest(&mut agent) }
 }

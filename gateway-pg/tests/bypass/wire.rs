@@ -39,11 +39,14 @@ struct Victim {
     client: Client,
 }
 
+/// Where a cancel goes, its process id and its key.
+type Forged = (std::net::SocketAddr, u32, Vec<u8>);
+
 /// Takes a second or so on any machine.
 const LONG: &str = "SELECT count(*) FROM generate_series(1, 3000000)";
 
 /// Runs a long statement while somebody sends forged cancels, then one that its own key cancels.
-fn forged_cancel(forge: fn(&Victim) -> Vec<(std::net::SocketAddr, u32, Vec<u8>)>) -> Outcome {
+fn forged_cancel(forge: fn(&Victim) -> Vec<Forged>) -> Outcome {
     let database = database("");
     let gateway = gateway(&database, false);
     let client = block(Client::log_in(&Door::new(gateway.address, "agent", &database)));
@@ -63,7 +66,10 @@ fn forged_cancel(forge: fn(&Victim) -> Vec<(std::net::SocketAddr, u32, Vec<u8>)>
     let running = "SELECT count(*) FROM generate_series(1, 2000000000)";
     let own = async {
         // The cancel counts only once the statement runs at the server; the server tells when.
-        let sql = format!("SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = '{}' AND state = 'active' AND query LIKE '%2000000000%' AND pid <> pg_backend_pid()", victim.database);
+        let sql = format!(
+            "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = '{}' AND state = 'active' AND query LIKE '%2000000000%' AND pid <> pg_backend_pid()",
+            victim.database
+        );
         while ask("postgres", &sql) != Ok("t".to_owned()) {
             tokio::task::yield_now().await;
         }
@@ -76,26 +82,26 @@ fn forged_cancel(forge: fn(&Victim) -> Vec<(std::net::SocketAddr, u32, Vec<u8>)>
     }
 }
 
-fn wrong_key(victim: &Victim) -> Vec<(std::net::SocketAddr, u32, Vec<u8>)> {
+fn wrong_key(victim: &Victim) -> Vec<Forged> {
     let (pid, mut key) = victim.client.key.clone().unwrap();
     key[0] ^= 1;
     vec![(victim.gateway.address, pid, key), (victim.gateway.address, pid, vec![0; 256])]
 }
 
-fn guesses(victim: &Victim) -> Vec<(std::net::SocketAddr, u32, Vec<u8>)> {
+fn guesses(victim: &Victim) -> Vec<Forged> {
     let (pid, _) = victim.client.key.clone().unwrap();
     (0..200u32).map(|n| (victim.gateway.address, pid, n.to_be_bytes().to_vec())).collect()
 }
 
 /// The server's process id is no secret; at the gateway it names nobody, and at the server the gateway's key is wrong.
-fn real_process(victim: &Victim) -> Vec<(std::net::SocketAddr, u32, Vec<u8>)> {
+fn real_process(victim: &Victim) -> Vec<Forged> {
     let sql = format!("SELECT pid FROM pg_stat_activity WHERE datname = '{}'", victim.database);
     let pid = ask("postgres", &sql).unwrap().lines().next().unwrap().parse().unwrap();
     let (_, key) = victim.client.key.clone().unwrap();
     vec![(victim.gateway.address, pid, key.clone()), (server().address(), pid, key)]
 }
 
-fn old_key(victim: &Victim) -> Vec<(std::net::SocketAddr, u32, Vec<u8>)> {
+fn old_key(victim: &Victim) -> Vec<Forged> {
     let door = Door::new(victim.gateway.address, "agent", &victim.database);
     let mut old = block(Client::log_in(&door));
     let (pid, key) = old.key.clone().unwrap();
@@ -112,7 +118,13 @@ fn harm() -> Vec<u8> {
 
 fn login(database: &str) -> Vec<u8> {
     let startup = raw_pg::startup(&[("user", "agent"), ("database", database)]);
-    [startup, raw_pg::password(TOKEN), raw_pg::query("UPDATE orders SET note = 'smuggled' WHERE id = 1"), harm()].concat()
+    [
+        startup,
+        raw_pg::password(TOKEN),
+        raw_pg::query("UPDATE orders SET note = 'smuggled' WHERE id = 1"),
+        harm(),
+    ]
+    .concat()
 }
 
 /// Whether anything that was smuggled had an effect.
@@ -128,7 +140,8 @@ async fn honest_over_tls(gateway: &Gateway, database: &str) -> Result<(), String
     let config = ca().client_config(None, &[]).unwrap();
     let mut client = RawPg::connect_tls(gateway.address, config).await.map_err(|e| e.to_string())?;
     client.log_in("agent", database, TOKEN).await.map_err(|e| e.to_string())?;
-    let answer = client.query("UPDATE orders SET note = 'smuggled' WHERE id = 1").await.map_err(|e| e.to_string())?;
+    let answer =
+        client.query("UPDATE orders SET note = 'smuggled' WHERE id = 1").await.map_err(|e| e.to_string())?;
     answer.error().map_or(Ok(()), |e| Err(e.to_string()))
 }
 
