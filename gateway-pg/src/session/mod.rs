@@ -356,7 +356,7 @@ impl Session {
     /// What was being judged is refused.
     pub(crate) fn refuse(&mut self, denial: &Denial) {
         if let Phase::Judging(segment) = self.take_phase() {
-            self.deny(segment, denial.clone());
+            self.deny(&segment, denial.clone());
         }
     }
 
@@ -376,7 +376,7 @@ impl Session {
     }
 
     /// Refuses a segment: answers the client, and sees to it that the upstream's transaction fails too if one is open.
-    fn deny(&mut self, segment: Segment, denial: Denial) {
+    fn deny(&mut self, segment: &Segment, denial: Denial) {
         let simple = segment.is_simple();
         let open = self.status == TransactionStatus::Open
             || (self.mid_unit && self.status == TransactionStatus::Idle);
@@ -485,7 +485,7 @@ impl Session {
     }
 
     /// Bytes for the upstream; the driver takes what it has sent off the front.
-    pub(crate) const fn to_upstream(&mut self) -> &mut BytesMut {
+    pub(crate) const fn upstream_bytes(&mut self) -> &mut BytesMut {
         &mut self.to_upstream
     }
 

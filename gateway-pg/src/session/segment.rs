@@ -122,7 +122,7 @@ impl Session {
         let refused = operation::refused(statement, &self.config.lexing);
         let pending = self.guard.pending(Batch::one(Stage::Execute, refused));
         let denial = self.guard.refuse(&pending, denial.clone());
-        self.deny(segment, denial);
+        self.deny(&segment, denial);
         Ok(())
     }
 
@@ -235,7 +235,7 @@ impl Session {
             return self.ask_judgement(segment);
         }
         if self.status == TransactionStatus::Failed {
-            return self.deny(segment, transaction_failed());
+            return self.deny(&segment, transaction_failed());
         }
         self.ask_names(segment, asked, None);
     }
@@ -312,7 +312,7 @@ impl Session {
                 let message = "the server could not tell what the names in the statement mean";
                 let denial = Denial::new(DenialCode::NotUnderstood, message).with_hint("try again");
                 self.withdraw(approved, &denial);
-                self.deny(segment, denial);
+                self.deny(&segment, denial);
             } else if let Some(approved) = approved {
                 self.resume_approved(segment, approved);
             } else {
@@ -331,7 +331,7 @@ impl Session {
         let message = "what the statement's names mean changed while it was waiting for approval";
         let denial = Denial::new(DenialCode::ApprovalExpired, message).with_hint("present it again");
         self.withdraw(Some(approved), &denial);
-        self.deny(segment, denial);
+        self.deny(&segment, denial);
     }
 
     /// Records that what was permitted did not run after all.
@@ -364,7 +364,7 @@ impl Session {
                 let refused = operation::refused(text, &self.config.lexing);
                 let pending = self.guard.pending(Batch::one(Stage::Execute, refused));
                 let denial = self.guard.refuse(&pending, denial);
-                return self.deny(segment, denial);
+                return self.deny(&segment, denial);
             }
         };
         let prepare = self.pending(Batch::new(Stage::Prepare, prepare));

@@ -1,0 +1,100 @@
+//! Measuring subjects in turn: round by round, so that what else the machine does meets all of them.
+
+use crate::machine::{cpu_seconds, forget_peak, peak_kib};
+use crate::report::{Report, progress};
+use crate::sample::median;
+use crate::{Error, Result};
+
+use super::subject::{GATEWAY, Subject};
+
+/// What one run of one subject gave.
+#[derive(Debug)]
+pub(super) struct Run {
+    /// Name, value, unit: always the same ones for a case.
+    pub(super) metrics: Vec<(&'static str, f64, &'static str)>,
+    /// How much was done, in what CPU time is counted by.
+    pub(super) work: f64,
+}
+
+/// What CPU time of the process in between is divided by.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Per {
+    /// A million transactions.
+    Million,
+    /// 10^9 bytes.
+    Gigabyte,
+}
+
+#[derive(Debug, Default)]
+struct Total {
+    runs: Vec<Run>,
+    cpu: f64,
+    peak_kib: f64,
+}
+
+/// Runs every subject in every round, each round beginning with another one, and reports medians; CPU time over all rounds,
+/// memory as the highest of them. Returns how much work the recording gateway did.
+///
+/// # Errors
+/// A run fails.
+pub(super) fn measure(
+    report: &mut Report,
+    case: &str,
+    (subjects, rounds): (&[Subject], usize),
+    per: Per,
+    mut run: impl FnMut(&Subject) -> Result<Run>,
+) -> Result<f64> {
+    let mut totals: Vec<Total> = subjects.iter().map(|_| Total::default()).collect();
+    for round in 0..rounds {
+        for turn in 0..subjects.len() {
+            let index = (round + turn) % subjects.len();
+            if let (Some(subject), Some(total)) = (subjects.get(index), totals.get_mut(index)) {
+                progress(&format!("{case}: round {} of {rounds}: {}", round + 1, subject.name));
+                one(subject, total, &mut run).map_err(|error| named(case, subject, &error))?;
+            }
+        }
+    }
+    for (subject, total) in subjects.iter().zip(&totals) {
+        total.add_to(report, case, subject, per);
+    }
+    let recording = subjects.iter().zip(&totals).find(|(subject, _)| subject.name == GATEWAY);
+    Ok(recording.map_or(0.0, |(_, total)| total.work()))
+}
+
+fn named(case: &str, subject: &Subject, error: &Error) -> Error {
+    format!("{case}: {}: {error}", subject.name).into()
+}
+
+fn one(subject: &Subject, total: &mut Total, run: &mut impl FnMut(&Subject) -> Result<Run>) -> Result<()> {
+    let before = subject.pid.map(cpu_seconds).transpose()?;
+    subject.pid.inspect(|pid| forget_peak(*pid));
+    total.runs.push(run(subject)?);
+    if let (Some(pid), Some(before)) = (subject.pid, before) {
+        total.cpu += cpu_seconds(pid)? - before;
+        total.peak_kib = total.peak_kib.max(peak_kib(pid)?);
+    }
+    Ok(())
+}
+
+impl Total {
+    fn work(&self) -> f64 {
+        self.runs.iter().map(|run| run.work).sum()
+    }
+
+    fn add_to(&self, report: &mut Report, case: &str, subject: &Subject, per: Per) {
+        let metrics = self.runs.first().map(|run| run.metrics.as_slice()).unwrap_or_default();
+        for (index, (metric, _, unit)) in metrics.iter().enumerate() {
+            let values =
+                self.runs.iter().filter_map(|run| run.metrics.get(index).map(|(_, value, _)| *value));
+            report.add(case, subject.name, metric, median(values.collect()), unit);
+        }
+        if subject.pid.is_some() {
+            let (scale, unit) = match per {
+                Per::Million => (1e6, "s/million"),
+                Per::Gigabyte => (1e9, "s/GB"),
+            };
+            report.add(case, subject.name, "proxy cpu", self.cpu / self.work() * scale, unit);
+            report.add(case, subject.name, "proxy memory, peak", self.peak_kib / 1024.0, "MiB");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The gateway as a process of its own, with everything on, as `pg` starts it.
+
+use std::collections::BTreeSet;
+use std::io::{Write, stdin, stdout};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_core::approval::MemoryApprover;
+use gateway_core::clock::{Clock, SystemClock};
+use gateway_core::credentials::{Secret, StaticCredentials, UpstreamCredential};
+use gateway_core::identity::{Principal, PrincipalKind, StaticAuthenticator};
+use gateway_core::pipeline::Pipeline;
+use gateway_core::policy::cedar::{CedarEngine, PolicyFile};
+use gateway_core::recording::Recorder;
+use gateway_core::recording::file::{FileOptions, FileRecorder, RecordingKey};
+use gateway_pg::{Address, PgGateway, SslMode, Target};
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+
+use super::discard::DiscardRecorder;
+use crate::Result;
+
+/// What the parent writes as one line to our standard input: not arguments, which everybody may read.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Settings {
+    /// The server's port on 127.0.0.1.
+    pub(super) upstream: u16,
+    pub(super) database: String,
+    /// The account on the server.
+    pub(super) username: String,
+    pub(super) password: String,
+    /// What the client shows as its password.
+    pub(super) token: String,
+    /// Where to record; `None`: records are made and thrown away.
+    pub(super) recordings: Option<PathBuf>,
+}
+
+/// What we write as one line to our standard output once we listen.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Ready {
+    pub(super) port: u16,
+    /// The public key the recordings verify with.
+    pub(super) key: Option<[u8; 32]>,
+}
+
+/// The target's name in policies and records.
+const TARGET: &str = "bench";
+
+/// Serves until standard input ends: with the parent, however that ends.
+///
+/// # Errors
+/// The settings cannot be read, a part cannot be set up, or the listener fails.
+pub(crate) fn run() -> Result<()> {
+    let mut line = String::new();
+    stdin().read_line(&mut line)?;
+    let settings: Settings = serde_json::from_str(&line)?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(settings))
+}
+
+async fn serve(settings: Settings) -> Result<()> {
+    let (recorder, key) = recorder(settings.recordings.as_deref())?;
+    let gateway = PgGateway::new(pipeline(&settings, recorder)?, target(&settings));
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let ready = Ready { port: listener.local_addr()?.port(), key };
+    writeln!(stdout(), "{}", serde_json::to_string(&ready)?)?;
+    let end = async {
+        let mut rest = Vec::new();
+        let _ = tokio::io::stdin().read_to_end(&mut rest).await;
+    };
+    Ok(gateway.serve(listener, end).await?)
+}
+
+fn recorder(directory: Option<&Path>) -> Result<(Arc<dyn Recorder>, Option<[u8; 32]>)> {
+    let Some(directory) = directory else { return Ok((Arc::new(DiscardRecorder), None)) };
+    let recorder = FileRecorder::open(directory, RecordingKey::generate()?, FileOptions::default())?;
+    let key = *recorder.public_key().as_bytes();
+    Ok((Arc::new(recorder), Some(key)))
+}
+
+fn pipeline(settings: &Settings, recorder: Arc<dyn Recorder>) -> Result<Pipeline> {
+    let expires = SystemClock.now().plus(Duration::from_secs(24 * 3600));
+    let mut agent = Principal::new(PrincipalKind::Agent, "https://idp.test", "agent-7", expires);
+    agent.groups = BTreeSet::from(["agents".to_owned()]);
+    agent.task = Some("bench".to_owned());
+    let policy = CedarEngine::builder()
+        .schema_fragment("postgres.cedarschema", gateway_pg::SCHEMA)
+        .policy(PolicyFile::new("bench.cedar", include_str!("bench.cedar")))
+        .build()?;
+    let credential = UpstreamCredential::Password {
+        username: settings.username.clone(),
+        password: Secret::new(settings.password.clone()),
+    };
+    let pipeline = Pipeline::builder(
+        Arc::new(StaticAuthenticator::new()?.with(&settings.token, agent)),
+        Arc::new(policy),
+        Arc::new(MemoryApprover::new(Arc::new(SystemClock))),
+        recorder,
+        Arc::new(StaticCredentials::default().with(TARGET, credential)),
+    );
+    Ok(pipeline.build()?)
+}
+
+fn target(settings: &Settings) -> Target {
+    Target {
+        name: TARGET.to_owned(),
+        address: Address::Tcp("127.0.0.1".to_owned(), settings.upstream),
+        ssl_mode: SslMode::Disable,
+        ca_pem: None,
+        database: Some(settings.database.clone()),
+        labels: Arc::from([]),
+    }
+}
