@@ -66,6 +66,8 @@ pub(crate) struct Driver {
     up_flush: bool,
     deciding: Option<Deciding>,
     holding: bool,
+    /// The client cancelled while it was being judged: it is not to be held.
+    cancel_wanted: bool,
     /// Waits for the recorder to take more, or for new masks.
     catching_up: Option<Settling>,
     /// With strict recording: waits until what is to be sent is on disk.
@@ -100,6 +102,7 @@ impl Driver {
             up_flush: false,
             deciding: None,
             holding: false,
+            cancel_wanted: false,
             catching_up: None,
             settling: None,
             settled: false,
@@ -246,6 +249,8 @@ impl Driver {
             self.holding = false;
             self.session
                 .refuse(&Denial::new(DenialCode::Cancelled, "canceling statement due to user request"));
+        } else if self.deciding.is_some() {
+            self.cancel_wanted = true;
         } else {
             self.cancel_upstream();
         }
@@ -256,10 +261,14 @@ impl Driver {
         let Poll::Ready(judgement) = deciding.as_mut().poll(cx) else { return false };
         self.deciding = None;
         let held = std::mem::take(&mut self.holding);
+        let cancelled = std::mem::take(&mut self.cancel_wanted);
         match judgement {
             Judgement::Forward(prepare, execute) if held => self.session.forward_approved(prepare, execute),
             Judgement::Forward(prepare, execute) => self.session.forward(prepare, execute),
             Judgement::Refuse(denial) => self.session.refuse(&denial),
+            Judgement::Held(_, held) if cancelled => {
+                self.deciding = Some(Box::pin(async move { Judgement::Refuse(held.cancel().await) }));
+            }
             Judgement::Held(prepare, held) => {
                 self.session.notice(held_notice(&held));
                 self.holding = true;

@@ -21,7 +21,7 @@ use crate::client::{Client, Door, block};
 use crate::trial::{Attack, Outcome};
 
 pub fn attacks() -> Vec<Attack> {
-    let list: [(&str, fn(&Stage) -> Trial); 15] = [
+    let list: [(&str, Run); 15] = [
         ("approve one statement, run another", another_statement),
         ("approve one statement, run it with other white space and more", same_start),
         ("run an approved statement twice", twice),
@@ -48,6 +48,9 @@ pub fn attacks() -> Vec<Attack> {
     }
     attacks
 }
+
+/// An attack on a stage of its own.
+type Run = fn(&Stage) -> Trial;
 
 /// Where approvals are kept.
 #[derive(Clone, Copy, Debug)]

@@ -39,11 +39,14 @@ struct Victim {
     client: Client,
 }
 
+/// Where a cancel goes, its process id and its key.
+type Forged = (std::net::SocketAddr, u32, Vec<u8>);
+
 /// Takes a second or so on any machine.
 const LONG: &str = "SELECT count(*) FROM generate_series(1, 3000000)";
 
 /// Runs a long statement while somebody sends forged cancels, then one that its own key cancels.
-fn forged_cancel(forge: fn(&Victim) -> Vec<(std::net::SocketAddr, u32, Vec<u8>)>) -> Outcome {
+fn forged_cancel(forge: fn(&Victim) -> Vec<Forged>) -> Outcome {
     let database = database("");
     let gateway = gateway(&database, false);
     let client = block(Client::log_in(&Door::new(gateway.address, "agent", &database)));
@@ -79,26 +82,26 @@ fn forged_cancel(forge: fn(&Victim) -> Vec<(std::net::SocketAddr, u32, Vec<u8>)>
     }
 }
 
-fn wrong_key(victim: &Victim) -> Vec<(std::net::SocketAddr, u32, Vec<u8>)> {
+fn wrong_key(victim: &Victim) -> Vec<Forged> {
     let (pid, mut key) = victim.client.key.clone().unwrap();
     key[0] ^= 1;
     vec![(victim.gateway.address, pid, key), (victim.gateway.address, pid, vec![0; 256])]
 }
 
-fn guesses(victim: &Victim) -> Vec<(std::net::SocketAddr, u32, Vec<u8>)> {
+fn guesses(victim: &Victim) -> Vec<Forged> {
     let (pid, _) = victim.client.key.clone().unwrap();
     (0..200u32).map(|n| (victim.gateway.address, pid, n.to_be_bytes().to_vec())).collect()
 }
 
 /// The server's process id is no secret; at the gateway it names nobody, and at the server the gateway's key is wrong.
-fn real_process(victim: &Victim) -> Vec<(std::net::SocketAddr, u32, Vec<u8>)> {
+fn real_process(victim: &Victim) -> Vec<Forged> {
     let sql = format!("SELECT pid FROM pg_stat_activity WHERE datname = '{}'", victim.database);
     let pid = ask("postgres", &sql).unwrap().lines().next().unwrap().parse().unwrap();
     let (_, key) = victim.client.key.clone().unwrap();
     vec![(victim.gateway.address, pid, key.clone()), (server().address(), pid, key)]
 }
 
-fn old_key(victim: &Victim) -> Vec<(std::net::SocketAddr, u32, Vec<u8>)> {
+fn old_key(victim: &Victim) -> Vec<Forged> {
     let door = Door::new(victim.gateway.address, "agent", &victim.database);
     let mut old = block(Client::log_in(&door));
     let (pid, key) = old.key.clone().unwrap();
