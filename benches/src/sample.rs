@@ -41,7 +41,7 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     let middle = values.len() / 2;
     let upper = values.get(middle).copied().unwrap_or(0.0);
     let lower = middle.checked_sub(1).and_then(|i| values.get(i)).copied().unwrap_or(upper);
-    if values.len() % 2 == 0 { f64::midpoint(lower, upper) } else { upper }
+    if values.len().is_multiple_of(2) { f64::midpoint(lower, upper) } else { upper }
 }
 
 /// The value below which this share (0 to 1) of the sorted values lies; 0 of none.
