@@ -114,6 +114,18 @@ impl Resource {
         self
     }
 
+    /// The same path with every name that `change` answers for replaced.
+    #[must_use]
+    pub fn renamed(&self, change: impl Fn(&str) -> Option<String>) -> Self {
+        let mut out = self.clone();
+        for (_, name) in &mut out.path {
+            if let Some(new) = change(name) {
+                *name = new;
+            }
+        }
+        out
+    }
+
     /// The steps from the target down, as (kind, name). Never empty.
     pub fn path(&self) -> &[(Cow<'static, str>, String)] {
         &self.path

@@ -9,7 +9,10 @@ use tokio::sync::Notify;
 /// Sessions by the key they were given. What bounds guessing is the key: 32 bits in protocol 3.0 on top of a random 31-bit process
 /// id, 256 bits in 3.2; a wrong one is answered with silence.
 #[derive(Debug, Default)]
-pub(crate) struct CancelRegistry(Mutex<HashMap<(u32, Vec<u8>), Arc<Notify>>>);
+pub(crate) struct CancelRegistry(Mutex<Sessions>);
+
+/// By process id and key.
+type Sessions = HashMap<(u32, Vec<u8>), Arc<Notify>>;
 
 /// A session's entry; dropping it makes its key void.
 #[derive(Debug)]
@@ -38,7 +41,7 @@ impl CancelRegistry {
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(u32, Vec<u8>), Arc<Notify>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Sessions> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

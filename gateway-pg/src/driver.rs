@@ -345,7 +345,7 @@ impl Driver {
     }
 
     fn poll_write_up(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let out = self.session.to_upstream();
+        let out = self.session.upstream_bytes();
         while !out.is_empty() {
             match Pin::new(&mut self.up).poll_write(cx, out)? {
                 Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -390,7 +390,7 @@ impl Driver {
 
     /// Reads from the client unless the server is behind or the session cannot take more yet.
     fn read_down(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
-        let full = self.session.to_upstream().len() > MAX_QUEUED_UPSTREAM;
+        let full = self.session.upstream_bytes().len() > MAX_QUEUED_UPSTREAM;
         let waiting = self.deciding.is_some() || self.session.is_judging();
         if full
             || (waiting && self.down_in.len() > MAX_WAITING)

@@ -251,9 +251,8 @@ fn relation_accesses(
 
 /// Calls that stand in the stored queries of a view or rule, and run when it is used.
 fn stored_calls(subject: &Subject<'_>, relation: &Relation) -> Vec<Access> {
-    let unproven = |(schema, name): &&(String, String)| {
-        !analysis::classify_function(Some(schema), name).is_read()
-    };
+    let unproven =
+        |(schema, name): &&(String, String)| !analysis::classify_function(Some(schema), name).is_read();
     let calls = relation.functions().iter().filter(unproven);
     calls.map(|(schema, name)| call(subject.place.function(schema, name))).collect()
 }
@@ -409,7 +408,9 @@ fn kind_accesses(place: &Place, statement: &Statement) -> Vec<Access> {
         "do" => out.push(access("do", place.database())),
         "listen" | "unlisten" => out.push(access("listen", place.database())),
         "notify" => out.push(access("notify", place.database())),
-        "prepare" | "execute" | "deallocate" | "discard" | "close" => out.push(access("prepare", place.database())),
+        "prepare" | "execute" | "deallocate" | "discard" | "close" => {
+            out.push(access("prepare", place.database()))
+        }
         "show" => out.push(access("show", place.setting("(any)"))),
         "load" | "checkpoint" | "alter_system" => out.push(access("alter", place.server())),
         _ => {}
@@ -466,7 +467,9 @@ const SESSION_ONLY: [&str; 19] = [
 fn effect(subject: &Subject<'_>, accesses: &[Access]) -> Effect {
     // EXECUTE does what it stands for, which is looked at itself.
     let stands_for = |s: &Statement| s.kind == "execute" && subject.refers_to.is_some();
-    let harmless = |s: &Statement| s.read_only() || stands_for(s) || (SESSION_ONLY.contains(&&*s.kind) && !s.flags.unproven);
+    let harmless = |s: &Statement| {
+        s.read_only() || stands_for(s) || (SESSION_ONLY.contains(&&*s.kind) && !s.flags.unproven)
+    };
     let inner_reads = subject
         .statement
         .inner
@@ -491,7 +494,10 @@ fn arguments(bind: &Bind) -> Vec<Argument> {
 }
 
 /// What the relations a statement names, and all that reading them reads, are now.
-pub(crate) fn meaning(catalog: &Catalog, statement: &Statement) -> Vec<(std::borrow::Cow<'static, str>, String)> {
+pub(crate) fn meaning(
+    catalog: &Catalog,
+    statement: &Statement,
+) -> Vec<(std::borrow::Cow<'static, str>, String)> {
     let mut out = Vec::new();
     for used in &statement.relations {
         let name = written(used.schema.as_deref(), &used.name);
@@ -541,6 +547,16 @@ fn recorded(subject: &Subject<'_>) -> Option<String> {
         analysis::mask_literals(text, &subject.lexing, &Limits::default())
             .unwrap_or_else(|_| format!("({} with literals withheld)", subject.statement.kind)),
     )
+}
+
+/// An operation for the record of what was refused before it was understood: without its literals, which nobody has looked at.
+pub(crate) fn refused(statement: Bytes, lexing: &LexSettings) -> Operation {
+    let text = std::str::from_utf8(&statement).ok();
+    let masked = text.and_then(|t| analysis::mask_literals(t, lexing, &Limits::default()).ok());
+    let mut operation = Operation::new("refused", statement);
+    // What has no readable literals is left to the masking of content.
+    operation.recorded = masked;
+    operation
 }
 
 /// Whether executing it can bring rows.

@@ -51,6 +51,27 @@ pub struct Target {
     pub labels: Arc<[Label]>,
 }
 
+impl Target {
+    /// A target without labels whose clients choose the database; the CA is one of the machine's own list.
+    pub fn new(name: impl Into<String>, address: Address, ssl_mode: SslMode) -> Self {
+        Self { name: name.into(), address, ssl_mode, ca_pem: None, database: None, labels: Arc::new([]) }
+    }
+
+    /// All sessions use this database.
+    #[must_use]
+    pub fn database(mut self, name: impl Into<String>) -> Self {
+        self.database = Some(name.into());
+        self
+    }
+
+    /// These columns are labelled.
+    #[must_use]
+    pub fn labels(mut self, labels: impl Into<Arc<[Label]>>) -> Self {
+        self.labels = labels.into();
+        self
+    }
+}
+
 /// Limits of a listener. Every one has a default.
 #[derive(Clone, Debug)]
 pub struct ListenerLimits {

@@ -192,6 +192,9 @@ async fn answer(
                 return Err(CloseReason::LimitExceeded(denial.to_string()));
             }
         };
+        if guard.is_strict() {
+            guard.settle().await.map_err(|_| CloseReason::RecorderFailed)?;
+        }
         down.send(released).await.map_err(|_| CloseReason::Downstream)?;
         if verb != "KEY" {
             return results.complete(verb).map_err(|_| CloseReason::RecorderFailed);

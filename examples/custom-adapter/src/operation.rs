@@ -9,7 +9,7 @@ use gateway_core::operation::{Access, Action, Effect, Operation, Resource};
 /// The policy schema fragment of this protocol.
 pub const SCHEMA: &str = include_str!("../schema/keyvalue.cedarschema");
 
-/// The operation that a line is.
+/// The operation that a line is. Keys are names: policy and recordings see them as they are. Values are recorded by length only.
 ///
 /// # Errors
 /// The line is not exactly one of the four commands; nothing of it is guessed.

@@ -201,7 +201,6 @@ async fn masks_what_is_released_and_recorded() {
     assert!(!masked.contains(CARD), "{masked}");
     assert_eq!(executor.ask("KEYS").await, "KEY note");
     assert_eq!(executor.hear().await, "END");
-    assert!(executor.ask(&format!("GET {CARD}")).await.starts_with("NONE"));
     executor.leave().await;
     assert!(
         stage.arrived().contains(&format!("SET note paid with {CARD}, thanks")),
@@ -210,7 +209,7 @@ async fn masks_what_is_released_and_recorded() {
 
     let [story] = &Story::all(&stage.recorder, "executor")[..] else { panic!("one session") };
     assert_eq!(story.masked, 1);
-    assert_eq!(story.completed, ["OK", "VALUE", "END", "NONE"]);
+    assert_eq!(story.completed, ["OK", "VALUE", "END"]);
     let recorded = format!("{:?}", stage.recorder.sessions());
     assert!(recorded.contains("paid with"), "released values are recorded: {recorded}");
     for secret in [CARD, "executor-token", &stage.secret] {

@@ -12,7 +12,8 @@ use crate::approval::{
     AccessRequest, ApprovalError, Delivery, Digest, OperationSummary, RequestId, RequestState,
 };
 use crate::error::{Denial, DenialCode};
-use crate::operation::{Batch, Effect, Operation, Stage};
+use crate::masking::ClassSet;
+use crate::operation::{Access, Batch, Effect, Operation, Stage};
 use crate::policy::{Allowed, ApprovalRule, Decision, Obligation, PolicyInput};
 use crate::recording::{Position, Record, RecordError, RecordedOperation};
 
@@ -312,8 +313,18 @@ impl GuardInner {
             kind: operation.kind.to_string(),
             masked: self.recorded_text(operation),
             exact,
-            accesses: operation.accesses.clone(),
+            accesses: self.recorded_accesses(operation),
         })
+    }
+
+    /// The accesses as recordings and lists may show them: an agent can write a card number as a name.
+    fn recorded_accesses(&self, operation: &Operation) -> Vec<Access> {
+        let mask = |name: &str| {
+            let masked = self.pipeline.scanner.mask(name.as_bytes(), &ClassSet::default())?;
+            Some(String::from_utf8_lossy(&masked.text).into_owned())
+        };
+        let access = |a: &Access| Access::new(a.action.clone(), a.resource.renamed(mask));
+        operation.accesses.iter().map(access).collect()
     }
 
     /// The statement as recordings and lists may show it.
@@ -338,7 +349,7 @@ impl GuardInner {
                 statement_bytes: operation.statement.len() as u64,
                 arguments: operation.arguments.len() as u64,
                 effect: operation.effect,
-                accesses: operation.accesses.clone(),
+                accesses: self.recorded_accesses(operation),
                 facts: operation.facts.clone(),
             });
         let operations = operations.collect();

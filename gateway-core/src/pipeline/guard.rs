@@ -77,7 +77,7 @@ impl Guard {
 
     async fn begin(pipeline: &Pipeline, request: SessionRequest) -> Result<Self, Denial> {
         let info = SessionInfo {
-            id: SessionId::random().map_err(|e| internal(e))?,
+            id: SessionId::random().map_err(internal)?,
             principal: request.principal,
             protocol: request.protocol,
             target: request.target,

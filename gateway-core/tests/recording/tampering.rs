@@ -207,3 +207,37 @@ fn arbitrary_bytes_never_panic() {
         prop_assert_eq!(check(&bytes, &key).proven_records, 0);
     });
 }
+
+/// A second verifier, written from `docs/recording-format.md` alone with the primitives it names.
+#[tokio::test]
+async fn the_specification_suffices_to_verify() {
+    use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+
+    let sample = sample(3).await;
+    let (preamble, bytes) = (&sample.bytes[..PREAMBLE], &sample.bytes);
+    assert_eq!(&preamble[..8], b"\x93GWREC\n\x01");
+    assert_eq!(preamble[24..], blake3::hash(sample.key.as_bytes()).as_bytes()[..8]);
+    let mut head = blake3::hash(preamble);
+    let mut signatures = 0;
+    let mut tags = Vec::new();
+    for (kind, range) in frames(bytes) {
+        let frame = &bytes[range];
+        if kind == b'B' {
+            let (body, written) = frame.split_at(frame.len() - HASH);
+            head = blake3::hash(&[head.as_bytes(), body].concat());
+            assert_eq!(head.as_bytes(), written);
+            let raw = u32::from_le_bytes(frame[5..9].try_into().unwrap()) as usize;
+            let unpacked = zstd::bulk::decompress(&body[BLOCK_HEADER..], raw).unwrap();
+            assert_eq!(unpacked.len(), raw);
+            tags.push(unpacked[0]);
+        } else {
+            assert_eq!(&frame[26..58], head.as_bytes());
+            let message = [b"gateway recording checkpoint v1\0", &preamble[8..24], &frame[..58]].concat();
+            let key = UnparsedPublicKey::new(&ED25519, sample.key.as_bytes());
+            key.verify(&message, &frame[58..]).unwrap();
+            signatures += 1;
+            head = blake3::hash(&[head.as_bytes(), frame].concat());
+        }
+    }
+    assert_eq!((signatures, tags), (5, vec![0, 2, 2, 2, 1]));
+}

@@ -111,7 +111,13 @@ enum Phase {
     /// Nothing is under way, or extended messages are being gathered.
     Gathering(Segment),
     /// The server is asked what names mean.
-    Resolving { segment: Segment, asked: Unresolved, failed: bool, closes: u8, approved: Option<Box<Approved>> },
+    Resolving {
+        segment: Segment,
+        asked: Unresolved,
+        failed: bool,
+        closes: u8,
+        approved: Option<Box<Approved>>,
+    },
     /// The driver has it judged.
     Judging(Segment),
     /// Forwarded; the answers are coming.
@@ -350,7 +356,7 @@ impl Session {
     /// What was being judged is refused.
     pub(crate) fn refuse(&mut self, denial: &Denial) {
         if let Phase::Judging(segment) = self.take_phase() {
-            self.deny(segment, denial.clone());
+            self.deny(&segment, denial.clone());
         }
     }
 
@@ -370,7 +376,7 @@ impl Session {
     }
 
     /// Refuses a segment: answers the client, and sees to it that the upstream's transaction fails too if one is open.
-    fn deny(&mut self, segment: Segment, denial: Denial) {
+    fn deny(&mut self, segment: &Segment, denial: Denial) {
         let simple = segment.is_simple();
         let open = self.status == TransactionStatus::Open
             || (self.mid_unit && self.status == TransactionStatus::Idle);
@@ -479,7 +485,7 @@ impl Session {
     }
 
     /// Bytes for the upstream; the driver takes what it has sent off the front.
-    pub(crate) const fn to_upstream(&mut self) -> &mut BytesMut {
+    pub(crate) const fn upstream_bytes(&mut self) -> &mut BytesMut {
         &mut self.to_upstream
     }
 

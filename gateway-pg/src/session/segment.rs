@@ -10,8 +10,8 @@ use gateway_core::pipeline::Permit;
 
 use super::flow::{Expect, Flow};
 use super::{
-    Approved, Judge, MAX_PORTALS, MAX_SEGMENT_BYTES, Meaning, MAX_SEGMENT_MESSAGES, MAX_STATEMENTS, OWN_NAME, Phase, Portal,
-    Session, Task,
+    Approved, Judge, MAX_PORTALS, MAX_SEGMENT_BYTES, MAX_SEGMENT_MESSAGES, MAX_STATEMENTS, Meaning, OWN_NAME,
+    Phase, Portal, Session, Task,
 };
 use crate::analysis::Statement;
 use crate::catalog::{QUESTION, Unresolved};
@@ -19,7 +19,9 @@ use crate::codec::backend::{self, TransactionStatus};
 use crate::codec::frontend::{Bind, Message, Named, Parse};
 use crate::codec::{Frame, ProtocolError, encode};
 use crate::operation::{self, Subject};
-use crate::statement::{Prepared, Text, changes_definitions, changes_meaning, ends_transaction, names_something};
+use crate::statement::{
+    Prepared, Text, changes_definitions, changes_meaning, ends_transaction, names_something,
+};
 
 /// Where a segment ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,10 +118,11 @@ impl Session {
     fn deny_gathered(&mut self, denial: &Denial) -> Result<(), ProtocolError> {
         let Phase::Gathering(segment) = self.take_phase() else { return Ok(()) };
         // What was not understood is recorded too, as far as it is text.
-        let statement = segment.frames.last().map(|f| f.body_bytes()).unwrap_or_default();
-        let pending = self.guard.pending(Batch::one(Stage::Execute, Operation::new("refused", statement)));
+        let statement = segment.frames.last().map(statement_text).unwrap_or_default();
+        let refused = operation::refused(statement, &self.config.lexing);
+        let pending = self.guard.pending(Batch::one(Stage::Execute, refused));
         let denial = self.guard.refuse(&pending, denial.clone());
-        self.deny(segment, denial);
+        self.deny(&segment, denial);
         Ok(())
     }
 
@@ -232,7 +235,7 @@ impl Session {
             return self.ask_judgement(segment);
         }
         if self.status == TransactionStatus::Failed {
-            return self.deny(segment, transaction_failed());
+            return self.deny(&segment, transaction_failed());
         }
         self.ask_names(segment, asked, None);
     }
@@ -243,7 +246,9 @@ impl Session {
         for text in segment.texts() {
             asked.add(text.unresolved(&self.catalog));
             // What EXECUTE and FETCH stand for is read again by the server, under the names of now.
-            for referent in text.analysis.statements.iter().filter_map(|s| self.referent(s, &[]).ok().flatten()) {
+            for referent in
+                text.analysis.statements.iter().filter_map(|s| self.referent(s, &[]).ok().flatten())
+            {
                 asked.add(referent.text.unresolved(&self.catalog));
             }
         }
@@ -251,12 +256,7 @@ impl Session {
     }
 
     /// Asks the server what names mean; the segment goes on once it has answered.
-    pub(super) fn ask_names(
-        &mut self,
-        segment: Segment,
-        asked: Unresolved,
-        approved: Option<Box<Approved>>,
-    ) {
+    pub(super) fn ask_names(&mut self, segment: Segment, asked: Unresolved, approved: Option<Box<Approved>>) {
         encode::parse(&mut self.to_upstream, "_gateway_resolve", QUESTION);
         encode::bind(&mut self.to_upstream, "_gateway_resolve", "_gateway_resolve", asked.parameters());
         encode::execute(&mut self.to_upstream, "_gateway_resolve");
@@ -312,7 +312,7 @@ impl Session {
                 let message = "the server could not tell what the names in the statement mean";
                 let denial = Denial::new(DenialCode::NotUnderstood, message).with_hint("try again");
                 self.withdraw(approved, &denial);
-                self.deny(segment, denial);
+                self.deny(&segment, denial);
             } else if let Some(approved) = approved {
                 self.resume_approved(segment, approved);
             } else {
@@ -331,7 +331,7 @@ impl Session {
         let message = "what the statement's names mean changed while it was waiting for approval";
         let denial = Denial::new(DenialCode::ApprovalExpired, message).with_hint("present it again");
         self.withdraw(Some(approved), &denial);
-        self.deny(segment, denial);
+        self.deny(&segment, denial);
     }
 
     /// Records that what was permitted did not run after all.
@@ -361,9 +361,10 @@ impl Session {
             Ok(operations) => operations,
             Err(denial) => {
                 let text = segment.texts().next().map(|t| t.bytes.clone()).unwrap_or_default();
-                let pending = self.guard.pending(Batch::one(Stage::Execute, Operation::new("refused", text)));
+                let refused = operation::refused(text, &self.config.lexing);
+                let pending = self.guard.pending(Batch::one(Stage::Execute, refused));
                 let denial = self.guard.refuse(&pending, denial);
-                return self.deny(segment, denial);
+                return self.deny(&segment, denial);
             }
         };
         let prepare = self.pending(Batch::new(Stage::Prepare, prepare));
@@ -455,7 +456,8 @@ impl Session {
         types: &[u32],
     ) -> Result<Operation, Denial> {
         let refers_to = self.referent(statement, earlier)?;
-        if let Some(cursor) = statement.cursor.as_ref().filter(|_| matches!(&*statement.kind, "fetch" | "move"))
+        if let Some(cursor) =
+            statement.cursor.as_ref().filter(|_| matches!(&*statement.kind, "fetch" | "move"))
             && let Some(portal) = self.portals.get(cursor.name.as_deref().unwrap_or_default())
             && !earlier.iter().any(|(name, _)| Some(name.as_str()) == cursor.name.as_deref())
         {
@@ -591,6 +593,21 @@ fn expect(step: Step) -> Option<Expect> {
         Step::Flush => return None,
         Step::Sync => Expect::Sync,
     })
+}
+
+/// The SQL text in a Query or Parse message, the whole body of others.
+fn statement_text(frame: &Frame) -> bytes::Bytes {
+    let body = frame.body_bytes();
+    let end =
+        |from: usize| body.get(from..).and_then(|b| memchr::memchr(0, b)).map_or(body.len(), |n| from + n);
+    match frame.tag() {
+        b'Q' => body.slice(..end(0)),
+        b'P' => {
+            let start = (end(0) + 1).min(body.len());
+            body.slice(start..end(start))
+        }
+        _ => body,
+    }
 }
 
 pub(super) fn defined_name(statement: &Statement) -> String {

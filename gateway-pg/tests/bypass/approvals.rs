@@ -82,7 +82,7 @@ impl Trial {
     }
 }
 
-const FREE: &str = "DELETE FROM order_items; CREATE SCHEMA shelf; GRANT ALL ON SCHEMA shelf TO app;";
+const FREE: &str = "DELETE FROM order_items;";
 
 impl Stage {
     fn new(kept: Kept, quorum: u32) -> Self {
@@ -170,7 +170,9 @@ impl Stage {
         block(agent.leave_transaction());
         self.run_approved(agent, "DELETE FROM products WHERE id = 40");
         let after = self.products();
-        (after + 1 == before).then_some(()).ok_or_else(|| format!("approved, {before} became {after}: {}", agent.last))
+        (after + 1 == before)
+            .then_some(())
+            .ok_or_else(|| format!("approved, {before} became {after}: {}", agent.last))
     }
 
     /// Sends a statement that will be held again and gives it up by leaving.
@@ -329,11 +331,11 @@ fn other_values(stage: &Stage) -> Trial {
 
 fn other_path(stage: &Stage) -> Trial {
     let mut agent = stage.agent();
-    let views = "CREATE VIEW shelf.goods AS SELECT id FROM public.products WHERE id = 1;
-        CREATE VIEW public.goods AS SELECT id FROM public.products; GRANT ALL ON shelf.goods, public.goods TO app";
+    let views = "CREATE VIEW scratch.goods AS SELECT id FROM public.products WHERE id = 1;
+        CREATE VIEW public.goods AS SELECT id FROM public.products; GRANT ALL ON scratch.goods, public.goods TO app";
     ask(&stage.database, views).unwrap();
     let sql = "DELETE FROM products WHERE id IN (SELECT id FROM goods)";
-    block(agent.query("SET search_path = shelf, public"));
+    block(agent.query("SET search_path = scratch, public"));
     let id = stage.ask_for(&mut agent, sql);
     stage.approve(id);
     stage.try_and_leave(&["SET search_path = public"], sql);
@@ -341,8 +343,8 @@ fn other_path(stage: &Stage) -> Trial {
 }
 
 /// A view that shows one product, and one that shows all.
-const ONE: &str = "CREATE OR REPLACE VIEW shelf.some AS SELECT * FROM public.products WHERE id = 1; GRANT ALL ON shelf.some TO app";
-const ALL: &str = "CREATE OR REPLACE VIEW shelf.some AS SELECT * FROM public.products WHERE id > 0";
+const ONE: &str = "CREATE OR REPLACE VIEW scratch.some AS SELECT * FROM public.products WHERE id = 1; GRANT ALL ON scratch.some TO app";
+const ALL: &str = "CREATE OR REPLACE VIEW scratch.some AS SELECT * FROM public.products WHERE id > 0";
 
 fn view_while_held(stage: &Stage) -> Trial {
     let mut agent = stage.agent();
@@ -354,7 +356,7 @@ fn view_while_held(stage: &Stage) -> Trial {
             ask(&stage.database, ALL).unwrap();
             stage.review(id, &alice().await).await.unwrap();
         };
-        tokio::join!(agent.query("DELETE FROM shelf.some"), swap);
+        tokio::join!(agent.query("DELETE FROM scratch.some"), swap);
     });
     Trial { damage: stage.left(40), twin: stage.honest(&mut agent) }
 }
@@ -362,10 +364,10 @@ fn view_while_held(stage: &Stage) -> Trial {
 fn view_before_retry(stage: &Stage) -> Trial {
     let mut agent = stage.agent();
     ask(&stage.database, ONE).unwrap();
-    let id = stage.ask_for(&mut agent, "DELETE FROM shelf.some");
+    let id = stage.ask_for(&mut agent, "DELETE FROM scratch.some");
     stage.approve(id);
     ask(&stage.database, ALL).unwrap();
-    stage.try_and_leave(&[], "DELETE FROM shelf.some");
+    stage.try_and_leave(&[], "DELETE FROM scratch.some");
     Trial { damage: stage.left(40), twin: stage.honest(&mut agent) }
 }
 
@@ -380,6 +382,7 @@ fn cancelled(stage: &Stage) -> Trial {
         agent.ready().await;
         stage.review(id, &alice().await).await
     });
-    let damage = stage.left(40).or_else(|| said.is_ok().then(|| "a cancelled request was approved".to_owned()));
+    let damage =
+        stage.left(40).or_else(|| said.is_ok().then(|| "a cancelled request was approved".to_owned()));
     Trial { damage, twin: stage.honest(&mut agent) }
 }

@@ -9,8 +9,8 @@ use gateway_core::clock::{Clock, SystemClock, Timestamp};
 use gateway_core::credentials::{Secret, StaticCredentials, UpstreamCredential};
 use gateway_core::error::{Denial, DenialCode};
 use gateway_core::identity::{Actor, Authenticator, Principal, PrincipalKind, StaticAuthenticator};
-use gateway_core::operation::{Access, Resource};
 use gateway_core::masking::{DataClass, FieldRule, RuleSet, Scanner};
+use gateway_core::operation::{Access, Resource};
 use gateway_core::pipeline::{Label, Pipeline};
 use gateway_core::policy::{Allowed, ApprovalRule, Decision, FnPolicy, PolicyEngine, PolicyInput};
 use gateway_core::recording::{MemoryRecorder, Recorder};
@@ -109,7 +109,9 @@ impl Setup {
     pub fn start(self) -> Gateway {
         let rules = if self.content { RuleSet::builtin() } else { RuleSet::empty() };
         let scanner = Scanner::new(rules).unwrap();
-        let password = Secret::new(server().password(if self.role == "postgres" { "postgres" } else { "app" }).to_owned());
+        let password = Secret::new(
+            server().password(if self.role == "postgres" { "postgres" } else { "app" }).to_owned(),
+        );
         let credential = UpstreamCredential::Password { username: self.role, password };
         let credentials = StaticCredentials::default().with("shop", credential);
         let pipeline = Pipeline::builder(
@@ -127,7 +129,8 @@ impl Setup {
             labels: labels(&self.database).into(),
             database: Some(self.database),
         };
-        let mut gateway = PgGateway::new(pipeline.clock(self.clock).scanner(scanner).build().unwrap(), target);
+        let mut gateway =
+            PgGateway::new(pipeline.clock(self.clock).scanner(scanner).build().unwrap(), target);
         if self.tls {
             let certificate = ca().server().unwrap();
             let config = gateway_pg::tls::server_config(&certificate.pem, &certificate.key_pem, None);
@@ -238,4 +241,3 @@ fn is_ordinary(access: &Access) -> bool {
         _ => false,
     }
 }
-

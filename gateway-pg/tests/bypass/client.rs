@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Deserialize;
-use testkit::raw_pg::{self, Answer, Frame};
 use testkit::RawPg;
+use testkit::raw_pg::{self, Answer, Frame};
 use tokio::net::TcpStream;
 
 use crate::arena::{TOKEN, ask, runtime};
@@ -95,7 +95,7 @@ impl Door {
 pub struct Client {
     door: Door,
     connection: Option<Connection>,
-    other: Option<Box<Client>>,
+    other: Option<Box<Self>>,
     pub received: Vec<u8>,
     pub last: Answer,
     status: u8,
@@ -151,7 +151,8 @@ impl Client {
     }
 
     fn startup_packet(&self) -> Vec<u8> {
-        let mut parameters = vec![("user", self.door.user.as_str()), ("database", self.door.database.as_str())];
+        let mut parameters =
+            vec![("user", self.door.user.as_str()), ("database", self.door.database.as_str())];
         parameters.extend(self.door.startup.iter().map(|(n, v)| (n.as_str(), v.as_str())));
         raw_pg::startup(&parameters)
     }
@@ -409,10 +410,10 @@ fn unescape(text: &str) -> Vec<u8> {
     out
 }
 
-
-/// Runs to the end on the suite's runtime.
+/// Runs to the end on the suite's runtime; what takes far too long fails the trial.
 pub fn block<F: Future>(future: F) -> F::Output {
-    runtime().block_on(future)
+    let limited = async { tokio::time::timeout(3 * PATIENCE, future).await };
+    runtime().block_on(limited).expect("it ended in time")
 }
 
 impl Step {

@@ -8,12 +8,12 @@
 
 mod approvals;
 mod arena;
-mod wire;
 mod case;
 mod client;
 mod records;
 mod tokens;
 mod trial;
+mod wire;
 
 use std::collections::VecDeque;
 use std::process::ExitCode;
@@ -30,7 +30,8 @@ fn main() -> ExitCode {
     let started = Instant::now();
     // A panic makes its trial invalid, and is told there.
     std::panic::set_hook(Box::new(|_| {}));
-    let attacks = [case::attacks(), tokens::attacks(), approvals::attacks(), records::attacks(), wire::attacks()];
+    let attacks =
+        [case::attacks(), tokens::attacks(), approvals::attacks(), records::attacks(), wire::attacks()];
     let attacks: Vec<_> = attacks.into_iter().flatten().filter(|a| a.name.contains(&word)).collect();
     let tried = attacks.len();
     arena::start();

@@ -22,24 +22,57 @@ pub fn attacks() -> Vec<Attack> {
         Attack::new(40, "a name that forges a line of the log", forged_line),
         Attack::new(40, "a result with a secret, in the record", secret_in_result),
     ];
-    let secrets: [(&str, &str, &str); 8] = [
+    let secrets: [(&str, &str, &str); 9] = [
         ("a password", "ALTER ROLE app PASSWORD 'hunter2-in-the-clear'", "hunter2-in-the-clear"),
-        ("a password in a statement that does not parse", "ALTER ROLE app PASSWORD 'hunter2-in-the-clear' (", "hunter2-in-the-clear"),
-        ("a password beside a refused setting", "ALTER ROLE app PASSWORD 'hunter2-in-the-clear'; SET client_encoding = 'SJIS'", "hunter2-in-the-clear"),
-        ("a password in another database's name", "SELECT * FROM other.public.customers WHERE ssn = 'hunter2-in-the-clear'", "hunter2-in-the-clear"),
-        ("a protected value in a condition", "SELECT id FROM customers WHERE ssn = '107-12-0132'", "107-12-0132"),
-        ("half a protected value in a condition", "SELECT id FROM customers WHERE ssn LIKE '107-12-01%'", "107-12-01"),
+        (
+            "a password in a statement that does not parse",
+            "ALTER ROLE app PASSWORD 'hunter2-in-the-clear' (",
+            "hunter2-in-the-clear",
+        ),
+        (
+            "a password beside a refused setting",
+            "ALTER ROLE app PASSWORD 'hunter2-in-the-clear'; SET client_encoding = 'SJIS'",
+            "hunter2-in-the-clear",
+        ),
+        (
+            "a password in another database's name",
+            "SELECT * FROM other.public.customers WHERE ssn = 'hunter2-in-the-clear'",
+            "hunter2-in-the-clear",
+        ),
+        (
+            "a literal in a statement that does not parse",
+            "SELECT * FROM customers WHERE ssn = 'hunter2-in-the-clear' (",
+            "hunter2-in-the-clear",
+        ),
+        (
+            "a protected value in a condition",
+            "SELECT id FROM customers WHERE ssn = '107-12-0132'",
+            "107-12-0132",
+        ),
+        (
+            "half a protected value in a condition",
+            "SELECT id FROM customers WHERE ssn LIKE '107-12-01%'",
+            "107-12-01",
+        ),
         ("a card number in a comment", "SELECT 1 /* 4111 1111 1111 1111 */", "4111 1111 1111 1111"),
-        ("a protected value in a write that is denied", "UPDATE customers SET ssn = '999-88-7777' WHERE id = 1", "999-88-7777"),
+        (
+            "a protected value in a write that is denied",
+            "UPDATE customers SET ssn = '999-88-7777' WHERE id = 1",
+            "999-88-7777",
+        ),
     ];
-    attacks.extend(secrets.map(|(name, sql, secret)| Attack::new(40, &format!("{name}, in the record"), move || kept_secret(sql, secret))));
+    attacks.extend(secrets.map(|(name, sql, secret)| {
+        Attack::new(40, &format!("{name}, in the record"), move || kept_secret(sql, secret))
+    }));
     let denied: [(&str, &str); 4] = [
         ("a denied statement", "DELETE FROM vault"),
         ("a statement that is not understood", "DELETE FROM vault WHERE (("),
         ("a refused setting", "SET client_encoding = 'SJIS'"),
         ("a statement too large", "DELETE FROM vault /*<<x*2000000>>*/"),
     ];
-    attacks.extend(denied.map(|(name, sql)| Attack::new(40, &format!("{name} leaves a record"), move || recorded(sql))));
+    attacks.extend(
+        denied.map(|(name, sql)| Attack::new(40, &format!("{name} leaves a record"), move || recorded(sql))),
+    );
     attacks.extend([1, 2, 3, 5].map(|n| {
         Attack::new(40, &format!("a recorder that fails after {n} records"), move || failing(n, false))
     }));
@@ -134,10 +167,13 @@ fn forged_line() -> Outcome {
     let mut agent = agent(&gateway, &database);
     block(agent.query("SELECT 1 AS \"x\u{1b}[2K\u{202e}forged\""));
     let sessions = recorder.sessions();
-    let statements = sessions.iter().flat_map(|(_, records)| records).filter_map(|(_, record)| match record {
-        Record::Presented { operations, .. } => Some(operations.iter().map(|o| o.statement.clone()).collect::<String>()),
-        _ => None,
-    });
+    let statements =
+        sessions.iter().flat_map(|(_, records)| records).filter_map(|(_, record)| match record {
+            Record::Presented { operations, .. } => {
+                Some(operations.iter().map(|o| o.statement.clone()).collect::<String>())
+            }
+            _ => None,
+        });
     if statements.into_iter().any(|s| s.contains('\u{1b}') || s.contains('\u{202e}')) {
         return Outcome::Passed("the record holds raw control characters".to_owned());
     }
@@ -156,7 +192,11 @@ fn secret_in_result() -> Outcome {
         }
         _ => false,
     });
-    if leaked { Outcome::Passed("the record holds the value".to_owned()) } else { usable(&mut agent, &recorder) }
+    if leaked {
+        Outcome::Passed("the record holds the value".to_owned())
+    } else {
+        usable(&mut agent, &recorder)
+    }
 }
 
 /// Fails after so many records, or never makes anything durable.
@@ -207,7 +247,8 @@ fn failing(records: u64, never_durable: bool) -> Outcome {
     for id in 1..=8 {
         block(client.query(&format!("UPDATE orders SET note = 'done' WHERE id = {id}")));
     }
-    let done: u64 = ask(&database, "SELECT count(*) FROM orders WHERE note = 'done'").unwrap().parse().unwrap();
+    let done: u64 =
+        ask(&database, "SELECT count(*) FROM orders WHERE note = 'done'").unwrap().parse().unwrap();
     // Each write takes at least the records `presented` and `allowed` before it is forwarded.
     let most = if never_durable { 0 } else { records / 2 };
     if done > most {

@@ -63,7 +63,10 @@ fn forged_cancel(forge: fn(&Victim) -> Vec<(std::net::SocketAddr, u32, Vec<u8>)>
     let running = "SELECT count(*) FROM generate_series(1, 2000000000)";
     let own = async {
         // The cancel counts only once the statement runs at the server; the server tells when.
-        let sql = format!("SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = '{}' AND state = 'active' AND query LIKE '%2000000000%' AND pid <> pg_backend_pid()", victim.database);
+        let sql = format!(
+            "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = '{}' AND state = 'active' AND query LIKE '%2000000000%' AND pid <> pg_backend_pid()",
+            victim.database
+        );
         while ask("postgres", &sql) != Ok("t".to_owned()) {
             tokio::task::yield_now().await;
         }
@@ -112,7 +115,13 @@ fn harm() -> Vec<u8> {
 
 fn login(database: &str) -> Vec<u8> {
     let startup = raw_pg::startup(&[("user", "agent"), ("database", database)]);
-    [startup, raw_pg::password(TOKEN), raw_pg::query("UPDATE orders SET note = 'smuggled' WHERE id = 1"), harm()].concat()
+    [
+        startup,
+        raw_pg::password(TOKEN),
+        raw_pg::query("UPDATE orders SET note = 'smuggled' WHERE id = 1"),
+        harm(),
+    ]
+    .concat()
 }
 
 /// Whether anything that was smuggled had an effect.
@@ -128,7 +137,8 @@ async fn honest_over_tls(gateway: &Gateway, database: &str) -> Result<(), String
     let config = ca().client_config(None, &[]).unwrap();
     let mut client = RawPg::connect_tls(gateway.address, config).await.map_err(|e| e.to_string())?;
     client.log_in("agent", database, TOKEN).await.map_err(|e| e.to_string())?;
-    let answer = client.query("UPDATE orders SET note = 'smuggled' WHERE id = 1").await.map_err(|e| e.to_string())?;
+    let answer =
+        client.query("UPDATE orders SET note = 'smuggled' WHERE id = 1").await.map_err(|e| e.to_string())?;
     answer.error().map_or(Ok(()), |e| Err(e.to_string()))
 }
 

@@ -119,6 +119,10 @@ impl SessionRecorder for IndexedSession {
         self.inner.has_room()
     }
 
+    fn strict(&self) -> bool {
+        self.inner.strict()
+    }
+
     async fn close(&self, at: Timestamp, reason: CloseReason) -> Result<(), RecordError> {
         self.inner.close(at, reason.clone()).await?;
         let counts = self.tally().counts.clone();

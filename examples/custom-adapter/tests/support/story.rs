@@ -11,19 +11,19 @@ use gateway_core::recording::{MemoryRecorder, Record};
 
 /// What happened in one session.
 #[derive(Debug, Default)]
-pub struct Story {
+pub(crate) struct Story {
     /// The statements as recorded, in order.
-    pub statements: Vec<String>,
+    pub(crate) statements: Vec<String>,
     /// Why operations were denied, in order.
-    pub denied: Vec<DenialCode>,
+    pub(crate) denied: Vec<DenialCode>,
     /// How often people were asked.
-    pub held: usize,
+    pub(crate) held: usize,
     /// Operations that ran because people agreed.
-    pub approved: usize,
+    pub(crate) approved: usize,
     /// Values masked in what was released.
-    pub masked: u64,
+    pub(crate) masked: u64,
     /// How operations ended, in the protocol's words.
-    pub completed: Vec<String>,
+    pub(crate) completed: Vec<String>,
     presented: BTreeSet<OperationId>,
     allowed: BTreeSet<OperationId>,
     decided: BTreeMap<String, RequestState>,
@@ -34,7 +34,7 @@ impl Story {
     ///
     /// # Panics
     /// A recording breaks the order that every session must keep.
-    pub fn all(recorder: &MemoryRecorder, subject: &str) -> Vec<Self> {
+    pub(crate) fn all(recorder: &MemoryRecorder, subject: &str) -> Vec<Self> {
         let mut sessions = recorder.sessions();
         sessions.retain(|(header, _)| header.principal.actor.subject == subject);
         sessions.sort_by_key(|(header, _)| header.started);
@@ -45,7 +45,7 @@ impl Story {
     ///
     /// # Panics
     /// It breaks the order that every session must keep.
-    pub fn of(records: &[(Timestamp, Record)]) -> Self {
+    pub(crate) fn of(records: &[(Timestamp, Record)]) -> Self {
         let mut story = Self::default();
         let (last, before) = records.split_last().expect("a recording is not empty");
         before.iter().for_each(|(_, record)| story.add(record));

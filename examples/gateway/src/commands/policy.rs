@@ -163,7 +163,8 @@ pub(super) struct ApprovalWords {
 impl ApprovalWords {
     pub(super) fn of(rule: &gateway_core::policy::ApprovalRule) -> Self {
         let seconds = rule.ttl.as_secs();
-        let ttl = if seconds.is_multiple_of(60) { format!("{} min", seconds / 60) } else { format!("{seconds} s") };
+        let ttl =
+            if seconds.is_multiple_of(60) { format!("{} min", seconds / 60) } else { format!("{seconds} s") };
         Self { reviewers: format!("group `{}`", Escaped(&rule.reviewers)), quorum: rule.quorum, ttl }
     }
 }

@@ -413,7 +413,7 @@ fn fill_length(out: &mut [u8], length_at: usize) -> Result<(), String> {
 }
 
 /// Takes the first item off a block's unpacked bytes. `None`: not an item.
-pub(super) fn decode_item<'a>(bytes: &'a [u8], before: Timestamp) -> Option<(Timestamp, Item, &'a [u8])> {
+pub(super) fn decode_item(bytes: &[u8], before: Timestamp) -> Option<(Timestamp, Item, &[u8])> {
     let mut fields = Fields(bytes);
     let tag = fields.u8()?;
     let delta = unzigzag(fields.varint()?);

@@ -58,6 +58,8 @@ struct Queue {
     items: Vec<(Timestamp, Item)>,
     /// Weight of everything accepted and not yet written.
     bytes: usize,
+    /// The part of it that the writer thread has not taken yet.
+    fresh: usize,
     /// Positions below this are accepted, written, on disk.
     accepted: u64,
     written: u64,
@@ -88,7 +90,7 @@ pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) started: Instant,
     /// Touched by the writer thread only.
-    pub(super) file: Mutex<Option<RecordingFile>>,
+    file: Mutex<Option<RecordingFile>>,
     queue: Mutex<Queue>,
     /// Told whenever a waiter might have to look again.
     changed: Notify,
@@ -127,6 +129,16 @@ impl Session {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The file, for the writer thread; `None` before it is created and after it is done with.
+    pub(super) fn file(&self) -> MutexGuard<'_, Option<RecordingFile>> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes the file: it is sealed, or failed.
+    pub(super) fn drop_file(&self) {
+        *self.file() = None;
+    }
+
     /// Accepts a record; `last` closes the queue after it. Returns its position and, if the writer thread must be told, how
     /// soon it has to come.
     pub(super) fn push(
@@ -149,12 +161,13 @@ impl Session {
         }
         queue.items.push((at, Item::Record(record)));
         queue.bytes += weight;
+        queue.fresh += weight;
         queue.closing = last;
         let position = queue.accepted;
         queue.accepted += 1;
         let urgency = if last || strict {
             Urgency::Commit
-        } else if queue.bytes >= self.limits.write_bytes {
+        } else if queue.fresh >= self.limits.write_bytes {
             Urgency::Write
         } else {
             Urgency::Tick
@@ -187,6 +200,7 @@ impl Session {
     /// Hands everything accepted to the writer thread.
     pub(super) fn take(&self) -> Work {
         let mut queue = self.queue();
+        queue.fresh = 0;
         Work {
             items: std::mem::take(&mut queue.items),
             bytes: queue.bytes,
@@ -206,7 +220,7 @@ impl Session {
         self.changed.notify_waiters();
     }
 
-    /// The writer thread has synced everything written before the call of `written`.
+    /// Everything below `until` is on disk.
     pub(super) fn synced(&self, until: u64) {
         let mut queue = self.queue();
         queue.durable = queue.durable.max(until);

@@ -383,10 +383,10 @@ impl DirectoryVerification {
             (Some(_), None) => self.problems.push(Problem::CutBack { session, records: 1 }),
             (Some(_), Some(_)) => self.problems.push(Problem::Replaced(session)),
         }
-        if let Some((kind, _, records)) = listed.ended {
-            if !met || (kind == EntryKind::Closed && one.sealed.is_none()) {
-                self.problems.push(Problem::CutBack { session, records });
-            }
+        if let Some((kind, _, records)) = listed.ended
+            && (!met || (kind == EntryKind::Closed && one.sealed.is_none()))
+        {
+            self.problems.push(Problem::CutBack { session, records });
         }
     }
 }

@@ -126,6 +126,8 @@ impl Writer {
             };
             if let Err(cause) = outcome {
                 session.fail(&cause);
+                // Never written or synced again: after a failed sync, a second one may lie (fsync(2), ERRORS).
+                session.drop_file();
             }
             turn = !turn;
         }
@@ -162,7 +164,7 @@ impl Context {
         let work = session.take();
         let until = work.until;
         let seal = work.seal;
-        let mut file = session.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = session.file();
         let begins = file.is_none();
         let mut signed = None;
         if let Some((time, _)) = work.items.last() {
@@ -183,6 +185,9 @@ impl Context {
             return Ok(());
         }
         self.sync(session)?;
+        if seal {
+            session.drop_file();
+        }
         signed.map_or(Ok(()), |signed| self.note(session, begins, seal, signed))
     }
 
@@ -197,10 +202,10 @@ impl Context {
         if durable >= written {
             return Ok(());
         }
-        if let Some(file) = session.file.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        if let Some(file) = session.file().as_mut() {
             file.sync()?;
+            session.synced(written);
         }
-        session.synced(written);
         Ok(())
     }
 
