@@ -183,6 +183,7 @@ mod tests {
             .map(|r| (r.case.as_str(), r.subject.as_str(), r.against.as_str(), r.value))
             .collect();
         let expected = [
+            ("select", "direct", "pgbouncer", 2.0),
             ("select", "pgbouncer", "direct", 0.5),
             ("select", "gateway", "direct", 0.25),
             ("select", "gateway", "pgbouncer", 0.5),

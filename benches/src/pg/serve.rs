@@ -72,7 +72,10 @@ async fn serve(settings: Settings) -> Result<()> {
     Ok(gateway.serve(listener, end).await?)
 }
 
-fn recorder(directory: Option<&Path>) -> Result<(Arc<dyn Recorder>, Option<[u8; 32]>)> {
+/// A recorder and the public key its recordings verify with.
+type Recording = (Arc<dyn Recorder>, Option<[u8; 32]>);
+
+fn recorder(directory: Option<&Path>) -> Result<Recording> {
     let Some(directory) = directory else { return Ok((Arc::new(DiscardRecorder), None)) };
     let recorder = FileRecorder::open(directory, RecordingKey::generate()?, FileOptions::default())?;
     let key = *recorder.public_key().as_bytes();
