@@ -510,7 +510,11 @@ impl Session {
 
     /// True while nothing is under way at the server.
     pub(crate) const fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Gathering(_) | Phase::Judging(_) | Phase::Skipping { .. } | Phase::Closed)
+        match self.phase {
+            Phase::Closed => !self.busy_at_end,
+            Phase::Gathering(_) | Phase::Judging(_) | Phase::Skipping { .. } => true,
+            _ => false,
+        }
     }
 
     /// The most input of the client worth keeping: one largest frame.
