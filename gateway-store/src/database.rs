@@ -1,9 +1,9 @@
 //! The one thread that touches the database, and the way in.
 
 use std::fmt;
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gateway_core::clock::Timestamp;
@@ -98,6 +98,9 @@ struct Worker {
 
 impl Worker {
     fn open(path: &Path, now: Timestamp) -> Result<(Self, RootKey), StoreError> {
+        let folder = make_folder(path)?;
+        // One at a time: a file that another process is just making looks like no store of ours.
+        let _turn = turn(&folder)?;
         prepare_file(path)?;
         let mut connection = connect(path)?;
         schema::migrate(&mut connection)?;
@@ -191,11 +194,24 @@ fn register(connection: &Connection, instance: &Instance, now: Timestamp) -> Res
     Ok(())
 }
 
+fn make_folder(path: &Path) -> Result<PathBuf, StoreError> {
+    let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) else {
+        return Ok(PathBuf::from("."));
+    };
+    let made = DirBuilder::new().mode(0o700).recursive(true).create(directory);
+    made.map_err(|error| file_error(directory, &error))?;
+    Ok(directory.to_owned())
+}
+
+/// Waits for the turn to open a database in this folder; it ends with the value. The folder is locked, not the database: closing
+/// a second descriptor of that would drop the locks that SQLite holds on it.
+fn turn(folder: &Path) -> Result<File, StoreError> {
+    let open = File::open(folder).map_err(|error| file_error(folder, &error))?;
+    open.lock().map_err(|error| file_error(folder, &error))?;
+    Ok(open)
+}
+
 fn prepare_file(path: &Path) -> Result<(), StoreError> {
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        let made = DirBuilder::new().mode(0o700).recursive(true).create(directory);
-        made.map_err(|error| file_error(directory, &error))?;
-    }
     // SQLite gives its side files the permissions of this one.
     if !path.exists() {
         keys::create_private(path, b"")?;
