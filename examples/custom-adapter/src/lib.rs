@@ -7,7 +7,7 @@
 //! client: DEL <key>          answer:  OK | NONE
 //! client: KEYS               answer:  KEY <key> ... END
 //! ```
-//! The adapter brings the wire ([`wire`]), the meaning of a line ([`operation`]), its policy schema ([`SCHEMA`]), its words
+//! The adapter brings the wire (`wire`), the meaning of a line (`operation`), its policy schema ([`SCHEMA`]), its words
 //! for a refusal, and the loop that moves bytes ([`KvGateway`]). Identity, policy, holds, masking and recording are the core's.
 //! It cannot leave them out: the upstream takes nothing but a permit, the downstream nothing but what was released.
 //!
