@@ -22,8 +22,6 @@ pub(super) struct CopyOut {
     delimiter: u8,
     columns: Vec<Column>,
     partial: BytesMut,
-    /// A header line comes first; names are not data.
-    header: bool,
 }
 
 impl CopyOut {
@@ -42,7 +40,7 @@ impl CopyOut {
         if copy.format != CopyFormat::Text {
             return Err(ProtocolError::Malformed("COPY format"));
         }
-        Ok(Self { delimiter, columns, partial: BytesMut::new(), header: copy.header.is_some() })
+        Ok(Self { delimiter, columns, partial: BytesMut::new() })
     }
 
     /// Takes in a piece of the stream; whole lines in it become one message.
@@ -80,10 +78,9 @@ impl CopyOut {
         while start < lines.len() {
             let rest = lines.get(start..).unwrap_or_default();
             let end = memchr::memchr(b'\n', rest).map_or(lines.len(), |n| start + n);
-            if !std::mem::take(&mut self.header) {
-                self.fields(&lines, start..end, &mut fields);
-                chunk.rows += 1;
-            }
+            // A header line is masked like any other: whether there is one is the statement's word, and not worth trusting.
+            self.fields(&lines, start..end, &mut fields);
+            chunk.rows += 1;
             start = end + 1;
         }
         chunk.edits.push((at, Edit::Lines { lines, fields }));
@@ -217,7 +214,7 @@ mod tests {
 
     #[test]
     fn escaped_delimiters_do_not_end_a_field() {
-        let copy = CopyOut { delimiter: b'|', columns: vec![], partial: BytesMut::new(), header: false };
+        let copy = CopyOut { delimiter: b'|', columns: vec![], partial: BytesMut::new() };
         assert_eq!(copy.field_end(b"a\\|b|c", 0), 4);
         assert_eq!(copy.field_end(b"a\\\\|b", 0), 3);
     }

@@ -375,7 +375,9 @@ impl Session {
             return self.send(segment, None, None);
         }
         let in_transaction = self.status != TransactionStatus::Idle || self.mid_unit;
-        let rewritable = segment.is_simple();
+        // What is forwarded is one text: of several statements none can be replaced alone.
+        let rewritable =
+            segment.is_simple() && execute.as_ref().is_some_and(|p| p.batch().operations().len() == 1);
         self.tasks.push_back(Task::Judge(Judge { prepare, execute, rewritable, in_transaction }));
         self.phase = Phase::Judging(segment);
     }

@@ -111,7 +111,9 @@ pub(crate) fn scan(masker: &mut Masker<'_>, encoding: Encoding, value: &[u8]) ->
             Some(Some([&[*version], masked.as_slice()].concat()))
         }
         Encoding::Integer(8) => {
-            let number = i64::from_be_bytes(value.try_into().ok()?);
+            // An integer of another length is not understood, not shown.
+            let Ok(bytes) = value.try_into() else { return Some(None) };
+            let number = i64::from_be_bytes(bytes);
             masker.text(number.to_string().as_bytes()).map(|_| Some(vec![0; 8]))
         }
         Encoding::NumericBinary => match numeric_digits(value) {

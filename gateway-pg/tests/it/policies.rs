@@ -113,6 +113,12 @@ fn cedar_judges_real_statements() {
 fn caps_rewrites_and_reveals() {
     let (gateway, _engine) = cedar();
     assert_eq!(psql(&gateway, "SELECT id FROM products").lines().count(), 7, "rewritten to LIMIT 7");
+    gateway.block_on(async {
+        let (client, connection) = tokio_postgres::connect(&gateway.url(), NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let two = client.batch_execute("SELECT id FROM products; SELECT 1").await;
+        assert!(two.is_err(), "a limit that cannot be added to one of several statements denies them");
+    });
     let capped = psql(&gateway, "SELECT * FROM order_items");
     assert!(capped.contains("limit on rows"), "{capped}");
     assert_eq!(psql(&gateway, "SELECT * FROM order_items LIMIT 10").lines().count(), 10);
