@@ -136,6 +136,7 @@ pub(crate) struct Catalog {
     functions: HashMap<String, Option<String>>,
     relations: HashMap<u32, Arc<Relation>>,
     current_schema: Option<String>,
+    snapshot: bool,
 }
 
 /// Names whose meaning must be asked before a statement can be judged.
@@ -220,6 +221,8 @@ impl Catalog {
         let cells = cells(row)?;
         if let [Some("schema"), key, ..] = cells.as_slice() {
             self.current_schema = key.map(str::to_owned);
+            let isolation = cells.get(2).copied().flatten().ok_or(SHAPE)?;
+            self.snapshot = !matches!(isolation, "read committed" | "read uncommitted");
             return Ok(());
         }
         let [Some("name" | "relation" | "function"), Some(key), ..] = cells.as_slice() else {
@@ -246,6 +249,12 @@ impl Catalog {
     /// The schema in which unqualified new objects are made.
     pub(crate) fn current_schema(&self) -> Option<&str> {
         self.current_schema.as_deref()
+    }
+
+    /// Whether the last answer was read in a snapshot that stays the same to the end of the transaction (PostgreSQL documentation,
+    /// "Transaction Isolation": REPEATABLE READ and SERIALIZABLE).
+    pub(crate) const fn reads_snapshot(&self) -> bool {
+        self.snapshot
     }
 
     /// The relation a written name means, if it exists.

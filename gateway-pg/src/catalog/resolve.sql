@@ -21,7 +21,7 @@ WITH RECURSIVE asked AS (
       AND d.refobjid OPERATOR(pg_catalog.<>) w.ev_class
   ) x
 )
-SELECT 'schema', pg_catalog.current_schema()::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT 'schema', pg_catalog.current_schema()::pg_catalog.text, pg_catalog.current_setting('transaction_isolation'), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 UNION ALL
 SELECT 'name', a.ord::pg_catalog.text, a.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM asked a
