@@ -10,6 +10,7 @@
 //! An adapter supplies words and bytes; it never has its own version of this order.
 
 mod admit;
+mod exchange;
 mod guard;
 mod held;
 mod permit;
@@ -18,6 +19,7 @@ mod release;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+pub use exchange::Hold;
 pub use guard::{Guard, SessionRequest};
 pub use held::Held;
 pub use permit::{Judged, Pending, Permit, Refused};

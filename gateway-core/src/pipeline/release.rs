@@ -97,6 +97,12 @@ impl Released {
     }
 }
 
+impl AsRef<[u8]> for Released {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// The answer of one permitted batch on its way back. Comes out of a [`Permit`](super::Permit) only.
 #[derive(Debug)]
 pub struct Results {

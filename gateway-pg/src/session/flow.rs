@@ -527,8 +527,7 @@ impl Session {
         let referent = self.referent(statement, &[]).ok().flatten();
         let statements = [Some(statement), referent.as_deref().and_then(Prepared::statement)];
         let names = statements.into_iter().flatten().flat_map(|s| &s.relations);
-        let relations =
-            names.filter_map(|r| self.catalog.relation(&written(r.schema.as_deref(), &r.name)));
+        let relations = names.filter_map(|r| self.catalog.relation(&written(r.schema.as_deref(), &r.name)));
         let views = relations.filter(|relation| relation.is_view());
         views.flat_map(|view| [vec![Arc::clone(view)], self.catalog.reached(view)].concat()).collect()
     }
@@ -541,8 +540,7 @@ impl Session {
             return names;
         }
         let relations = statement.into_iter().flat_map(|s| &s.relations);
-        let known = relations
-            .filter_map(|r| self.catalog.relation(&written(r.schema.as_deref(), &r.name)));
+        let known = relations.filter_map(|r| self.catalog.relation(&written(r.schema.as_deref(), &r.name)));
         for relation in known {
             let carriers = self.catalog.carriers(&self.labels, relation, &flow.protected);
             names.extend(carriers.into_iter().map(str::to_owned));
@@ -569,8 +567,7 @@ impl Session {
         let referent = self.referent(statement, &[]).ok().flatten();
         let statements = [Some(statement), referent.as_deref().and_then(Prepared::statement)];
         let relations = statements.into_iter().flatten().flat_map(|s| &s.relations);
-        let found = relations
-            .filter_map(|r| self.catalog.relation(&written(r.schema.as_deref(), &r.name)));
+        let found = relations.filter_map(|r| self.catalog.relation(&written(r.schema.as_deref(), &r.name)));
         let labels = found.flat_map(|r| self.catalog.protected(&self.labels, r));
         labels.filter(|l| !results.is_some_and(|r| r.reveals(*l))).collect()
     }

@@ -300,7 +300,8 @@ impl Session {
             return None;
         }
         self.catalog.forget_names();
-        let message = "the transaction's snapshot is too old to tell what the names in the statement mean now";
+        let message =
+            "the transaction's snapshot is too old to tell what the names in the statement mean now";
         Some(Denial::new(DenialCode::NotUnderstood, message).with_hint(
             "begin a new transaction and name every table early in it, for example in LOCK TABLE, or use READ COMMITTED",
         ))
