@@ -12,6 +12,7 @@ pub mod codec;
 mod definitions;
 mod denial;
 mod driver;
+mod effects;
 mod io;
 mod login;
 mod operation;

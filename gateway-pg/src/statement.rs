@@ -33,6 +33,7 @@ impl Text {
         for statement in &analysis.statements {
             relations.extend(statement.relations.iter().map(|r| written(r.schema.as_deref(), &r.name)));
             functions.extend(unqualified_calls(statement));
+            functions.extend(qualified_calls(statement));
         }
         Ok(Arc::new(Self {
             bytes,
@@ -82,6 +83,12 @@ fn unqualified_calls(statement: &Statement) -> impl Iterator<Item = String> {
         .chain(operators.map(|o| format!("operator {}", o.name)))
         .collect::<Vec<_>>()
         .into_iter()
+}
+
+/// Names of functions called with their schema: what they are is part of what an approval is bound to.
+fn qualified_calls(statement: &Statement) -> impl Iterator<Item = String> {
+    let calls = statement.functions.iter().filter(|f| f.schema.as_deref().is_some_and(|s| s != "pg_catalog"));
+    calls.map(|f| f.name.clone())
 }
 
 fn not_understood(error: &AnalysisError) -> Denial {

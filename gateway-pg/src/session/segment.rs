@@ -174,7 +174,9 @@ impl Session {
     }
 
     fn text(&self, bytes: bytes::Bytes) -> Result<Arc<Text>, Denial> {
-        Text::understand(&self.config.analyses, bytes, &self.config.lexing)
+        let text = Text::understand(&self.config.analyses, bytes, &self.config.lexing)?;
+        text.analysis.statements.iter().try_for_each(|statement| own_name(&defined_name(statement)))?;
+        Ok(text)
     }
 
     fn parse_step(&mut self, parse: Parse) -> Result<Step, Denial> {
