@@ -488,7 +488,7 @@ impl Session {
     fn shape(&self, flow: &Flow, fields: &[Field], statement: Option<&Statement>) -> Shape {
         let referent = statement.and_then(|s| self.referent(s, &[]).ok().flatten());
         let statement = referent.as_deref().and_then(Prepared::statement).or(statement);
-        let names = self.protected_names(flow, statement);
+        let names = self.names_of(&flow.protected, statement);
         let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         let columns = fields.iter().enumerate().map(|(i, field)| {
             let encoding = shape::encoding(field.type_oid, field.format);
@@ -533,8 +533,12 @@ impl Session {
     }
 
     /// Names under which protected values may be mentioned: those of the labels, and of the columns that carry them on in views.
-    fn protected_names(&self, flow: &Flow, statement: Option<&Statement>) -> BTreeSet<String> {
-        let labels = flow.protected.iter().filter_map(|i| self.guard.labels().get(*i));
+    pub(super) fn names_of(
+        &self,
+        protected: &BTreeSet<usize>,
+        statement: Option<&Statement>,
+    ) -> BTreeSet<String> {
+        let labels = protected.iter().filter_map(|i| self.guard.labels().get(*i));
         let mut names: BTreeSet<String> = labels.map(|l| l.resource.name().to_owned()).collect();
         if names.is_empty() {
             return names;
@@ -542,7 +546,7 @@ impl Session {
         let relations = statement.into_iter().flat_map(|s| &s.relations);
         let known = relations.filter_map(|r| self.catalog.relation(&written(r.schema.as_deref(), &r.name)));
         for relation in known {
-            let carriers = self.catalog.carriers(&self.labels, relation, &flow.protected);
+            let carriers = self.catalog.carriers(&self.labels, relation, protected);
             names.extend(carriers.into_iter().map(str::to_owned));
         }
         names

@@ -6,6 +6,7 @@
 
 mod copy;
 mod flow;
+mod hidden;
 mod rows;
 mod segment;
 pub(crate) mod shape;

@@ -517,7 +517,10 @@ impl Session {
             in_transaction: self.status != TransactionStatus::Idle,
             of: text.analysis.statements.len(),
         };
-        operation::operation(&subject)
+        let operation = operation::operation(&subject)?;
+        let statements: Vec<_> = [Some(statement), subject.refers_to].into_iter().flatten().collect();
+        self.refuse_moving_hidden(&statements, &operation)?;
+        Ok(operation)
     }
 
     /// What `EXECUTE name`, `FETCH name` and the like stand for. A name nobody knows is not understood.
