@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use testkit::{Finished, Guard, Idp, Postgres, psql_command, run};
+use testkit::{Auth, Finished, Guard, Idp, Postgres, psql_command, run};
 
 /// Long beside anything a command does, even on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -19,7 +19,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) fn server() -> &'static Postgres {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
     SERVER.get_or_init(|| {
-        let server = Postgres::start().unwrap();
+        // `trusted` logs in without a password: cheap where many logins are not the point.
+        let server = Postgres::builder().role("trusted", Auth::Trust).start().unwrap();
         server.load_shop().unwrap();
         server
     })
@@ -103,7 +104,15 @@ impl Stage {
     }
 
     pub(crate) fn serve(&self) -> Serving<'_> {
-        Serving::start(self)
+        Serving::start(self, self.to_serve())
+    }
+
+    /// What [`serve`](Self::serve) runs, for those who run it differently.
+    pub(crate) fn to_serve(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
+        command.args(["serve", "--json", "--config", &self.arg("gateway.toml")]);
+        command.stdout(Stdio::piped()).stderr(fs::File::create(self.path("gateway.log")).unwrap());
+        command
     }
 
     /// Runs a command against this gateway's configuration.
@@ -122,11 +131,9 @@ pub(crate) struct Serving<'a> {
 }
 
 impl<'a> Serving<'a> {
-    fn start(stage: &'a Stage) -> Self {
-        let log = fs::File::create(stage.path("gateway.log")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
-        command.args(["serve", "--json", "--config", &stage.arg("gateway.toml")]);
-        let mut process = Guard::spawn(command.stdout(Stdio::piped()).stderr(log)).unwrap();
+    /// Starts the gateway with this command and waits until it is ready.
+    pub(crate) fn start(stage: &'a Stage, mut command: Command) -> Self {
+        let mut process = Guard::spawn(&mut command).unwrap();
         let stdout = BufReader::new(process.child().stdout.take().unwrap());
         let mut serving = Self { stage, process, stdout, address: String::new() };
         serving.address = serving.next_event("listening")["address"].as_str().unwrap().to_owned();
@@ -155,6 +162,11 @@ impl<'a> Serving<'a> {
     pub(crate) fn signal(&self, name: &str) {
         let id = self.process.id().to_string();
         run(Command::new("kill").args(["-s", name, &id]), "", DEADLINE).unwrap().success().unwrap();
+    }
+
+    /// Ends it as `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
     }
 
     /// Ends it cleanly; its recordings are sealed then.
