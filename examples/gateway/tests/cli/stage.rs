@@ -164,11 +164,6 @@ impl<'a> Serving<'a> {
         run(Command::new("kill").args(["-s", name, &id]), "", DEADLINE).unwrap().success().unwrap();
     }
 
-    /// Ends it as `kill -9` does.
-    pub(crate) fn kill(&mut self) {
-        self.process.kill();
-    }
-
     /// Ends it cleanly; its recordings are sealed then.
     pub(crate) fn stop(mut self) {
         self.signal("TERM");

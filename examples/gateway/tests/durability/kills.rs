@@ -117,14 +117,15 @@ impl<'a> Lane<'a> {
             },
         );
         let random = self.random.split();
-        let mut serving = self.stage.serve();
+        let serving = self.stage.serve();
         let clients = self.clients(round, random, &serving.address, &told);
         let committed = self.runtime.block_on(async {
             if matches!(moment, Moment::Working(_)) {
                 tokio::time::timeout(DEADLINE, told.answered.notified()).await.expect("no answer in time");
             }
             tokio::time::sleep(wait).await;
-            serving.kill();
+            // As `kill -9` does.
+            drop(serving);
             clients.join_all().await
         });
         self.totals.answers.fetch_add(told.answers.load(Ordering::Relaxed), Ordering::Relaxed);
