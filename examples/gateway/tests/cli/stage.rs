@@ -127,6 +127,8 @@ pub(crate) struct Serving<'a> {
     stage: &'a Stage,
     process: Guard,
     stdout: BufReader<ChildStdout>,
+    /// Everything it said on standard output, as far as it was read.
+    pub(crate) heard: String,
     pub(crate) address: String,
 }
 
@@ -135,7 +137,7 @@ impl<'a> Serving<'a> {
     pub(crate) fn start(stage: &'a Stage, mut command: Command) -> Self {
         let mut process = Guard::spawn(&mut command).unwrap();
         let stdout = BufReader::new(process.child().stdout.take().unwrap());
-        let mut serving = Self { stage, process, stdout, address: String::new() };
+        let mut serving = Self { stage, process, stdout, heard: String::new(), address: String::new() };
         serving.address = serving.next_event("listening")["address"].as_str().unwrap().to_owned();
         serving.next_event("ready");
         serving
@@ -148,6 +150,7 @@ impl<'a> Serving<'a> {
             if self.stdout.read_line(&mut line).unwrap() == 0 {
                 panic!("the gateway ended before `{event}`: {}", self.log());
             }
+            self.heard.push_str(&line);
             let value: Value = serde_json::from_str(&line).unwrap();
             if value["event"] == event {
                 return value;
@@ -164,8 +167,17 @@ impl<'a> Serving<'a> {
         run(Command::new("kill").args(["-s", name, &id]), "", DEADLINE).unwrap().success().unwrap();
     }
 
+    pub(crate) fn process(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Ends it cleanly; its recordings are sealed then.
     pub(crate) fn stop(mut self) {
+        self.end();
+    }
+
+    /// As [`stop`](Self::stop), for those who want to ask it something afterwards.
+    pub(crate) fn end(&mut self) {
         self.signal("TERM");
         self.next_event("stopped");
         assert!(self.process.child().wait().unwrap().success(), "{}", self.log());

@@ -8,6 +8,7 @@ mod full_disk;
 mod kills;
 mod load;
 mod random;
+mod secrets;
 // The commands' tests use more of it.
 #[allow(dead_code)]
 #[path = "../cli/stage.rs"]
