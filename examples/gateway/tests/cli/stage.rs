@@ -125,7 +125,7 @@ impl Stage {
 /// A gateway that serves; killed when dropped.
 pub(crate) struct Serving<'a> {
     stage: &'a Stage,
-    process: Guard,
+    pub(crate) process: Guard,
     stdout: BufReader<ChildStdout>,
     /// Everything it said on standard output, as far as it was read.
     pub(crate) heard: String,
@@ -165,10 +165,6 @@ impl<'a> Serving<'a> {
     pub(crate) fn signal(&self, name: &str) {
         let id = self.process.id().to_string();
         run(Command::new("kill").args(["-s", name, &id]), "", DEADLINE).unwrap().success().unwrap();
-    }
-
-    pub(crate) fn process(&self) -> u32 {
-        self.process.id()
     }
 
     /// Ends it cleanly; its recordings are sealed then.

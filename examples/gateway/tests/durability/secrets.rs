@@ -193,7 +193,7 @@ async fn no_secret_comes_out_of_a_whole_run() {
     command.env("GATEWAY_LOG", "trace").env("GATEWAY_TEST_PLANTED", &planted);
     let mut serving = Serving::start(&stage, command);
     for file in ["cmdline", "environ"] {
-        run.places.add(PROCESS, &fs::read(format!("/proc/{}/{file}", serving.process())).unwrap());
+        run.places.add(PROCESS, &fs::read(format!("/proc/{}/{file}", serving.process.id())).unwrap());
     }
     let agent = stage.idp.token().subject("agent-7").audience("gateway").group("shop-agents");
     let agent = agent.phase("execute").task(&planted).claim("kind", "agent").sign();
