@@ -20,7 +20,7 @@ pub(crate) struct Evidence {
     /// The ledger's head at the last look: it must still be among the heads at the next.
     head: Option<Head>,
     read: BTreeSet<PathBuf>,
-    /// How often the write with this tag was let through, by proven records.
+    /// How often the statement with this tag was let through, by proven records.
     let_through: BTreeMap<String, u64>,
     /// Proven records so far.
     pub(crate) records: u64,
@@ -76,10 +76,10 @@ impl Evidence {
         }
     }
 
-    /// The writes that are in the database, by tag and number of the last execution, and not in any proven record.
-    pub(crate) fn missing<'a>(&self, committed: &'a BTreeMap<String, u64>) -> Vec<&'a str> {
+    /// Which of these, by tag and number of the last execution, are not in any proven record.
+    pub(crate) fn missing<'a>(&self, executed: &'a BTreeMap<String, u64>) -> Vec<&'a str> {
         let known = |tag: &str| self.let_through.get(tag).copied().unwrap_or(0);
-        committed.iter().filter(|(tag, last)| known(tag) < **last).map(|(tag, _)| tag.as_str()).collect()
+        executed.iter().filter(|(tag, last)| known(tag) < **last).map(|(tag, _)| tag.as_str()).collect()
     }
 }
 

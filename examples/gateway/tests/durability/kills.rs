@@ -13,13 +13,14 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use crate::evidence::Evidence;
-use crate::load::{Client, KINDS, TABLE, Told};
+use crate::load::{Client, KINDS, Known, TABLE, Told};
 use crate::random::Random;
 use crate::stage::{DEADLINE, Stage, gateway, server};
 
 /// How many kills; `GATEWAY_TEST_KILLS` overrides it.
 const KILLS: u64 = 200;
-/// Gateways at the same time, each with its own data folder and database. 4: a start waits more than it computes.
+/// Gateways at the same time, each with its own data folder and database; every second one records strictly. 4: a start waits
+/// more than it computes.
 const LANES: u64 = 4;
 
 /// When in a round the kill comes.
@@ -48,6 +49,7 @@ impl Moment {
 struct Totals {
     kills: AtomicU64,
     writes: AtomicU64,
+    strict_reads: AtomicU64,
     answers: AtomicU64,
     records: AtomicU64,
 }
@@ -71,6 +73,12 @@ impl<'a> Lane<'a> {
         let stage = Stage::new();
         server().psql(&stage.database, TABLE).unwrap();
         make_starts_cheap(&stage);
+        if is_strict(number) {
+            let config = std::fs::read_to_string(stage.path("gateway.toml")).unwrap();
+            let strict = config.replacen("durability = \"default\"", "durability = \"strict\"", 1);
+            assert_ne!(strict, config);
+            stage.write("gateway.toml", &strict);
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Self { number, token: stage.agent(), stage, random, runtime, totals }
     }
@@ -79,15 +87,20 @@ impl<'a> Lane<'a> {
         let mut evidence = self.first_start();
         for round in 0..kills {
             let moment = Moment::random(&mut self.random);
-            let told = self.round(round, moment);
+            let known = self.round(round, moment);
             let committed = self.committed(round);
             evidence.look();
             let missing = evidence.missing(&committed);
             assert!(missing.is_empty(), "committed without a record: {missing:?}, killed {moment:?}");
             // The other way round it is the server's promise; it shows that the comparison compares.
-            let lost: Vec<_> =
-                told.iter().filter(|(tag, last)| committed.get(*tag).is_none_or(|c| c < last)).collect();
+            let has = |tag: &String, last: &u64| committed.get(tag).is_some_and(|there| there >= last);
+            let lost: Vec<_> = known.committed.iter().filter(|(tag, last)| !has(tag, last)).collect();
             assert!(lost.is_empty(), "said to be committed but not there: {lost:?}");
+            if is_strict(self.number) {
+                let missing = evidence.missing(&known.read);
+                assert!(missing.is_empty(), "released without a record: {missing:?}, killed {moment:?}");
+                self.totals.strict_reads.fetch_add(known.read.len() as u64, Ordering::Relaxed);
+            }
             self.totals.kills.fetch_add(1, Ordering::Relaxed);
             self.totals.writes.fetch_add(committed.values().sum(), Ordering::Relaxed);
         }
@@ -102,8 +115,8 @@ impl<'a> Lane<'a> {
         Evidence::new(&self.stage.path("data/recordings"), key)
     }
 
-    /// Starts, loads and kills a gateway. Returns what clients were told is committed.
-    fn round(&mut self, round: u64, moment: Moment) -> BTreeMap<String, u64> {
+    /// Starts, loads and kills a gateway. Returns what its clients know.
+    fn round(&mut self, round: u64, moment: Moment) -> Known {
         let (told, wait) = (
             Arc::new(Told::default()),
             match moment {
@@ -111,7 +124,7 @@ impl<'a> Lane<'a> {
                     let process = Guard::spawn(&mut self.stage.to_serve()).unwrap();
                     std::thread::sleep(wait);
                     drop(process);
-                    return BTreeMap::new();
+                    return Known::default();
                 }
                 Moment::Listening(wait) | Moment::Working(wait) => wait,
             },
@@ -119,7 +132,7 @@ impl<'a> Lane<'a> {
         let random = self.random.split();
         let serving = self.stage.serve();
         let clients = self.clients(round, random, &serving.address, &told);
-        let committed = self.runtime.block_on(async {
+        let known = self.runtime.block_on(async {
             if matches!(moment, Moment::Working(_)) {
                 tokio::time::timeout(DEADLINE, told.answered.notified()).await.expect("no answer in time");
             }
@@ -129,16 +142,14 @@ impl<'a> Lane<'a> {
             clients.join_all().await
         });
         self.totals.answers.fetch_add(told.answers.load(Ordering::Relaxed), Ordering::Relaxed);
-        committed.into_iter().flatten().collect()
+        known.into_iter().fold(Known::default(), |mut all, one| {
+            all.committed.extend(one.committed);
+            all.read.extend(one.read);
+            all
+        })
     }
 
-    fn clients(
-        &self,
-        round: u64,
-        mut random: Random,
-        address: &str,
-        told: &Arc<Told>,
-    ) -> JoinSet<BTreeMap<String, u64>> {
+    fn clients(&self, round: u64, mut random: Random, address: &str, told: &Arc<Told>) -> JoinSet<Known> {
         let mut clients = JoinSet::new();
         for (number, kind) in KINDS.into_iter().enumerate() {
             let who = (self.stage.database.clone(), self.token.clone());
@@ -183,6 +194,10 @@ impl<'a> Lane<'a> {
     }
 }
 
+const fn is_strict(lane: u64) -> bool {
+    lane % 2 == 1
+}
+
 /// Without optimisation, compiling rules, stretching passwords and reading the system's certificates is most of a start; no
 /// kill depends on them.
 pub(crate) fn make_starts_cheap(stage: &Stage) {
@@ -221,9 +236,11 @@ fn what_is_committed_is_recorded_whenever_the_gateway_is_killed() {
     // Written past the capture of output: one line, also when all is well.
     writeln!(
         std::io::stderr(),
-        "kills: seed {seed}, {} kills, {} committed writes all recorded, {} answers, {} proven records, {:.0?}",
+        "kills: seed {seed}, {} kills, {} committed writes and {} strict reads all recorded, {} answers, {} proven \
+         records, {:.0?}",
         of(&totals.kills),
         of(&totals.writes),
+        of(&totals.strict_reads),
         of(&totals.answers),
         of(&totals.records),
         start.elapsed()
@@ -236,9 +253,9 @@ fn a_write_past_the_gateway_is_noticed() {
     let totals = Totals::default();
     let mut lane = Lane::new(9, Random::new(1), &totals);
     let mut evidence = lane.first_start();
-    let told = lane.round(0, Moment::Working(Duration::from_millis(50)));
+    let known = lane.round(0, Moment::Working(Duration::from_millis(50)));
     server().psql(&lane.stage.database, "INSERT INTO writes VALUES ('L9R0C9N1', 1, 0)").unwrap();
     evidence.look();
     let committed = lane.committed(0);
-    assert_eq!(evidence.missing(&committed), ["L9R0C9N1"], "{told:?}");
+    assert_eq!(evidence.missing(&committed), ["L9R0C9N1"], "{known:?}");
 }
