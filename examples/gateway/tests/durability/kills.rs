@@ -203,7 +203,7 @@ const fn is_strict(lane: u64) -> bool {
 pub(crate) fn make_starts_cheap(stage: &Stage) {
     let classes: Vec<_> = DataClass::BUILT_IN.iter().map(|class| format!("\"{class}\"")).collect();
     let config = std::fs::read_to_string(stage.path("gateway.toml")).unwrap();
-    let (before, rest) = config.split_once("[masking]").unwrap();
+    let (before, rest) = config.split_once("[[patterns]]").unwrap();
     let (_, after) = rest.split_once("[[target]]").unwrap();
     let masking = format!("[masking]\ndisabled = [{}]\n", classes.join(", "));
     let config = format!("{before}{masking}[[target]]{after}");
