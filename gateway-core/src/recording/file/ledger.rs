@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -231,7 +232,10 @@ impl Ledger {
                 let facts: Vec<_> = batch.iter().map(|n| (n.kind, n.session.id, n.signed)).collect();
                 failed = self.append(&facts).err();
             }
-            batch.iter().for_each(|note| self.answer(note, failed.as_deref()));
+            // The application's log is told, and may panic when it cannot be written; others wait for their answer.
+            batch.iter().for_each(|note| {
+                let _ = catch_unwind(AssertUnwindSafe(|| self.answer(note, failed.as_deref())));
+            });
         }
     }
 
@@ -244,8 +248,8 @@ impl Ledger {
             (None, _) => {
                 let ledger = *self.head.lock().unwrap_or_else(PoisonError::into_inner);
                 let Signed { head, records, .. } = note.signed;
-                tracing::info!(session.id = %note.session.id, %head, records, %ledger, "recording sealed");
                 note.session.set_closed();
+                tracing::info!(session.id = %note.session.id, %head, records, %ledger, "recording sealed");
             }
         }
     }

@@ -261,15 +261,16 @@ impl Session {
 
     /// As [`fail`](Self::fail), but what was accepted before is still written.
     fn fail_locked(&self, mut queue: MutexGuard<'_, Queue>, cause: &str) -> RecordError {
-        if queue.failed.is_none() {
-            tracing::error!(session.id = %self.id, cause, "recording failed");
-        }
-        let first = queue.failed.get_or_insert_with(|| cause.into());
-        let error = RecordError(first.to_string());
+        let first = queue.failed.is_none();
+        let error = RecordError(queue.failed.get_or_insert_with(|| cause.into()).to_string());
         drop(queue);
         self.changed.notify_waiters();
         // Somebody may wait for room in all queues together.
         self.total.freed.notify_waiters();
+        // Last: a log that panics must not leave anybody waiting.
+        if first {
+            tracing::error!(session.id = %self.id, cause, "recording failed");
+        }
         error
     }
 
