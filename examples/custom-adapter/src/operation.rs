@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use gateway_core::error::{Denial, DenialCode};
-use gateway_core::operation::{Access, Action, Effect, Operation, Resource};
+use gateway_core::operation::{Access, Action, Effect, Facts, Operation, Resource};
 
 /// The policy schema fragment of this protocol.
 pub const SCHEMA: &str = include_str!("../schema/keyvalue.cedarschema");
@@ -29,7 +29,7 @@ pub(crate) fn parse(target: &Resource, line: &Bytes) -> Result<Operation, Denial
         ("SET", Some(key), Some(value)) if clean => {
             let mut set = operation("set_key", Effect::Write, target.child("Key", key), line);
             let bytes = i64::try_from(value.len()).unwrap_or(i64::MAX);
-            set.facts.insert(Cow::Borrowed("value_bytes"), bytes.into());
+            set.facts = Facts::from([(Cow::Borrowed("value_bytes"), bytes.into())]).into();
             set.recorded = Some(format!("SET {key} ({bytes} bytes)"));
             Ok(set)
         }
@@ -40,7 +40,7 @@ pub(crate) fn parse(target: &Resource, line: &Bytes) -> Result<Operation, Denial
 
 fn operation(action: &'static str, effect: Effect, resource: Resource, line: &Bytes) -> Operation {
     let mut operation = Operation::new(action, line.clone());
-    operation.accesses = vec![Access::new(Action::new(action), resource)];
+    operation.accesses = [Access::new(Action::new(action), resource)].into();
     operation.effect = effect;
     operation
 }

@@ -10,9 +10,11 @@
 //! An adapter supplies words and bytes; it never has its own version of this order.
 
 mod admit;
+mod counters;
 mod guard;
 mod held;
 mod permit;
+mod recorded;
 mod release;
 
 use std::fmt::Debug;
