@@ -287,6 +287,12 @@ impl Operation {
             binding: Binding::default(),
         }
     }
+
+    /// An operation that is one action on one resource.
+    pub fn on(action: &'static str, effect: Effect, resource: Resource, statement: impl Into<Bytes>) -> Self {
+        let accesses = [Access::new(Action::new(action), resource)].into();
+        Self { accesses, effect, ..Self::new(action, statement) }
+    }
 }
 
 /// What is judged together: all operations of one message, or all up to a synchronisation point. Never empty.

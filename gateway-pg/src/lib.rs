@@ -12,6 +12,7 @@ pub mod codec;
 mod definitions;
 mod denial;
 mod driver;
+mod effects;
 mod intake;
 mod io;
 mod login;

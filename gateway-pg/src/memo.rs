@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::analysis::Analysis;
 use crate::operation::Template;
 use crate::session::Meaning;
-use crate::statement::{unqualified_calls, written};
+use crate::statement::{qualified_calls, unqualified_calls, written};
 
 /// Analyses remembered for a session; beyond this all are forgotten. 256: more than an application has statements; each takes some
 /// kilobytes.
@@ -43,7 +43,7 @@ impl Memos {
 pub(crate) struct Memo {
     /// Relations it names, as the catalog is asked for them.
     pub(crate) relations: Vec<String>,
-    /// Functions and operators it names that a user's could take over.
+    /// Functions and operators it names whose meaning the catalog is asked for.
     pub(crate) functions: Vec<String>,
     /// Some statement stands for another one, prepared or declared before: what holds of it is not a matter of its text.
     refers: bool,
@@ -68,6 +68,7 @@ impl Memo {
         for statement in &analysis.statements {
             relations.extend(statement.relations.iter().map(|r| written(r.schema.as_deref(), &r.name)));
             functions.extend(unqualified_calls(statement));
+            functions.extend(qualified_calls(statement));
         }
         Self {
             relations: relations.into_iter().collect(),

@@ -15,8 +15,9 @@ use crate::analysis::{
     self, Access as Use, Change, CopyDirection, CopyEndpoint, CopyFormat, Filter, FunctionClass, FunctionUse,
     LexSettings, Limits, ObjectChange, QualifiedName, RelationUse, SettingChange, SettingScope, Statement,
 };
-use crate::catalog::{Catalog, LabelIndex, Relation};
+use crate::catalog::{Catalog, Event, LabelIndex, Relation};
 use crate::codec::frontend::Bind;
+use crate::effects;
 use crate::statement::written;
 
 /// The policy schema fragment for PostgreSQL, for [`CedarEngine`](gateway_core::policy) builders.
@@ -260,28 +261,42 @@ fn relation_accesses(
     let definition = matches!(used.access, Use::Ddl | Use::Maintain | Use::Reference);
     let view = relation.is_view();
     out.insert(access(action, table(relation)));
-    out.extend(stored_calls(subject, relation));
+    let columns = effects::updated_columns(statement, used);
+    let parts = if used.only { Vec::new() } else { subject.catalog.descendants(relation) };
+    for part in [relation].into_iter().chain(&parts) {
+        let event = effects::event(used.access);
+        let events = effects::consequences(subject.catalog, part, event, columns.as_deref());
+        for (event, table_there) in &events {
+            out.extend(stored_calls(subject, table_there, *event));
+        }
+        out.extend(events.iter().skip(1).map(|(event, r)| access(event_action(*event), table(r))));
+    }
     for below in subject.catalog.ancestors(relation) {
         if !(definition && view) {
             out.insert(access(action, table(&below)));
         }
         if view && !definition {
             out.insert(access("select", table(&below)));
-            out.extend(stored_calls(subject, &below));
+            out.extend(stored_calls(subject, &below, Event::Read));
             out.extend(subject.catalog.descendants(&below).iter().map(|r| access("select", table(r))));
         }
     }
-    if !used.only {
-        out.extend(subject.catalog.descendants(relation).iter().map(|r| access(action, table(r))));
+    out.extend(parts.iter().map(|r| access(action, table(r))));
+}
+
+/// The action of what a foreign key makes happen.
+const fn event_action(event: Event) -> &'static str {
+    match event {
+        Event::Delete => "delete",
+        _ => "update",
     }
 }
 
-/// Calls that stand in the stored queries of a view or rule, and run when it is used.
-fn stored_calls(subject: &Subject<'_>, relation: &Relation) -> Vec<Access> {
-    let unproven =
-        |(schema, name): &&(String, String)| !analysis::classify_function(Some(schema), name).is_read();
-    let calls = relation.functions().iter().filter(unproven);
-    calls.map(|(schema, name)| call(subject.place.function(schema, name))).collect()
+/// Calls of functions that run by themselves when `event` happens: in stored queries, triggers, defaults and the like.
+fn stored_calls(subject: &Subject<'_>, relation: &Relation, event: Event) -> Vec<Access> {
+    let calls =
+        relation.calls(event).filter(|c| !analysis::classify_function(Some(&c.schema), &c.name).is_read());
+    calls.map(|c| call(subject.place.function(&c.schema, &c.name).with("via", c.via.as_str()))).collect()
 }
 
 fn relation_action(statement: &Statement, used: &RelationUse) -> &'static str {
@@ -540,6 +555,19 @@ pub(crate) fn meaning(
         ));
         for below in relation.into_iter().flat_map(|r| catalog.reached(r)) {
             out.push((format!("below {name}").into(), below.definition()));
+        }
+        for (_, along) in relation
+            .into_iter()
+            .flat_map(|r| effects::consequences(catalog, r, effects::event(used.access), None))
+        {
+            out.push((format!("along with {name}").into(), along.definition()));
+        }
+    }
+    for used in &statement.functions {
+        let name = written(used.schema.as_deref(), &used.name);
+        let definition = catalog.function_definition(used.schema.as_deref(), &used.name);
+        if !definition.is_empty() {
+            out.push((format!("function {name}").into(), definition));
         }
     }
     out

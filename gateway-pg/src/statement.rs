@@ -79,6 +79,12 @@ pub(crate) fn unqualified_calls(statement: &Statement) -> impl Iterator<Item = S
         .into_iter()
 }
 
+/// Names of functions called with their schema: what they are is part of what an approval is bound to.
+pub(crate) fn qualified_calls(statement: &Statement) -> impl Iterator<Item = String> {
+    let calls = statement.functions.iter().filter(|f| f.schema.as_deref().is_some_and(|s| s != "pg_catalog"));
+    calls.map(|f| f.name.clone())
+}
+
 fn not_understood(error: &AnalysisError) -> Denial {
     Denial::new(
         DenialCode::NotUnderstood,
@@ -167,6 +173,13 @@ pub(crate) fn changes_meaning(statement: &Statement) -> bool {
 pub(crate) fn changes_definitions(statement: &Statement) -> bool {
     !statement.objects.is_empty()
         || matches!(&*statement.kind, "do" | "call" | "select_into" | "create_table_as")
+}
+
+/// The names, without schema, of what a statement may define anew.
+pub(crate) fn defined_names(statement: &Statement) -> impl Iterator<Item = String> {
+    let named = statement.objects.iter().flat_map(|o| [o.name.last(), o.renamed.as_ref()]);
+    let relations = statement.relations.iter().map(|r| &r.name);
+    named.flatten().chain(relations).cloned()
 }
 
 /// Whether a statement ends a transaction or part of one, and so undoes what changed the meaning of names in it.

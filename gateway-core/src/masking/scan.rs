@@ -9,7 +9,7 @@ use super::compile::{Check, Group, Left, Program};
 use super::known::KnownLiterals;
 use super::tail::{Live, Step};
 use super::text::{LOOK_BEHIND, local_part_start, word_can_start};
-use super::transform::TAG_START;
+use super::transform::starts_with_tag;
 use super::trigger::{self, Shape};
 use super::validate::Candidate;
 
@@ -199,9 +199,7 @@ impl<'a> Scan<'a> {
                 Check::BuiltIn(check) => check(&candidate),
                 Check::Custom(check) => check.accepts(&candidate).then_some(start..end),
             };
-            if let Some(value) =
-                value.filter(|v| !cut.get(v.start..).unwrap_or_default().starts_with(TAG_START))
-            {
+            if let Some(value) = value.filter(|v| !starts_with_tag(cut.get(v.start..).unwrap_or_default())) {
                 self.accept(index, number, at, value, outcome, record);
             }
         }

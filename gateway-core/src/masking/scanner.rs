@@ -402,6 +402,18 @@ mod tests {
     }
 
     #[test]
+    fn only_a_whole_tag_is_no_secret() {
+        let scanner = Scanner::new(RuleSet::builtin()).unwrap();
+        let masked = "password=[REDACTED:PASSWORD_ASSIGNMENT] x";
+        assert_eq!(mask(&scanner, masked), masked);
+        assert_eq!(mask(&scanner, "password=[REDACTED:hunter2 x"), masked);
+        for hidden in ["[REDACTED:hunter2", "[REDACTED:A]hunter2", "[REDACTED:]hunter2"] {
+            let text = format!("password='{hidden}' x");
+            assert_eq!(mask(&scanner, &text), "password='[REDACTED:PASSWORD_ASSIGNMENT]' x", "{hidden}");
+        }
+    }
+
+    #[test]
     fn a_partial_mask_of_several_classes_shows_nothing() {
         let scanner = Scanner::new(RuleSet::builtin()).unwrap();
         let text = "4111-1111-1111-1111@example.com x";

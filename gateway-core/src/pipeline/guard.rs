@@ -143,6 +143,11 @@ impl Guard {
         &self.0.labels
     }
 
+    /// Whether values of the label at this position of [`labels`](Self::labels) are shown to the principal, as far as was asked.
+    pub fn reveals(&self, label: usize) -> bool {
+        self.0.plan().is_some_and(|plan| plan.reveals(label))
+    }
+
     /// When the identity ends; the adapter must then end the session, also in the middle of a result.
     pub fn expires_at(&self) -> Timestamp {
         self.0.info.principal.expires_at

@@ -11,6 +11,7 @@
 
 mod admit;
 mod counters;
+mod exchange;
 mod guard;
 mod held;
 mod permit;
@@ -20,6 +21,7 @@ mod release;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+pub use exchange::Hold;
 pub use guard::{Guard, SessionRequest};
 pub use held::Held;
 pub use permit::{Judged, Pending, Permit, Refused};

@@ -35,6 +35,12 @@ pub(super) struct MaskPlan {
     revealed: Vec<bool>,
 }
 
+impl MaskPlan {
+    pub(super) fn reveals(&self, label: usize) -> bool {
+        self.revealed.get(label).copied().unwrap_or(false)
+    }
+}
+
 impl GuardInner {
     /// The plan in force; asked anew when the policies changed.
     pub(super) async fn mask_plan(&self) -> Result<Arc<MaskPlan>, Denial> {
@@ -94,6 +100,12 @@ impl Released {
     /// The bytes to send.
     pub fn into_bytes(self) -> Bytes {
         self.0
+    }
+}
+
+impl AsRef<[u8]> for Released {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -161,7 +173,7 @@ impl Results {
 
     /// Whether this label's values are shown unmasked.
     pub fn reveals(&self, label: usize) -> bool {
-        self.plan.revealed.get(label).copied().unwrap_or(false)
+        self.plan.reveals(label)
     }
 
     /// Masks, counts, records and releases a piece of the answer that holds `rows` rows (records, lines).

@@ -6,6 +6,7 @@
 
 mod copy;
 mod flow;
+mod hidden;
 mod rows;
 mod segment;
 pub(crate) mod shape;
@@ -22,7 +23,7 @@ use crate::analysis::{AnalysisCache, LexSettings};
 use crate::catalog::{Catalog, LabelIndex, Unresolved};
 use crate::codec::backend::{self, TransactionStatus};
 use crate::codec::{Frame, ProtocolError, encode, frontend, next_frame, peek};
-use crate::definitions::{Definitions, Epoch};
+use crate::definitions::{Definitions, Epoch, UnderWay};
 use crate::denial;
 use crate::memo::Memos;
 use crate::operation::Place;
@@ -148,10 +149,14 @@ pub(crate) struct Session {
     phase: Phase,
     /// Something in the open transaction changed what names mean; its end may undo that.
     dirty_transaction: bool,
-    /// The open transaction changed definitions that other sessions see once it is committed.
-    defined: bool,
+    /// Changes of definitions in the open transaction, which other sessions see once it is committed.
+    defining: Vec<UnderWay>,
     /// The point in the history of definitions at which names were last asked for.
     epoch: Epoch,
+    /// The point at which the open transaction began.
+    began: Epoch,
+    /// The open transaction reads one snapshot to its end, the catalogue included.
+    snapshot: bool,
     /// Messages since the last Sync have been forwarded: an implicit transaction may be open.
     mid_unit: bool,
     /// The results of what was forwarded since the last Sync.
@@ -183,8 +188,10 @@ impl Session {
             portals: HashMap::new(),
             phase: Phase::Gathering(Segment::default()),
             dirty_transaction: false,
-            defined: false,
+            defining: Vec::new(),
             epoch: Epoch::default(),
+            began: Epoch::default(),
+            snapshot: false,
             mid_unit: false,
             kept: None,
             busy_at_end: false,
@@ -464,9 +471,8 @@ impl Session {
     /// At the end of a unit: an ended transaction may have undone what names mean, and its portals are gone.
     fn settle_transaction(&mut self) {
         if self.status == TransactionStatus::Idle {
-            if std::mem::take(&mut self.defined) {
-                self.config.definitions.changed();
-            }
+            self.defining.clear();
+            self.snapshot = false;
             if std::mem::take(&mut self.dirty_transaction) {
                 self.catalog.forget_names();
             }

@@ -20,7 +20,7 @@ use crate::codec::frontend::{Bind, Message, Named, Parse};
 use crate::codec::{Frame, ProtocolError, encode};
 use crate::operation::{self, Subject};
 use crate::statement::{
-    Prepared, Text, changes_definitions, changes_meaning, ends_transaction, names_something,
+    Prepared, Text, changes_definitions, changes_meaning, defined_names, ends_transaction, names_something,
 };
 
 /// Where a segment ends.
@@ -175,7 +175,9 @@ impl Session {
     }
 
     fn text(&mut self, bytes: bytes::Bytes) -> Result<Arc<Text>, Denial> {
-        Text::understand(&self.config.analyses, &mut self.memos, bytes, &self.config.lexing)
+        let text = Text::understand(&self.config.analyses, &mut self.memos, bytes, &self.config.lexing)?;
+        text.analysis.statements.iter().try_for_each(|statement| own_name(&defined_name(statement)))?;
+        Ok(text)
     }
 
     fn parse_step(&mut self, parse: Parse) -> Result<Step, Denial> {
@@ -230,6 +232,9 @@ impl Session {
 
     /// All messages are here: make sure of what the names in them mean.
     fn assemble(&mut self, segment: Segment) {
+        if self.status == TransactionStatus::Idle && !self.mid_unit {
+            self.began = self.config.definitions.epoch();
+        }
         self.forget_if_changed(&segment);
         let asked = self.unresolved(&segment);
         if asked.is_empty() {
@@ -283,13 +288,44 @@ impl Session {
     fn forget_if_changed(&mut self, segment: &Segment) {
         let statements = segment.texts().flat_map(|t| &t.analysis.statements);
         if statements.into_iter().any(changes_definitions) {
-            self.config.definitions.changed();
+            self.began.follow(self.config.definitions.changed());
         }
-        let epoch = self.config.definitions.epoch();
-        if epoch != self.epoch {
-            self.epoch = epoch;
+        let now = self.config.definitions.epoch();
+        // In a fixed snapshot asking again gives the same answer, and locks keep what was used from changing.
+        let fixed = self.snapshot && self.epoch.is_unchanged(now);
+        if !fixed && !self.epoch.is_believed(now) {
+            self.epoch = now;
             self.catalog.forget_names();
         }
+    }
+
+    /// The catalogue was read in the transaction's snapshot, but the server runs statements by the definitions of now. Refuses names
+    /// asked for so late that they may have another meaning now.
+    fn refuse_old_snapshot(&mut self) -> Option<Denial> {
+        let in_transaction = self.status == TransactionStatus::Open || self.mid_unit;
+        self.snapshot = in_transaction && self.catalog.reads_snapshot();
+        if !self.snapshot || self.began.is_believed(self.config.definitions.epoch()) {
+            return None;
+        }
+        self.catalog.forget_names();
+        let message =
+            "the transaction's snapshot is too old to tell what the names in the statement mean now";
+        Some(Denial::new(DenialCode::NotUnderstood, message).with_hint(
+            "begin a new transaction and name every table early in it, for example in LOCK TABLE, or use READ COMMITTED",
+        ))
+    }
+
+    /// Tells other sessions which definitions the forwarded statements change.
+    fn announce_changes(&mut self, statements: &[Arc<Text>]) {
+        let statements = || statements.iter().flat_map(|t| &t.analysis.statements);
+        if !statements().any(changes_definitions) {
+            return;
+        }
+        let names = statements().flat_map(defined_names).collect();
+        self.defining.push(self.config.definitions.begin(names));
+        let before = self.config.definitions.changed();
+        self.began.follow(before);
+        self.epoch.follow(before);
     }
 
     /// Takes in the server's answer to what names mean.
@@ -317,6 +353,9 @@ impl Session {
                 self.mid_unit = false;
                 let message = "the server could not tell what the names in the statement mean";
                 let denial = Denial::new(DenialCode::NotUnderstood, message).with_hint("try again");
+                self.withdraw(approved, &denial);
+                self.deny(&segment, denial);
+            } else if let Some(denial) = self.refuse_old_snapshot() {
                 self.withdraw(approved, &denial);
                 self.deny(&segment, denial);
             } else if let Some(approved) = approved {
@@ -493,7 +532,10 @@ impl Session {
         } else {
             Arc::new(operation::template(&subject)?)
         };
-        Ok(template.operation(&subject))
+        let operation = template.operation(&subject);
+        let statements: Vec<_> = [Some(statement), subject.refers_to].into_iter().flatten().collect();
+        self.refuse_moving_hidden(&statements, &operation)?;
+        Ok(operation)
     }
 
     /// What `EXECUTE name`, `FETCH name` and the like stand for. A name nobody knows is not understood.
@@ -523,6 +565,7 @@ impl Session {
     pub(super) fn send(&mut self, segment: Segment, prepare: Option<Permit>, execute: Option<Permit>) {
         // The batch inside the permit is what was judged; rewriting replaces the text of a simple query.
         let statements: Vec<_> = segment.texts().map(Arc::clone).collect();
+        self.announce_changes(&statements);
         let mut results = None;
         let mut rewritten = None;
         for permit in [prepare, execute].into_iter().flatten() {
