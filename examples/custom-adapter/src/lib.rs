@@ -166,7 +166,8 @@ fn parse(target: &Resource, line: &Bytes) -> Result<Operation, Denial> {
     let resource = key.map_or_else(|| target.clone(), |key| target.child("Key", key));
     let mut operation = Operation::on(action, effect, resource, line.clone());
     if let Some(value) = value {
-        operation.facts.insert("value_bytes".into(), i64::try_from(value.len()).unwrap_or(i64::MAX).into());
+        Arc::make_mut(&mut operation.facts)
+            .insert("value_bytes".into(), i64::try_from(value.len()).unwrap_or(i64::MAX).into());
         operation.recorded = Some(format!("SET {} ({} bytes)", key.unwrap_or_default(), value.len()));
     }
     Ok(operation)

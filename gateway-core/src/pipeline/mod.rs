@@ -10,10 +10,12 @@
 //! An adapter supplies words and bytes; it never has its own version of this order.
 
 mod admit;
+mod counters;
 mod exchange;
 mod guard;
 mod held;
 mod permit;
+mod recorded;
 mod release;
 
 use std::fmt::Debug;

@@ -204,7 +204,7 @@ impl Results {
         self.spend(rows, bytes.len() as u64)?;
         let record = Record::Released {
             operation: self.first,
-            encoding: encoding.into(),
+            encoding: encoding.to_owned(),
             bytes: bytes.clone(),
             masked,
         };
@@ -242,8 +242,7 @@ impl Results {
             masked: self.masked.iter().map(|(index, count)| (name(*index), *count)).collect(),
         };
         let masked: u64 = self.masked.values().sum();
-        metrics::counter!("gateway_masked_values_total", "protocol" => self.guard.info.protocol)
-            .increment(masked);
+        self.guard.counters.masked.increment(masked);
         self.guard.record(record).map(|_| ()).map_err(|e| recorder_failed(&e))
     }
 }
@@ -291,6 +290,21 @@ impl Masker<'_> {
     ) -> Result<(), Denial> {
         let found = self.scanner.beside(self.known).find_cells(buffer, cells, &self.plan.skip, findings);
         found.map(|_| ()).map_err(|e| masking_failed(&e))
+    }
+
+    /// Looks at many values lying in one buffer at once, as [`cells`](Self::cells), for callers that find the value a place belongs to
+    /// when it is asked for: `cell_at` gives its range, or `None` if it is not to be looked at.
+    ///
+    /// # Errors
+    /// A range that does not contain the place: nothing may be released.
+    pub fn within(
+        &self,
+        buffer: &[u8],
+        cell_at: impl FnMut(usize) -> Option<Range<usize>>,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), Denial> {
+        let found = self.scanner.beside(self.known).find_within(buffer, &self.plan.skip, cell_at, findings);
+        found.map_err(|e| masking_failed(&e))
     }
 
     /// The text with these findings (ranges within it) replaced.

@@ -83,6 +83,8 @@ pub(crate) struct Catalog {
     relations: HashMap<u32, Arc<Relation>>,
     current_schema: Option<String>,
     snapshot: bool,
+    /// Counts changes, so that what follows from the catalog can be told from what followed from it before.
+    generation: u64,
 }
 
 /// Names whose meaning must be asked before a statement can be judged.
@@ -146,14 +148,16 @@ impl Catalog {
 
     /// Forgets what names mean: the search path, role or objects may have changed. Relations by id stay.
     pub(crate) fn forget_names(&mut self) {
+        self.generation += 1;
         self.names.clear();
         self.functions.clear();
     }
 
     /// Starts taking in the answers to `asked`: until told otherwise each name means nothing.
     pub(crate) fn begin(&mut self, asked: &Unresolved) {
+        self.generation += 1;
         if self.names.len() + self.functions.len() + self.relations.len() > MAX_REMEMBERED {
-            *self = Self::default();
+            *self = Self { generation: self.generation, ..Self::default() };
         }
         self.names.extend(asked.relations.iter().map(|name| (name.clone(), None)));
         self.functions.extend(asked.functions.iter().map(|name| (name.clone(), Vec::new())));
@@ -164,6 +168,7 @@ impl Catalog {
     /// # Errors
     /// A row that does not have the question's shape.
     pub(crate) fn learn(&mut self, asked: &Unresolved, row: &[u8]) -> Result<(), ProtocolError> {
+        self.generation += 1;
         let cells = cells(row)?;
         if let [Some("schema"), key, ..] = cells.as_slice() {
             self.current_schema = key.map(str::to_owned);
@@ -195,6 +200,11 @@ impl Catalog {
             }
         }
         Ok(())
+    }
+
+    /// Another number after every change.
+    pub(crate) const fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// The schema in which unqualified new objects are made.

@@ -142,7 +142,7 @@ impl Session {
             self.answer(&mut flow, tag, body, position..position + total, &mut chunk)?;
             position += total;
         }
-        let raw = buffer.split_to(position).freeze();
+        let raw = crate::intake::take(buffer, position);
         self.emit(&mut flow, raw, chunk);
         self.phase = Phase::Flowing(flow);
         self.flow_over_if_done();
@@ -281,10 +281,9 @@ impl Session {
             ) => self.running(flow, tag, body, at, chunk),
             (Some(Expect::Simple { text, index }), b'T') => {
                 let (text, index) = (Arc::clone(text), *index);
-                let fields = backend::row_description(body)?;
-                flow.shape = Some(Arc::new(self.shape(flow, &fields, text.statement(index))));
+                flow.shape = Some(self.described(flow, body, text.statement(index))?);
                 self.refuse_if_uncertain(flow, text.statement(index));
-                chunk.edits.push((at, Edit::Names));
+                chunk.names(at);
                 Ok(())
             }
             (Some(Expect::Parse { name, prepared }), b'1') => {
@@ -308,7 +307,7 @@ impl Session {
             (Some(Expect::DescribeStatement { .. }), b't') => Ok(()),
             (Some(Expect::DescribeStatement { prepared }), b'T') => {
                 let _ = prepared.row.set(backend::row_description(body)?.into());
-                chunk.edits.push((at, Edit::Names));
+                chunk.names(at);
                 flow.expected.pop_front();
                 Ok(())
             }
@@ -319,14 +318,13 @@ impl Session {
             (Some(Expect::DescribePortal { portal, shown }), b'T' | b'n') => {
                 let (portal, shown) = (Arc::clone(portal), *shown);
                 if tag == b'T' {
-                    let fields = backend::row_description(body)?;
-                    let shape = self.shape(flow, &fields, portal.prepared.statement());
-                    let _ = portal.shape.set(Arc::new(shape));
+                    let shape = self.described(flow, body, portal.prepared.statement())?;
+                    let _ = portal.shape.set(shape);
                     self.refuse_if_uncertain(flow, portal.prepared.statement());
                 }
                 match (shown, tag) {
                     (false, _) => chunk.edits.push((at, Edit::Drop)),
-                    (true, b'T') => chunk.edits.push((at, Edit::Names)),
+                    (true, b'T') => chunk.names(at),
                     (true, _) => {}
                 }
                 flow.expected.pop_front();
@@ -484,6 +482,23 @@ impl Session {
         if shape.passes { Ok(()) } else { chunk.row(shape, body, at) }
     }
 
+    /// The shape of a result that is described by the body of a RowDescription.
+    fn described(
+        &mut self,
+        flow: &Flow,
+        body: &[u8],
+        statement: Option<&Statement>,
+    ) -> Result<Arc<Shape>, ProtocolError> {
+        if !self.labels.is_empty() {
+            return Ok(Arc::new(self.shape(flow, &backend::row_description(body)?, statement)));
+        }
+        self.shapes.of(body, || {
+            let fields = backend::row_description(body)?;
+            // Without labels every column is what its type is; see `shape`.
+            Ok(Shape::new(fields.iter().map(shape::unlabelled).collect()))
+        })
+    }
+
     /// Decides once for a result what has to happen to each of its columns.
     fn shape(&self, flow: &Flow, fields: &[Field], statement: Option<&Statement>) -> Shape {
         let referent = statement.and_then(|s| self.referent(s, &[]).ok().flatten());
@@ -568,6 +583,9 @@ impl Session {
 
     /// Labels reachable from a statement whose values this principal may not see.
     pub(super) fn protected_by(&self, statement: &Statement, results: Option<&Results>) -> BTreeSet<usize> {
+        if self.labels.is_empty() {
+            return BTreeSet::new();
+        }
         let referent = self.referent(statement, &[]).ok().flatten();
         let statements = [Some(statement), referent.as_deref().and_then(Prepared::statement)];
         let relations = statements.into_iter().flatten().flat_map(|s| &s.relations);

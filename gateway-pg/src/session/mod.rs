@@ -25,11 +25,13 @@ use crate::codec::backend::{self, TransactionStatus};
 use crate::codec::{Frame, ProtocolError, encode, frontend, next_frame, peek};
 use crate::definitions::{Definitions, Epoch, UnderWay};
 use crate::denial;
+use crate::memo::Memos;
 use crate::operation::Place;
 use crate::statement::Prepared;
 use flow::Flow;
 pub use flow::RECORD_ENCODING;
 use segment::Segment;
+use shape::Shapes;
 
 /// Messages of one segment before it is judged without waiting for Sync. Bounds what a pipeline can make the gateway hold.
 pub(crate) const MAX_SEGMENT_MESSAGES: usize = 1_000;
@@ -69,7 +71,7 @@ pub(crate) struct Portal {
     /// The server has run it at least once: another Execute continues it.
     pub(crate) started: std::sync::atomic::AtomicBool,
     /// What its names meant when it was bound or declared: it reads those objects, whatever the names mean later.
-    pub(crate) meaning: std::sync::OnceLock<Meaning>,
+    pub(crate) meaning: std::sync::OnceLock<Arc<Meaning>>,
     /// What has to happen to its columns, once the server has described them.
     pub(crate) shape: std::sync::OnceLock<Arc<shape::Shape>>,
 }
@@ -104,7 +106,7 @@ pub(crate) enum Task {
 struct Approved {
     prepare: Option<Permit>,
     execute: Option<Permit>,
-    then: Vec<Meaning>,
+    then: Vec<Arc<Meaning>>,
 }
 
 #[derive(Debug)]
@@ -139,6 +141,8 @@ pub(crate) struct Session {
     config: SessionConfig,
     labels: LabelIndex,
     catalog: Catalog,
+    memos: Memos,
+    shapes: Shapes,
     status: TransactionStatus,
     statements: HashMap<String, Arc<Prepared>>,
     portals: HashMap<String, Arc<Portal>>,
@@ -177,6 +181,8 @@ impl Session {
             config,
             labels,
             catalog: Catalog::default(),
+            memos: Memos::default(),
+            shapes: Shapes::default(),
             status: TransactionStatus::Idle,
             statements: HashMap::new(),
             portals: HashMap::new(),

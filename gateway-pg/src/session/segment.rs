@@ -142,8 +142,9 @@ impl Session {
     fn understand(&mut self, message: Message) -> Result<(), Denial> {
         let (step, end) = match message {
             Message::Query(text) => {
-                let Phase::Gathering(segment) = &mut self.phase else { return Ok(()) };
-                segment.end = End::Simple;
+                if let Phase::Gathering(segment) = &mut self.phase {
+                    segment.end = End::Simple;
+                }
                 (Step::Query(self.text(text)?), End::Simple)
             }
             Message::FunctionCall => {
@@ -173,8 +174,8 @@ impl Session {
         Ok(())
     }
 
-    fn text(&self, bytes: bytes::Bytes) -> Result<Arc<Text>, Denial> {
-        let text = Text::understand(&self.config.analyses, bytes, &self.config.lexing)?;
+    fn text(&mut self, bytes: bytes::Bytes) -> Result<Arc<Text>, Denial> {
+        let text = Text::understand(&self.config.analyses, &mut self.memos, bytes, &self.config.lexing)?;
         text.analysis.statements.iter().try_for_each(|statement| own_name(&defined_name(statement)))?;
         Ok(text)
     }
@@ -248,8 +249,13 @@ impl Session {
     /// The names in a segment whose meaning is not known.
     pub(super) fn unresolved(&self, segment: &Segment) -> Unresolved {
         let mut asked = Unresolved::default();
-        for text in segment.texts() {
-            asked.add(text.unresolved(&self.catalog));
+        let generation = self.catalog.generation();
+        for text in segment.texts().filter(|text| !text.memo.is_resolved(generation)) {
+            let unresolved = text.unresolved(&self.catalog);
+            if unresolved.is_empty() {
+                text.memo.set_resolved(generation);
+            }
+            asked.add(unresolved);
             // What EXECUTE and FETCH stand for is read again by the server, under the names of now.
             for referent in
                 text.analysis.statements.iter().filter_map(|s| self.referent(s, &[]).ok().flatten())
@@ -383,11 +389,11 @@ impl Session {
     }
 
     /// What all names in a segment mean now, and those in what its statements stand for.
-    pub(super) fn meanings(&self, segment: &Segment) -> Vec<Meaning> {
+    pub(super) fn meanings(&self, segment: &Segment) -> Vec<Arc<Meaning>> {
         let statements = segment.texts().flat_map(|t| &t.analysis.statements);
         let mut meanings = Vec::new();
         for statement in statements {
-            meanings.push(operation::meaning(&self.catalog, statement));
+            meanings.push(Arc::new(operation::meaning(&self.catalog, statement)));
             let referent = self.referent(statement, &[]).ok().flatten();
             meanings.extend(referent.map(|prepared| self.meaning(&prepared)));
         }
@@ -474,8 +480,9 @@ impl Session {
     }
 
     /// What the names of a prepared statement mean now.
-    pub(super) fn meaning(&self, prepared: &Prepared) -> Meaning {
-        prepared.statement().map(|s| operation::meaning(&self.catalog, s)).unwrap_or_default()
+    pub(super) fn meaning(&self, prepared: &Prepared) -> Arc<Meaning> {
+        let make = || prepared.statement().map(|s| operation::meaning(&self.catalog, s)).unwrap_or_default();
+        prepared.text.memo.meaning(self.catalog.generation(), prepared.index, make)
     }
 
     /// A portal reads the objects its names meant when it was made; judging it by other ones would be wrong.
@@ -517,7 +524,15 @@ impl Session {
             in_transaction: self.status != TransactionStatus::Idle,
             of: text.analysis.statements.len(),
         };
-        let operation = operation::operation(&subject)?;
+        // What it stands for and parameters of user types count too: then there is nothing to remember by its text.
+        let alone = subject.refers_to.is_none() && !types.iter().any(|oid| operation::is_user_type(*oid));
+        let template = if alone {
+            let key = (index, subject.in_transaction);
+            text.memo.template(self.catalog.generation(), key, || operation::template(&subject))?
+        } else {
+            Arc::new(operation::template(&subject)?)
+        };
+        let operation = template.operation(&subject);
         let statements: Vec<_> = [Some(statement), subject.refers_to].into_iter().flatten().collect();
         self.refuse_moving_hidden(&statements, &operation)?;
         Ok(operation)
