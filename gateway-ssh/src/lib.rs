@@ -1,0 +1,1 @@
+//! SSH adapter of the gateway.
