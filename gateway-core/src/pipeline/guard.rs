@@ -47,8 +47,8 @@ pub(super) struct GuardInner {
     pub(super) labels: Arc<[Label]>,
     pub(super) plan: Mutex<Option<Arc<MaskPlan>>>,
     /// The secrets injected into this session; empty until the credential is fetched.
-    known: OnceLock<KnownLiterals>,
-    nothing_known: KnownLiterals,
+    known: OnceLock<Arc<KnownLiterals>>,
+    nothing_known: Arc<KnownLiterals>,
     pub(super) failed: AtomicBool,
     next: AtomicU64,
     /// The position of the newest record.
@@ -94,7 +94,7 @@ impl Guard {
             labels: request.labels,
             plan: Mutex::default(),
             known: OnceLock::new(),
-            nothing_known: KnownLiterals::new::<&[u8]>([]).map_err(internal)?,
+            nothing_known: Arc::new(KnownLiterals::new::<&[u8]>([]).map_err(internal)?),
             failed: AtomicBool::new(false),
             next: AtomicU64::new(1),
             last: AtomicU64::new(0),
@@ -197,7 +197,7 @@ impl Guard {
             tracing::warn!(target = %self.0.info.target, "a credential is outside {MIN_KNOWN_BYTES}..={MAX_KNOWN_BYTES} bytes and cannot be looked for in results");
         }
         match KnownLiterals::new(known.into_iter().map(Secret::expose)) {
-            Ok(literals) => drop(self.0.known.set(literals)),
+            Ok(literals) => drop(self.0.known.set(Arc::new(literals))),
             Err(error) => tracing::warn!(%error, "the credential cannot be looked for in results"),
         }
     }
@@ -233,7 +233,7 @@ impl GuardInner {
         self.failed.store(true, Ordering::Release);
     }
 
-    pub(super) fn known(&self) -> &KnownLiterals {
+    pub(super) fn known(&self) -> &Arc<KnownLiterals> {
         self.known.get().unwrap_or(&self.nothing_known)
     }
 

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use super::guard::{GuardInner, recorder_failed};
 use crate::error::{Denial, DenialCode};
 use crate::masking::{
-    CellFinding, ClassSet, FieldRule, Finding, KnownLiterals, MaskKey, MaskedField, Scanner, Transform,
-    mask_field,
+    CellFinding, ClassSet, FieldRule, Finding, KnownLiterals, MaskKey, MaskedField, Scanner, StreamMasker,
+    Transform, mask_field,
 };
 use crate::operation::{Operation, OperationId, Resource};
 use crate::policy::{Obligation, PolicyInput, Revision};
@@ -110,6 +110,12 @@ pub struct Results {
     masked: BTreeMap<usize, u64>,
 }
 
+/// One stream of an answer, masked piece by piece. Comes out of [`Results::stream`].
+#[derive(Debug)]
+pub struct ResultStream {
+    masker: StreamMasker,
+}
+
 /// Index under which values that were withheld whole are counted.
 const WITHHELD: usize = usize::MAX;
 
@@ -198,6 +204,65 @@ impl Results {
         };
         self.guard.record(record).map_err(|e| recorder_failed(&e))?;
         Ok(Released(bytes))
+    }
+
+    /// One more stream of this answer, for example standard error: masked across pieces, however it is cut.
+    pub fn stream(&self) -> ResultStream {
+        let scanner = Arc::clone(&self.guard.pipeline.scanner);
+        let masker = StreamMasker::new(scanner, self.plan.skip).beside(Arc::clone(self.guard.known()));
+        ResultStream { masker }
+    }
+
+    /// Masks, counts, records and releases what is certain of a stream so far; lines count as rows. `None`: nothing yet, a value may
+    /// be under way.
+    ///
+    /// # Errors
+    /// A cap that is exceeded, or a recorder that failed: nothing of this piece may be sent.
+    pub fn release_stream(
+        &mut self,
+        stream: &mut ResultStream,
+        encoding: &'static str,
+        raw: &[u8],
+    ) -> Result<Option<Released>, Denial> {
+        stream.masker.set_skip(self.plan.skip);
+        let mut out = Vec::with_capacity(raw.len() + stream.masker.held());
+        stream.masker.push(raw, &mut out);
+        self.release_masked(stream, encoding, out)
+    }
+
+    /// Ends a stream: releases what was held back of it.
+    ///
+    /// # Errors
+    /// Those of [`release_stream`](Self::release_stream).
+    pub fn finish_stream(
+        &mut self,
+        mut stream: ResultStream,
+        encoding: &'static str,
+    ) -> Result<Option<Released>, Denial> {
+        let mut out = Vec::with_capacity(stream.masker.held());
+        stream.masker.set_skip(self.plan.skip);
+        stream.masker.record_boundary(&mut out);
+        self.release_masked(&mut stream, encoding, out)
+    }
+
+    fn release_masked(
+        &mut self,
+        stream: &mut ResultStream,
+        encoding: &'static str,
+        out: Vec<u8>,
+    ) -> Result<Option<Released>, Denial> {
+        if out.is_empty() {
+            return Ok(None);
+        }
+        let lines = out.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let classes = stream.masker.take_classes();
+        let index = |class| self.guard.pipeline.scanner.index(class).unwrap_or(WITHHELD);
+        let counted: Vec<_> = classes.iter().map(|(class, count)| (index(class), *count)).collect();
+        self.release(encoding, out.into(), lines, |masker, _| {
+            counted.into_iter().for_each(|(class, count)| masker.note_many(class, count));
+            Ok(None)
+        })
+        .map(Some)
     }
 
     fn spend(&mut self, rows: u64, bytes: u64) -> Result<(), Denial> {
@@ -327,7 +392,11 @@ impl Masker<'_> {
     }
 
     fn note(&mut self, class: usize) {
-        *self.masked.entry(class).or_default() += 1;
-        self.count += 1;
+        self.note_many(class, 1);
+    }
+
+    fn note_many(&mut self, class: usize, count: u64) {
+        *self.masked.entry(class).or_default() += count;
+        self.count += count;
     }
 }
