@@ -243,8 +243,7 @@ impl Authenticator for SshAuthenticator {
                 let issuer = authority.map_or("", |a| a.issuer.as_str());
                 let unknown =
                     || Refusal::invalid("unknown_authority", "the certificate's authority is not trusted");
-                let judged =
-                    authority.ok_or_else(unknown).and_then(|a| self.by_certificate(proof, a, now));
+                let judged = authority.ok_or_else(unknown).and_then(|a| self.by_certificate(proof, a, now));
                 report("ssh_certificate", issuer, judged)
             }
             _ => Err(IdentityError::Unsupported("anything but SSH keys")),
@@ -257,7 +256,10 @@ fn check_kind(proof: &SshCertificateProof, authority: &SshAuthority) -> Result<(
         return Err(Refusal::invalid("usage", "a host certificate is no user's identity"));
     }
     if !SIGNATURES.contains(&proof.signature_algorithm.as_str()) {
-        return Err(Refusal::invalid("signature", "the authority signed with an algorithm that is not believed"));
+        return Err(Refusal::invalid(
+            "signature",
+            "the authority signed with an algorithm that is not believed",
+        ));
     }
     if authority.revoked.contains(&proof.serial) {
         return Err(Refusal::invalid("revoked", "the certificate is revoked"));

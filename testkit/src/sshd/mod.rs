@@ -64,7 +64,8 @@ impl SshdBuilder {
         let host_key = SshKeyPair::generate(path, "host_key")?;
         let client_key = SshKeyPair::generate(path, "client_key")?;
         fs::create_dir(path.join("home")).context("make the home folder")?;
-        fs::write(path.join("authorized_keys"), client_key.public_line()?).context("write authorized_keys")?;
+        fs::write(path.join("authorized_keys"), client_key.public_line()?)
+            .context("write authorized_keys")?;
         let mut settings = self.settings;
         if self.host_authority {
             let authority = SshKeyPair::generate(path, "host_authority")?;

@@ -1,0 +1,6 @@
+//! The gateway between stock clients and a real OpenSSH server.
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod commands;
+mod logins;
+mod support;
