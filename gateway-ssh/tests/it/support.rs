@@ -6,13 +6,14 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use gateway_core::approval::{ApprovalEvent, ApprovalEvents, Approver, MemoryApprover, RequestId, Verdict};
+use gateway_core::approval::{ApprovalEvent, ApprovalEvents, Approver, MemoryApprover, RequestId, RequestState, Verdict};
 use gateway_core::clock::{Clock, SystemClock, Timestamp};
 use gateway_core::credentials::{Secret, StaticCredentials, UpstreamCredential};
 use gateway_core::identity::{
     AnyAuthenticator, Presented, Principal, PrincipalKind, SshAuthenticator, SshAuthority, SshPublicKey,
     StaticAuthenticator, VerifiedPrincipal, verify,
 };
+use gateway_core::masking::{RuleSet, Scanner};
 use gateway_core::pipeline::Pipeline;
 use gateway_core::policy::cedar::{CedarEngine, PolicyFile};
 use gateway_core::recording::{MemoryRecorder, Record};
@@ -62,6 +63,8 @@ pub struct Setup {
     pub credential: UpstreamCredential,
     pub principal: Principal,
     pub clock: Arc<dyn Clock>,
+    /// Whether content is masked; unoptimised, the rules are slow.
+    pub content: bool,
 }
 
 impl Setup {
@@ -74,7 +77,7 @@ impl Setup {
             certificate: None,
         };
         let principal = Principal::new(PrincipalKind::Agent, "https://idp.test", "agent-7", Timestamp::MAX);
-        Self { policy: policy.to_owned(), target, credential, principal, clock: Arc::new(SystemClock) }
+        Self { policy: policy.to_owned(), target, credential, principal, clock: Arc::new(SystemClock), content: true }
     }
 
     pub fn start(self) -> Gateway {
@@ -93,6 +96,7 @@ impl Setup {
             SshAuthenticator::new().authority(authority).key(public(&keys().agent), self.principal.clone());
         let tokens = StaticAuthenticator::new().unwrap().with(TOKEN, self.principal);
         let authenticator = AnyAuthenticator::new().ssh(Arc::new(ssh)).tokens(Arc::new(tokens));
+        let rules = if self.content { RuleSet::builtin() } else { RuleSet::empty() };
         let recorder = MemoryRecorder::default();
         let approver = Arc::new(MemoryApprover::new(Arc::new(SystemClock)));
         let pipeline = Pipeline::builder(
@@ -103,6 +107,7 @@ impl Setup {
             Arc::new(StaticCredentials::default().with("web1", self.credential)),
         )
         .clock(self.clock)
+        .scanner(Scanner::new(rules).unwrap())
         .build()
         .unwrap();
         let gateway = SshGateway::builder(pipeline)
@@ -196,6 +201,11 @@ impl Gateway {
                 return id;
             }
         }
+    }
+
+    /// What became of a request.
+    pub fn state(&self, request: RequestId) -> RequestState {
+        self.block_on(async { self.approver.show(request, &reviewer().await).await }).unwrap().state
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
