@@ -1,7 +1,10 @@
-//! The client's connection as a stream that stops being read while too much of what it sent waits.
+//! How much of what a client sent may wait to be taken by its target, and what happens then.
 //!
-//! russh grants a channel new window as soon as data arrives, before anybody took it. What waits is therefore bounded here:
-//! over the limit nothing more is read from the socket, while writing, timers and keepalives go on. TCP then stops the client.
+//! russh gives a channel new window as soon as data arrives, before anybody took it; the one thing a server may choose is the size
+//! of the window that all channels of the connection are refilled to. Over the soft limit that size is two bytes, the smallest
+//! that can be made large again: input then comes in trickles, while output, requests, window adjustments and keepalives go on as
+//! before. One channel whose program does not read thus slows the *input* of its siblings; their output is not touched.
+//! Clients that do not keep to their windows meet the hard limit, at which nothing more is read from the socket.
 
 use std::io;
 use std::pin::Pin;
@@ -14,12 +17,20 @@ use tokio::time::{Instant, sleep};
 
 use crate::algorithms::WINDOW_BYTES;
 
-/// Most bytes of one client, in all channels, that wait to be taken by the target before reading stops. 4 MiB.
-const WAITING_BYTES: usize = 4 << 20;
+/// Channels of one connection at once. OpenSSH's server allows 10 by default.
+pub(crate) const MAX_CHANNELS: usize = 16;
 
-/// How many more may wait while the client lets output wait: the word that it can take more may stand behind as much input as
-/// every channel's window allows, and must be read for anything to move.
-const BEHIND_BYTES: usize = 2 * WINDOW_BYTES as usize;
+/// Bytes of one client, in all channels, that wait to be taken before it is given no more window. 4 MiB.
+const PRESSED_BYTES: usize = 4 << 20;
+
+/// Once pressed, window is given again when no more than this waits. 2 MiB.
+const RELIEVED_BYTES: usize = 2 << 20;
+
+/// The most that may wait at all: a client that keeps to its windows has two of them under way for each channel. 68 MiB.
+const WAITING_BYTES: usize = PRESSED_BYTES + 2 * MAX_CHANNELS * WINDOW_BYTES as usize;
+
+/// A window of one byte could never grow again: half of it is nothing to fall below.
+const TRICKLE_BYTES: u32 = 2;
 
 /// Shared between the stream and whoever takes what was read.
 #[derive(Debug, Default)]
@@ -28,8 +39,7 @@ pub(crate) struct Gate(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     waiting: usize,
-    /// Channels whose output waits for the client.
-    blocked: usize,
+    pressed: bool,
     killed: bool,
     /// When something was last read.
     heard: Option<Instant>,
@@ -38,8 +48,7 @@ struct State {
 
 impl State {
     const fn open(&self) -> bool {
-        let limit = if self.blocked > 0 { WAITING_BYTES + BEHIND_BYTES } else { WAITING_BYTES };
-        self.killed || self.waiting < limit
+        self.killed || self.waiting < WAITING_BYTES
     }
 
     fn wake(&mut self) {
@@ -68,13 +77,12 @@ impl Gate {
         state.wake();
     }
 
-    /// Output waits for the client until the guard is dropped.
-    pub(crate) fn blocked(self: &Arc<Self>) -> Blocked {
+    /// What a channel's window is to be refilled to from now on.
+    pub(crate) fn window(&self) -> u32 {
         let mut state = self.state();
-        state.blocked += 1;
-        state.wake();
-        drop(state);
-        Blocked(Arc::clone(self))
+        let limit = if state.pressed { RELIEVED_BYTES } else { PRESSED_BYTES };
+        state.pressed = state.waiting > limit;
+        if state.pressed { TRICKLE_BYTES } else { WINDOW_BYTES }
     }
 
     /// Breaks the connection: the next read fails.
@@ -114,17 +122,6 @@ impl Gate {
         // Kept also while the gate is open: a kill must wake a reader that waits for the socket.
         state.reader = Some(cx.waker().clone());
         if state.open() { Poll::Ready(Ok(())) } else { Poll::Pending }
-    }
-}
-
-/// See [`Gate::blocked`].
-#[derive(Debug)]
-pub(crate) struct Blocked(Arc<Gate>);
-
-impl Drop for Blocked {
-    fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.blocked = state.blocked.saturating_sub(1);
     }
 }
 
@@ -185,20 +182,27 @@ mod tests {
         assert_eq!(server.read_u8().await.unwrap(), b'x');
     }
 
+    #[test]
+    fn window_is_withheld_until_half_was_taken() {
+        let gate = Gate::default();
+        assert_eq!(gate.window(), WINDOW_BYTES);
+        gate.add(PRESSED_BYTES + 1);
+        assert_eq!(gate.window(), TRICKLE_BYTES);
+        gate.take(PRESSED_BYTES - RELIEVED_BYTES);
+        assert_eq!(gate.window(), TRICKLE_BYTES);
+        gate.take(1);
+        assert_eq!(gate.window(), WINDOW_BYTES);
+    }
+
     #[tokio::test]
-    async fn blocked_output_lets_more_in_but_not_without_end() {
+    async fn a_killed_connection_fails_its_reader_at_once() {
         let gate = Arc::new(Gate::default());
-        let (mut client, server) = tokio::io::duplex(64);
+        let (_client, server) = tokio::io::duplex(64);
         let mut server = Gated::new(server, Arc::clone(&gate));
-        gate.add(WAITING_BYTES);
-        client.write_all(b"xy").await.unwrap();
-        let blocked = gate.blocked();
-        assert_eq!(server.read_u8().await.unwrap(), b'x');
-        gate.add(BEHIND_BYTES);
-        assert!(futures_pending(server.read_u8()).await);
-        drop(blocked);
+        let reading = tokio::spawn(async move { server.read_u8().await });
+        tokio::task::yield_now().await;
         gate.kill();
-        assert!(server.read_u8().await.is_err());
+        assert!(reading.await.unwrap().is_err());
     }
 
     async fn futures_pending<T>(future: impl Future<Output = T>) -> bool {

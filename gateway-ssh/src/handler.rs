@@ -19,16 +19,13 @@ use tokio::sync::oneshot;
 
 use crate::channel::{Event, Inbox, Program, Start, Task};
 use crate::denial;
-use crate::gate::Gate;
+use crate::gate::{Gate, MAX_CHANNELS};
 use crate::login::{Grants, Login, is_believed, proof};
 use crate::operation::{self, Setting, Size, Terminal};
 use crate::server::{PROTOCOL, Shared};
 use crate::session::{SshSession, not_granted, unsupported};
 use crate::target::Target;
 use crate::upstream::Upstreams;
-
-/// Channels of one connection at once. OpenSSH's server allows 10 sessions by default; clients that share a connection open more.
-const MAX_CHANNELS: usize = 64;
 
 /// Variables set for one program.
 const MAX_VARIABLES: usize = 64;
@@ -460,8 +457,14 @@ impl Handler for Connection {
         Ok(())
     }
 
+    fn adjust_window(&mut self, _: ChannelId, _: u32) -> u32 {
+        self.gate.window()
+    }
+
     async fn data(&mut self, channel: ChannelId, data: &[u8], _: &mut Session) -> Result<(), Error> {
-        self.said(channel, Event::Data(Bytes::copy_from_slice(data)));
+        if let Some(entry) = self.channels.get(&channel) {
+            entry.inbox.data(data);
+        }
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use russh::Sig;
 use tokio::sync::Notify;
 
@@ -17,11 +17,14 @@ pub(crate) enum Event {
     /// Nothing the client sent: a line to tell it.
     Say(String),
     Start(Box<Start>),
-    Data(Bytes),
+    Data(BytesMut),
     Eof,
     Signal(Sig),
     Resize(Size),
 }
+
+/// Data that came in smaller pieces is joined up to so many bytes.
+const JOINED_BYTES: usize = 32 * 1024;
 
 /// What an event without data counts as, in bytes: requests cannot be sent without end either.
 const EVENT_BYTES: usize = 256;
@@ -71,6 +74,20 @@ impl Inbox {
         queue.events.push_back(event);
         drop(queue);
         self.arrived.notify_one();
+    }
+
+    /// The same for data; small pieces are joined.
+    pub(crate) fn data(&self, data: &[u8]) {
+        let mut queue = self.queue();
+        if let Some(Event::Data(last)) = queue.events.back_mut()
+            && last.len() + data.len() <= JOINED_BYTES
+        {
+            last.extend_from_slice(data);
+            self.gate.add(data.len());
+        } else {
+            drop(queue);
+            self.push(Event::Data(data.into()));
+        }
     }
 
     /// The next event; waits for it.

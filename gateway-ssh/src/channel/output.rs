@@ -41,7 +41,6 @@ impl Output {
 
     pub(crate) async fn send(&self, stream: Stream, released: Released) -> Result<(), Gone> {
         let bytes = released.into_bytes();
-        let _waiting = self.session.gate.blocked();
         let sent = match stream {
             Stream::Stdout => self.write.data_bytes(bytes).await,
             Stream::Stderr => self.write.extended_data_bytes(EXTENDED_STDERR, bytes).await,

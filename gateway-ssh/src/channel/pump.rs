@@ -78,7 +78,7 @@ enum Never {}
 async fn feed(task: &Task, to: &ToTarget, mut terminal: Option<Terminal>) -> Never {
     loop {
         let sent = match task.inbox.next().await {
-            Event::Data(bytes) => to.data_bytes(bytes).await,
+            Event::Data(bytes) => to.data_bytes(bytes.freeze()).await,
             Event::Eof => to.eof().await,
             Event::Signal(signal) => deliver(task, to, signal).await,
             Event::Resize(size) => match &mut terminal {
