@@ -1,1 +1,4 @@
 //! SSH adapter of the gateway.
+
+pub mod sftp;
+pub mod shell;
