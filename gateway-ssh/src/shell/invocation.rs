@@ -107,10 +107,10 @@ impl Invocation<'_> {
         let Some(text) = self.text(at).map(str::to_owned) else {
             return self.doubt(Reason::Shell);
         };
-        if let Some(canonical) = self.code(&text) {
-            if let Some(word) = self.words.get_mut(at) {
-                *word = Word::Static(canonical);
-            }
+        if let Some(canonical) = self.code(&text)
+            && let Some(word) = self.words.get_mut(at)
+        {
+            *word = Word::Static(canonical);
         }
     }
 
