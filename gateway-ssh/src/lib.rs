@@ -18,6 +18,8 @@ mod login;
 mod operation;
 mod server;
 mod session;
+pub mod sftp;
+pub mod shell;
 mod target;
 mod upstream;
 

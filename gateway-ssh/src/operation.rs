@@ -69,16 +69,39 @@ pub(crate) fn exec(target: &Resource, command: &Command, setting: &Setting) -> O
     };
     let access = |program| Access::new(action.clone(), target.child("Command", program));
     exec.accesses = programs.into_iter().map(access).collect();
-    if !command.resolved || exec.accesses.is_empty() {
+    let mut known = command.resolved && !exec.accesses.is_empty();
+    for (path, written) in &command.files {
+        let action = Action::new(if *written { "redirect_write" } else { "redirect_read" });
+        match file(target, path.as_bytes()) {
+            Some(resource) => exec.accesses.push(Access::new(action, resource)),
+            None => known = false,
+        }
+    }
+    if !known {
         exec.accesses.push(Access::new(Action::new("exec_unresolved"), target.clone()));
     }
     exec.facts = command.facts.clone();
-    let line = String::from_utf8_lossy(&command.line).into_owned();
-    exec.facts.insert(Cow::Borrowed("command"), line.into());
     exec.facts.insert(Cow::Borrowed("pty"), setting.terminal.is_some().into());
     setting.bind(&mut exec);
     exec
 }
+
+/// A file by its absolute path: each component in the one before. `None` if it is relative, no text, or too deep.
+pub(crate) fn file(target: &Resource, path: &[u8]) -> Option<Resource> {
+    let text = std::str::from_utf8(path).ok().filter(|path| !path.contains('\0'))?;
+    let clean =
+        crate::sftp::normalise(text.as_bytes(), None).and_then(|path| String::from_utf8(path).ok())?;
+    let components: Vec<_> = clean.split('/').filter(|name| !name.is_empty()).collect();
+    if components.len() > MAX_PATH_DEPTH {
+        return None;
+    }
+    let root = if components.is_empty() { target.child("Path", "") } else { target.clone() };
+    let file = components.iter().fold(root, |folder, name| folder.child("Path", *name));
+    Some(file.with("path", clean))
+}
+
+/// Most components of a path; each is an entity for policy.
+const MAX_PATH_DEPTH: usize = 64;
 
 /// A login shell.
 pub(crate) fn shell(target: &Resource, setting: &Setting) -> Operation {

@@ -61,7 +61,8 @@ fn the_connection_stays_usable_after_a_denial() {
 #[test]
 fn what_the_target_says_is_masked_on_both_streams_and_recorded_masked() {
     let gateway = gateway(ALL);
-    let done = gateway.ssh(&["printf 'card 4111 1111 '; sleep 0.2; echo 1111 1111 end; echo a@example.com >&2"]);
+    let done =
+        gateway.ssh(&["printf 'card 4111 1111 '; sleep 0.2; echo 1111 1111 end; echo a@example.com >&2"]);
     assert!(!done.stdout.contains("1111 1111"), "{}", done.stdout);
     assert!(done.stdout.starts_with("card ") && done.stdout.ends_with(" end\n"), "{}", done.stdout);
     assert!(!done.stderr.contains("a@example.com"), "{}", done.stderr);
@@ -69,8 +70,12 @@ fn what_the_target_says_is_masked_on_both_streams_and_recorded_masked() {
     let mut completed = None;
     for record in gateway.records() {
         match record {
-            Record::Released { bytes, encoding, .. } if encoding == "ssh/stdout" => released.extend_from_slice(&bytes),
-            Record::Completed { outcome, masked, .. } if outcome.starts_with("exit") => completed = Some((outcome, masked)),
+            Record::Released { bytes, encoding, .. } if encoding == "ssh/stdout" => {
+                released.extend_from_slice(&bytes)
+            }
+            Record::Completed { outcome, masked, .. } if outcome.starts_with("exit") => {
+                completed = Some((outcome, masked))
+            }
             _ => {}
         }
     }
@@ -103,7 +108,11 @@ fn a_held_command_runs_once_it_is_approved_and_only_once() {
     let request = gateway.block_on(gateway.review(&mut events, Verdict::Approve));
     let done = waiting.join().unwrap();
     assert!(done.status.success(), "{}", done.stderr);
-    assert!(done.stderr.starts_with(&format!("held: request {request} waits for approval by ops until ")), "{}", done.stderr);
+    assert!(
+        done.stderr.starts_with(&format!("held: request {request} waits for approval by ops until ")),
+        "{}",
+        done.stderr
+    );
     assert!(!victim.exists());
     assert_eq!(gateway.state(request), RequestState::Used);
 }
@@ -135,7 +144,12 @@ fn signals_that_end_a_command_are_passed_on() {
     let done = gateway.ssh(&["kill -TERM $$"]);
     // The stock client has no exit status to give and says 255.
     assert_eq!(done.status.code(), Some(255));
-    assert!(gateway.records().iter().any(|r| matches!(r, Record::Completed { outcome, .. } if outcome == "signal TERM")));
+    assert!(
+        gateway
+            .records()
+            .iter()
+            .any(|r| matches!(r, Record::Completed { outcome, .. } if outcome == "signal TERM"))
+    );
 }
 
 #[test]
@@ -155,7 +169,8 @@ fn large_streams_both_ways_come_through_exactly() {
     // 32 MiB that no rule matches, through a filter that stops reading when nobody reads from it.
     let line = "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ hello\n";
     let text = line.repeat(32 * 1024 * 1024 / line.len());
-    let done = run(gateway.client("ssh").args(["agent-7@127.0.0.1", "cat"]), &text, Duration::from_secs(90)).unwrap();
+    let done = run(gateway.client("ssh").args(["agent-7@127.0.0.1", "cat"]), &text, Duration::from_secs(90))
+        .unwrap();
     assert!(done.stdout == text, "{} of {} bytes; {}", done.stdout.len(), text.len(), done.stderr);
 }
 

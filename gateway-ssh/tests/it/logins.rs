@@ -100,7 +100,8 @@ fn a_listed_key_gets_in_under_its_own_name_only() {
 fn with_answer(gateway: &Gateway, method: &str, answer: &str) -> Finished {
     let helper = gateway.path("askpass");
     let seen = gateway.path("prompt");
-    let script = format!("#!/bin/sh\nprintf '%s' \"$1\" >> '{}'\nprintf '%s\\n' '{answer}'\n", seen.display());
+    let script =
+        format!("#!/bin/sh\nprintf '%s' \"$1\" >> '{}'\nprintf '%s\\n' '{answer}'\n", seen.display());
     std::fs::write(&helper, script).unwrap();
     assert!(Command::new("chmod").arg("700").arg(&helper).status().unwrap().success());
     let options = testkit::client_options(keys().agent.private(), gateway.address.port());
@@ -150,8 +151,8 @@ fn a_host_authority_is_believed_for_the_host_it_names() {
     let host = Sshd::builder().host_certificate().start().unwrap();
     let set = |name: &str| {
         let mut setup = Setup::new(ALL);
-        setup.target =
-            gateway_ssh::Target::new("web1", name, host.port()).host_authority(public(&host.host_authority()));
+        setup.target = gateway_ssh::Target::new("web1", name, host.port())
+            .host_authority(public(&host.host_authority()));
         setup.credential = UpstreamCredential::Key {
             username: host.user().to_owned(),
             key: Secret::new(host.client_key().pem().unwrap()),
@@ -171,9 +172,11 @@ fn the_gateway_logs_in_with_a_certificate_too() {
     let key = SshKeyPair::generate(folder.path(), "gateway").unwrap();
     let trusted = folder.path().join("ca.pub");
     let host = Sshd::builder().setting(format!("TrustedUserCAKeys {}", trusted.display())).start().unwrap();
-    let certificate = CertificateRequest::new("gateway").principal(host.user()).sign(&authority, &key).unwrap();
+    let certificate =
+        CertificateRequest::new("gateway").principal(host.user()).sign(&authority, &key).unwrap();
     let mut setup = Setup::new(ALL);
-    setup.target = gateway_ssh::Target::new("web1", "127.0.0.1", host.port()).host_key(public(host.host_key()));
+    setup.target =
+        gateway_ssh::Target::new("web1", "127.0.0.1", host.port()).host_key(public(host.host_key()));
     setup.credential = UpstreamCredential::Key {
         username: host.user().to_owned(),
         key: Secret::new(key.pem().unwrap()),

@@ -6,7 +6,9 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use gateway_core::approval::{ApprovalEvent, ApprovalEvents, Approver, MemoryApprover, RequestId, RequestState, Verdict};
+use gateway_core::approval::{
+    ApprovalEvent, ApprovalEvents, Approver, MemoryApprover, RequestId, RequestState, Verdict,
+};
 use gateway_core::clock::{Clock, SystemClock, Timestamp};
 use gateway_core::credentials::{Secret, StaticCredentials, UpstreamCredential};
 use gateway_core::identity::{
@@ -77,7 +79,14 @@ impl Setup {
             certificate: None,
         };
         let principal = Principal::new(PrincipalKind::Agent, "https://idp.test", "agent-7", Timestamp::MAX);
-        Self { policy: policy.to_owned(), target, credential, principal, clock: Arc::new(SystemClock), content: true }
+        Self {
+            policy: policy.to_owned(),
+            target,
+            credential,
+            principal,
+            clock: Arc::new(SystemClock),
+            content: true,
+        }
     }
 
     pub fn start(self) -> Gateway {
