@@ -389,10 +389,12 @@ impl Handler for Connection {
         } else {
             Err(ours.refuse(operation, not_granted("a terminal")))
         };
-        if answer.is_ok() {
-            entry.setting.terminal = Some(terminal);
+        // Answered with success: after a failure clients that insist on a terminal leave before they could be told why.
+        match answer {
+            Ok(()) => entry.setting.terminal = Some(terminal),
+            Err(denial) => entry.setting.refused = Some(denial),
         }
-        self.settle(channel, answer, false, session)
+        session.channel_success(channel)
     }
 
     async fn env_request(

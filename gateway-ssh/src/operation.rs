@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use gateway_core::error::Denial;
 use gateway_core::operation::{Access, Action, Effect, Fact, Operation, Resource};
 
 use crate::command::Command;
@@ -35,6 +36,8 @@ pub(crate) struct Size {
 pub(crate) struct Setting {
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) terminal: Option<Terminal>,
+    /// A terminal was asked for and refused: so is the program that wanted it.
+    pub(crate) refused: Option<Denial>,
 }
 
 impl Setting {

@@ -100,7 +100,10 @@ impl Task {
     }
 
     async fn serve(&self, start: Start) -> Result<Ended, Gone> {
-        let Start { program, setting } = start;
+        let Start { program, mut setting } = start;
+        if let Some(denial) = setting.refused.take() {
+            return Ok(Ended::Refused(denial));
+        }
         let permit = tokio::select! {
             permit = self.admit(&program, &setting) => permit?,
             // A hold is dropped, and with it its request.

@@ -82,7 +82,7 @@ fn a_certificate_forces_its_command_and_withholds_what_it_does_not_extend() {
     assert_eq!(certified(&gateway, &forced, "agent-7", "echo other").stdout, "forced\n");
     let bare = agent().option("clear");
     let done = certified_by(&gateway, &keys().authority, &bare, "agent-7", &["-tt"], "echo x");
-    assert!(done.stderr.contains("the certificate does not permit a terminal"), "{}", done.stderr);
+    assert!(done.stderr.contains("the certificate does not permit a terminal"), "{done:?}");
     let full = certified_by(&gateway, &keys().authority, &agent(), "agent-7", &["-tt"], "tty");
     assert!(full.stdout.starts_with("/dev/pts/"), "{} {}", full.stdout, full.stderr);
 }
