@@ -310,8 +310,12 @@ impl Request {
     fn write(&self, w: &mut Writer) {
         match self {
             Self::Open { path, flags, attributes } => attributes.write(w.string(path).u32(flags.0)),
-            Self::Read { handle, offset, length } => drop(w.string(handle).u64(*offset).u32(*length)),
-            Self::Write { handle, offset, data } => drop(w.string(handle).u64(*offset).string(data)),
+            Self::Read { handle, offset, length } => {
+                w.string(handle).u64(*offset).u32(*length);
+            }
+            Self::Write { handle, offset, data } => {
+                w.string(handle).u64(*offset).string(data);
+            }
             Self::Setstat { path, attributes } | Self::Mkdir { path, attributes } => {
                 attributes.write(w.string(path))
             }
@@ -328,7 +332,9 @@ impl Request {
             | Self::Rmdir { path: only }
             | Self::Realpath { path: only }
             | Self::Stat { path: only }
-            | Self::Readlink { path: only } => drop(w.string(only)),
+            | Self::Readlink { path: only } => {
+                w.string(only);
+            }
             Self::Extended(extended) => extended.write(w),
         }
     }
@@ -385,18 +391,24 @@ impl ExtendedRequest {
         match self {
             Self::PosixRename { from: first, to: second }
             | Self::Hardlink { existing: first, link: second }
-            | Self::UsersGroupsById { users: first, groups: second } => drop(w.string(first).string(second)),
+            | Self::UsersGroupsById { users: first, groups: second } => {
+                w.string(first).string(second);
+            }
             Self::Statvfs { path: only }
             | Self::ExpandPath { path: only }
             | Self::Fstatvfs { handle: only }
             | Self::Fsync { handle: only }
-            | Self::HomeDirectory { user: only } => drop(w.string(only)),
+            | Self::HomeDirectory { user: only } => {
+                w.string(only);
+            }
             Self::Lsetstat { path, attributes } => attributes.write(w.string(path)),
             Self::CopyData { from, from_offset, length, to, to_offset } => {
                 w.string(from).u64(*from_offset).u64(*length).string(to).u64(*to_offset);
             }
             Self::Limits => {}
-            Self::Unknown { data, .. } => drop(w.bytes(data)),
+            Self::Unknown { data, .. } => {
+                w.bytes(data);
+            }
         }
     }
 }
@@ -493,12 +505,16 @@ impl Response {
         writer.u32(id);
         match self {
             Self::Status { code, message, language } => {
-                drop(writer.u32(code.0).string(message).string(language))
+                writer.u32(code.0).string(message).string(language);
             }
-            Self::Handle { handle: only } | Self::Data { data: only } => drop(writer.string(only)),
+            Self::Handle { handle: only } | Self::Data { data: only } => {
+                writer.string(only);
+            }
             Self::Name { entries } => write_names(entries, &mut writer),
             Self::Attrs { attributes } => attributes.write(&mut writer),
-            Self::ExtendedReply { data } => drop(writer.bytes(data)),
+            Self::ExtendedReply { data } => {
+                writer.bytes(data);
+            }
         }
         writer.finish()
     }

@@ -81,13 +81,15 @@ pub(super) fn render(words: &[Word]) -> Option<String> {
 }
 
 impl Findings {
-    /// Lists a command.
-    pub(super) fn command(&mut self, argv: Vec<Word>, scope: &Scope) {
-        if self.0.commands.len() < MAX_LISTED {
+    /// Lists a command. False if there are too many: then look no further into it.
+    pub(super) fn command(&mut self, argv: Vec<Word>, scope: &Scope) -> bool {
+        let few = self.0.commands.len() < MAX_LISTED;
+        if few {
             self.0.commands.push(Command { argv, behind: scope.behind.clone(), place: scope.place });
         } else {
             self.unresolved(Reason::TooLarge, "");
         }
+        few
     }
 
     /// Lists a file.

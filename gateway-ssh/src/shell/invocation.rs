@@ -12,7 +12,9 @@ const MAX_WRAPPERS: usize = 16;
 /// Lists a command and what it runs in turn. Gives the words to send: shell code among them is replaced by its canonical form, so
 /// that the inner shell, too, runs what was judged.
 pub(super) fn judge(findings: &mut Findings, words: Vec<Word>, scope: &Scope) -> Vec<Word> {
-    findings.command(words.clone(), scope);
+    if !findings.command(words.clone(), scope) {
+        return words;
+    }
     let mut invocation = Invocation { findings, scope, words };
     invocation.classify();
     invocation.words
@@ -166,17 +168,20 @@ impl Invocation<'_> {
     /// `find … -exec command ;`, `-delete`, `-fprint file`.
     fn find(&mut self) {
         let words = self.words.clone();
-        for (at, word) in words.iter().enumerate().skip(1) {
+        let mut rest = words.get(1..).unwrap_or_default();
+        while let Some((word, after)) = rest.split_first() {
+            rest = after;
             match word.text() {
                 Some("-exec" | "-execdir" | "-ok" | "-okdir") => {
-                    let rest = words.get(at + 1..).unwrap_or_default();
                     let end =
                         rest.iter().position(|w| matches!(w.text(), Some(";" | "+"))).unwrap_or(rest.len());
-                    self.launched(rest.get(..end).unwrap_or_default(), "find");
+                    let (inner, after) = rest.split_at_checked(end).unwrap_or((rest, &[]));
+                    self.launched(inner, "find");
+                    rest = after;
                 }
                 Some("-delete") => self.findings.risk(Risk::Deletes),
                 Some("-fprint" | "-fprint0" | "-fprintf" | "-fls") => {
-                    if let Some(path) = words.get(at + 1).and_then(Word::text) {
+                    if let Some(path) = rest.first().and_then(Word::text) {
                         self.findings.file(path, FileMode::Write);
                     }
                 }

@@ -14,7 +14,9 @@ use super::walk::Walk;
 use super::{MAX_CODE_DEPTH, MAX_LINE_BYTES, MAX_OPENERS, Reason, Risk};
 
 /// Constructs the parser reads twice or more when they fail: each level may double the work.
-const MAX_RETRIED: usize = 6;
+const MAX_RETRIED: usize = 4;
+/// What one here-document counts for among the openers: the tokenizer reads those in substitutions again at every level.
+const HERE_DOCUMENT_OPENERS: usize = 8;
 /// A file descriptor in a redirection; longer numbers do not fit the parser's type.
 const MAX_FD_DIGITS: usize = 6;
 
@@ -102,7 +104,9 @@ fn is_long_number(token: &Token) -> bool {
 /// Counts what the parser or tokenizer may recurse on, wherever it stands; quoted brackets count too.
 fn openers(text: &str) -> usize {
     let brackets = text.bytes().filter(|b| matches!(b, b'(' | b'{' | b'[' | b'`')).count();
+    let documents = text.matches("<<").count() * HERE_DOCUMENT_OPENERS;
     let words = text.split(|c: char| !c.is_ascii_alphanumeric());
     brackets
+        + documents
         + words.filter(|w| matches!(*w, "if" | "for" | "while" | "until" | "case" | "select" | "do")).count()
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! line  = *SP word *( 1*SP word ) *SP
 //! word  = 1*( bare / "'" *quoted "'" / DQUOTE *double DQUOTE )
-//! bare  = ALPHA / DIGIT / one of _ @ % + = : , . / -
+//! bare  = ALPHA / DIGIT / one of _ @ % + = : , . / -       (a word does not start with =)
 //! quoted = 0x20-0x7e except '        double = 0x20-0x7e except " $ ` \ !
 //! ```
 //!
@@ -96,6 +96,8 @@ fn word(line: &[u8]) -> Option<(String, &[u8])> {
         rest = match byte {
             b' ' => break,
             b'\'' | b'"' => quoted(byte, after, &mut text)?,
+            // zsh replaces `=name` by the path of a command.
+            b'=' if rest.len() == line.len() => return None,
             _ if is_bare(byte) => {
                 text.push(char::from(byte));
                 after
