@@ -7,6 +7,7 @@ use gateway_core::error::Denial;
 use gateway_core::operation::{Access, Action, Effect, Fact, Operation, Resource};
 
 use crate::command::Command;
+use crate::sftp::FileAction;
 
 /// The policy schema fragment of this protocol.
 pub const SCHEMA: &str = include_str!("../schema/ssh.cedarschema");
@@ -101,6 +102,27 @@ pub(crate) fn file(target: &Resource, path: &[u8]) -> Option<Resource> {
     let root = if components.is_empty() { target.child("Path", "") } else { target.clone() };
     let file = components.iter().fold(root, |folder, name| folder.child("Path", *name));
     Some(file.with("path", clean))
+}
+
+/// Adds what a file action needs to be permitted, once. Flushing and closing need nothing.
+pub(crate) fn touch(accesses: &mut Vec<Access>, action: FileAction, path: &Resource) {
+    let action = match action {
+        FileAction::Read => "read_file",
+        FileAction::Write | FileAction::Create | FileAction::Truncate | FileAction::Append => "write_file",
+        FileAction::List => "list_files",
+        FileAction::Stat | FileAction::Resolve => "stat_file",
+        FileAction::Setstat => "set_attributes",
+        FileAction::Remove | FileAction::Rmdir => "remove_file",
+        FileAction::Mkdir => "make_directory",
+        FileAction::Rename | FileAction::Replace => "rename_file",
+        FileAction::Symlink | FileAction::Hardlink => "link_file",
+        FileAction::Readlink => "read_link",
+        FileAction::Sync | FileAction::Close => return,
+    };
+    let access = Access::new(Action::new(action), path.clone());
+    if !accesses.contains(&access) {
+        accesses.push(access);
+    }
 }
 
 /// Most components of a path; each is an entity for policy.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::guard::{GuardInner, recorder_failed};
+use super::guard::{Guard, GuardInner, recorder_failed};
 use crate::error::{Denial, DenialCode};
 use crate::masking::{
     CellFinding, ClassSet, FieldRule, Finding, KnownLiterals, MaskKey, MaskedField, Scanner, StreamMasker,
@@ -37,7 +37,7 @@ pub(super) struct MaskPlan {
 
 impl GuardInner {
     /// The plan in force; asked anew when the policies changed.
-    pub(super) async fn mask_plan(&self) -> Result<Arc<MaskPlan>, Denial> {
+    pub(super) async fn mask_plan(self: &Arc<Self>) -> Result<Arc<MaskPlan>, Denial> {
         let revision = self.pipeline.policy.revision();
         match self.plan() {
             Some(plan) if plan.revision == revision => Ok(plan),
@@ -49,24 +49,36 @@ impl GuardInner {
         }
     }
 
-    async fn ask_plan(&self, revision: Revision) -> Result<MaskPlan, Denial> {
+    async fn ask_plan(self: &Arc<Self>, revision: Revision) -> Result<MaskPlan, Denial> {
         let classes = self.pipeline.scanner.classes();
         let target = Resource::target(&self.info.target);
         let content = classes.iter().map(|class| target.child("DataClass", class.name()));
         let fields = self.labels.iter().map(|label| label.resource.clone());
         let questions: Vec<_> = content.chain(fields).collect();
-        let reveal = Operation::new("reveal", "");
-        let input = PolicyInput::new(&self.info, &reveal, self.pipeline.clock.now());
-        let shown = self.pipeline.policy.reveal(&input, &questions).await.map_err(|e| masking_failed(&e))?;
-        if shown.len() != questions.len() {
-            return Err(masking_failed(&"the engine answered another number of labels"));
-        }
+        let shown = Guard(Arc::clone(self)).reveals(&questions).await?;
         let (by_class, by_field) = shown.split_at(classes.len());
         let mut skip = ClassSet::default();
         by_class.iter().enumerate().filter(|(_, shown)| **shown).for_each(|(i, _)| {
             skip.insert(i);
         });
         Ok(MaskPlan { revision, skip, revealed: by_field.to_vec() })
+    }
+}
+
+impl Guard {
+    /// For each resource: may the principal see its content unmasked, whatever is in it? Ask again when
+    /// [`Results::is_stale`] says that the policies changed.
+    ///
+    /// # Errors
+    /// The policies cannot be asked: show nothing.
+    pub async fn reveals(&self, resources: &[Resource]) -> Result<Vec<bool>, Denial> {
+        let reveal = Operation::new("reveal", "");
+        let input = PolicyInput::new(&self.0.info, &reveal, self.0.pipeline.clock.now());
+        let shown = self.0.pipeline.policy.reveal(&input, resources).await.map_err(|e| masking_failed(&e))?;
+        if shown.len() == resources.len() {
+            return Ok(shown);
+        }
+        Err(masking_failed(&"the engine answered another number of labels"))
     }
 }
 
@@ -364,6 +376,24 @@ impl Masker<'_> {
         }
         out.extend_from_slice(text.get(position..).unwrap_or_default());
         out
+    }
+
+    /// The text with sensitive content replaced by as many `*`, or `None` if there is none in it: for answers whose offsets count.
+    ///
+    /// # Errors
+    /// The text cannot be looked at: nothing may be released.
+    pub fn text_of_same_length(&mut self, text: &[u8]) -> Result<Option<Vec<u8>>, Denial> {
+        let mut findings = Vec::new();
+        self.cells(text, std::slice::from_ref(&(0..text.len())), &mut findings)?;
+        if findings.is_empty() {
+            return Ok(None);
+        }
+        let mut out = text.to_vec();
+        for finding in findings {
+            self.note(self.scanner.index(&finding.class).unwrap_or(WITHHELD));
+            out.get_mut(finding.range).unwrap_or_default().fill(b'*');
+        }
+        Ok(Some(out))
     }
 
     /// A labelled text value masked by its rule; `None` is the protocol's null. A revealed label's value passes, masked by content.

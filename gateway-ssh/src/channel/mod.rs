@@ -1,5 +1,6 @@
 //! One channel: its requests are judged, its program runs on the target, both ways are pumped until it ends.
 
+mod files;
 mod inbox;
 mod output;
 mod pump;
@@ -23,7 +24,7 @@ use crate::session::SshSession;
 use crate::upstream::{Leased, Purpose, UpstreamError};
 
 /// The encodings of released pieces in recordings: the bytes as they were sent to the client.
-pub const RECORD_ENCODINGS: [&str; 3] = [STDOUT, STDERR, TERMINAL];
+pub const RECORD_ENCODINGS: [&str; 4] = [STDOUT, STDERR, TERMINAL, files::SFTP];
 
 const STDOUT: &str = "ssh/stdout";
 const STDERR: &str = "ssh/stderr";
@@ -126,7 +127,10 @@ impl Task {
             }
         };
         let statement = batch.operations().first().map(|o| o.statement.clone()).unwrap_or_default();
-        pump::run(self, leased, results, &program, statement, &setting).await
+        match &program {
+            Program::Subsystem(name) if name == "sftp" => files::run(self, leased, results).await,
+            _ => pump::run(self, leased, results, &program, statement, &setting).await,
+        }
     }
 
     async fn lease(&self, program: &Program) -> Result<Leased, UpstreamError> {

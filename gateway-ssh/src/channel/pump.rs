@@ -278,7 +278,7 @@ impl<'a> Answer<'a> {
                 return self.denied(denial);
             }
             Outcome::Lost => ("the connection to the target broke".to_owned(), self.tell(true).await),
-            Outcome::Closed => (describe(self.exit.as_ref()), self.tell(false).await),
+            Outcome::Closed => (self.exit.as_ref().map_or_else(|| "closed".to_owned(), describe), self.tell(false).await),
         };
         let told = match told {
             Err(Outcome::Denied(denial)) => return self.denied(denial),
@@ -320,10 +320,10 @@ impl<'a> Answer<'a> {
     }
 }
 
-fn describe(exit: Option<&Exit>) -> String {
+/// How a program ended, for the record.
+pub(super) fn describe(exit: &Exit) -> String {
     match exit {
-        Some(Exit::Status(status)) => format!("exit {status}"),
-        Some(Exit::Signal { name, .. }) => format!("signal {}", signal_name(name)),
-        None => "closed".to_owned(),
+        Exit::Status(status) => format!("exit {status}"),
+        Exit::Signal { name, .. } => format!("signal {}", signal_name(name)),
     }
 }

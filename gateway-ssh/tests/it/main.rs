@@ -2,5 +2,6 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod commands;
+mod files;
 mod logins;
 mod support;
