@@ -63,16 +63,13 @@ fn operation(
     operation
 }
 
-/// A command line: `exec` for each program, `exec_unresolved` if there may be more, or `serve` for a well-known server.
+/// A command line: `exec` for each program, `exec_unresolved` if there may be more, and `serve` for a well-known server.
 pub(crate) fn exec(target: &Resource, command: &Command, setting: &Setting) -> Operation {
     let mut exec = Operation::new("exec", command.line.clone());
-    let action = Action::new(if command.server.is_some() { "serve" } else { "exec" });
-    let programs = match command.server {
-        Some(server) => vec![server.to_owned()],
-        None => command.programs.clone(),
-    };
-    let access = |program| Access::new(action.clone(), target.child("Command", program));
-    exec.accesses = programs.into_iter().map(access).collect();
+    let access =
+        |action: &'static str, name: &str| Access::new(Action::new(action), target.child("Command", name));
+    exec.accesses = command.programs.iter().map(|program| access("exec", program)).collect();
+    exec.accesses.extend(command.server.map(|server| access("serve", server)));
     let mut known = command.resolved && !exec.accesses.is_empty();
     for (path, written) in &command.files {
         let action = Action::new(if *written { "redirect_write" } else { "redirect_read" });

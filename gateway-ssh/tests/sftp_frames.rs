@@ -68,8 +68,16 @@ fn request() -> impl Strategy<Value = Request> {
             attributes
         }),
         blob(9).prop_map(|handle| R::Close { handle }),
-        (blob(9), any::<u64>(), any::<u32>()).prop_map(|(handle, offset, length)| R::Read { handle, offset, length }),
-        (blob(9), any::<u64>(), blob(200)).prop_map(|(handle, offset, data)| R::Write { handle, offset, data }),
+        (blob(9), any::<u64>(), any::<u32>()).prop_map(|(handle, offset, length)| R::Read {
+            handle,
+            offset,
+            length
+        }),
+        (blob(9), any::<u64>(), blob(200)).prop_map(|(handle, offset, data)| R::Write {
+            handle,
+            offset,
+            data
+        }),
         path().prop_map(|path| R::Lstat { path }),
         blob(9).prop_map(|handle| R::Fstat { handle }),
         (path(), attributes()).prop_map(|(path, attributes)| R::Setstat { path, attributes }),

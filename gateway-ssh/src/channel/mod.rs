@@ -31,6 +31,16 @@ const STDERR: &str = "ssh/stderr";
 /// Standard output and error of a terminal are one stream.
 const TERMINAL: &str = "ssh/terminal";
 
+/// Actions whose permit lets bytes pass unmasked; they are recorded all the same.
+const RAW: [&str; 2] = ["serve", "direct_tcpip"];
+
+/// What was permitted, as the target is to get it.
+struct Permitted {
+    statement: Bytes,
+    setting: Setting,
+    raw: bool,
+}
+
 /// What is to run, and in which setting.
 #[derive(Debug)]
 pub(crate) struct Start {
@@ -126,10 +136,13 @@ impl Task {
                 return Ok(Ended::Refused(unavailable(&self.session, &cause)));
             }
         };
-        let statement = batch.operations().first().map(|o| o.statement.clone()).unwrap_or_default();
+        let operation = batch.operations().first();
+        // Its protocol would break if bytes in it were held back or replaced; the permit says so.
+        let raw = operation.is_some_and(|o| o.accesses.iter().any(|a| RAW.contains(&a.action.as_str())));
+        let statement = operation.map(|o| o.statement.clone()).unwrap_or_default();
         match &program {
             Program::Subsystem(name) if name == "sftp" => files::run(self, leased, results).await,
-            _ => pump::run(self, leased, results, &program, statement, &setting).await,
+            _ => pump::run(self, leased, results, &program, Permitted { statement, setting, raw }).await,
         }
     }
 

@@ -6,7 +6,7 @@ use gateway_core::pipeline::{ResultStream, Results};
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Error, Sig, client};
 
 use super::output::{Exit, Stream};
-use super::{Ended, Event, Gone, Program, STDERR, STDOUT, TERMINAL, Task};
+use super::{Ended, Event, Gone, Permitted, Program, STDERR, STDOUT, TERMINAL, Task};
 use crate::operation::{self, Setting, Size, Terminal};
 use crate::upstream::Leased;
 
@@ -18,13 +18,13 @@ pub(super) async fn run(
     leased: Leased,
     results: Results,
     program: &Program,
-    statement: Bytes,
-    setting: &Setting,
+    permitted: Permitted,
 ) -> Result<Ended, Gone> {
+    let Permitted { statement, setting, raw } = permitted;
     let Leased { connection, channel } = leased;
     let (from_target, to_target) = channel.split();
-    let mut answer = Answer::new(task, results, setting.terminal.is_some());
-    let outcome = match start(&to_target, program, statement, setting).await {
+    let mut answer = Answer::new(task, results, setting.terminal.is_some(), raw);
+    let outcome = match start(&to_target, program, statement, &setting).await {
         Err(_) => Outcome::Lost,
         Ok(replies) => {
             answer.replies = replies;
@@ -155,15 +155,17 @@ struct Answer<'a> {
     stdout: Option<ResultStream>,
     stderr: Option<ResultStream>,
     terminal: bool,
+    raw: bool,
     replies: Replies,
     exit: Option<Exit>,
     ended: bool,
 }
 
 impl<'a> Answer<'a> {
-    fn new(task: &'a Task, results: Results, terminal: bool) -> Self {
+    fn new(task: &'a Task, results: Results, terminal: bool, raw: bool) -> Self {
         let (stdout, stderr) = (Some(results.stream()), Some(results.stream()));
-        Self { task, results, stdout, stderr, terminal, replies: Replies::None, exit: None, ended: false }
+        let (replies, exit, ended) = (Replies::None, None, false);
+        Self { task, results, stdout, stderr, terminal, raw, replies, exit, ended }
     }
 
     async fn follow(&mut self, mut from: ChannelReadHalf) -> Outcome {
@@ -227,7 +229,12 @@ impl<'a> Answer<'a> {
         };
         // After its end of file a stream has no data (RFC 4254 section 5.3).
         let Some(masked) = masked else { return Ok(()) };
-        if let Some(released) = self.results.release_stream(masked, encoding, data)? {
+        let released = if self.raw && stream == Stream::Stdout {
+            Some(self.results.release(encoding, data.clone(), 0, |_, _| Ok(None))?)
+        } else {
+            self.results.release_stream(masked, encoding, data)?
+        };
+        if let Some(released) = released {
             self.settled().await?;
             self.task.output.send(stream, released).await?;
         }
@@ -278,7 +285,9 @@ impl<'a> Answer<'a> {
                 return self.denied(denial);
             }
             Outcome::Lost => ("the connection to the target broke".to_owned(), self.tell(true).await),
-            Outcome::Closed => (self.exit.as_ref().map_or_else(|| "closed".to_owned(), describe), self.tell(false).await),
+            Outcome::Closed => {
+                (self.exit.as_ref().map_or_else(|| "closed".to_owned(), describe), self.tell(false).await)
+            }
         };
         let told = match told {
             Err(Outcome::Denied(denial)) => return self.denied(denial),

@@ -102,7 +102,10 @@ fn a_link_leads_to_the_file_that_is_judged() {
         assert!(!done.status.success(), "{path}");
         assert!(!got.exists(), "{path}");
     }
-    let done = sftp(&gateway, &format!("put {} {}/file\n", server().client_key().private().display(), there.display()));
+    let done = sftp(
+        &gateway,
+        &format!("put {} {}/file\n", server().client_key().private().display(), there.display()),
+    );
     assert!(!done.status.success());
     assert_eq!(std::fs::read_to_string(&secret).unwrap(), "secret\n");
 }
@@ -148,7 +151,9 @@ fn what_is_not_text_is_shown_only_where_a_policy_reveals_it() {
     assert!(!done.status.success());
     assert!(done.stderr.contains("`reveal`"), "{}", done.stderr);
     let id = format!("web1{}", there.display());
-    let open = gateway(&format!("{ALL}\npermit (principal, action == Action::\"reveal\", resource in Path::\"{id}\");"));
+    let open = gateway(&format!(
+        "{ALL}\npermit (principal, action == Action::\"reveal\", resource in Path::\"{id}\");"
+    ));
     let done = sftp(&open, &batch);
     assert!(done.status.success(), "{}", done.stderr);
     assert!(std::fs::read(&got).unwrap() == bytes);
@@ -162,7 +167,8 @@ fn large_files_come_through_exactly() {
     let (local, back) = (gateway.path("local"), gateway.path("back"));
     let text: String = (0..1_500_000).map(|n| format!("{n:08}\n")).collect();
     std::fs::write(&local, &text).unwrap();
-    let batch = format!("put {} {t}/big\nget {t}/big {}\n", local.display(), back.display(), t = there.display());
+    let batch =
+        format!("put {} {t}/big\nget {t}/big {}\n", local.display(), back.display(), t = there.display());
     let mut sftp = gateway.client("sftp");
     let done = run(sftp.args(["-b", "-", "agent-7@127.0.0.1"]), &batch, Duration::from_secs(90)).unwrap();
     assert!(done.status.success(), "{}", done.stderr);
@@ -187,4 +193,43 @@ fn the_old_copy_protocol_needs_a_permit_of_its_own() {
     let done = copy(&gateway(ALL));
     assert!(done.status.success(), "{}", done.stderr);
     assert_eq!(std::fs::read(there.join("copy")).unwrap(), [0, 1, 2, 255]);
+}
+
+#[test]
+fn rsync_and_git_pass_under_a_permit_that_names_them() {
+    let there = folder();
+    let gateway = gateway(
+        r#"
+permit (principal, action == Action::"connect", resource);
+permit (principal, action == Action::"exec", resource) when { ["rsync", "git-upload-pack"].contains(resource.name) };
+permit (principal, action == Action::"serve", resource) when {
+    ["rsync_receiver", "git_upload_pack"].contains(resource.name) };
+"#,
+    );
+    let tree = gateway.path("tree");
+    std::fs::create_dir_all(tree.join("deep/er")).unwrap();
+    for n in 0..50 {
+        std::fs::write(tree.join(format!("deep/er/{n}")), vec![n; 1000]).unwrap();
+    }
+    let ssh = format!(
+        "ssh {}",
+        testkit::client_options(crate::support::keys().agent.private(), gateway.address.port()).join(" ")
+    );
+    let mut rsync = std::process::Command::new("rsync");
+    rsync.args(["-a", "-e", &ssh]).arg(format!("{}/", tree.display()));
+    let to = format!("agent-7@127.0.0.1:{}/tree/", there.display());
+    let done = run(rsync.arg(to), "", DEADLINE).unwrap();
+    assert!(done.status.success(), "{}", done.stderr);
+    assert_eq!(std::fs::read(there.join("tree/deep/er/49")).unwrap(), vec![49; 1000]);
+    server().ssh(&format!("git init -q -b main {t}/repo && cd {t}/repo && echo hi > f && git add f && git -c user.name=t -c user.email=t@t commit -qm one", t = there.display())).unwrap();
+    let mut git = std::process::Command::new("git");
+    git.env("GIT_SSH_COMMAND", &ssh).args(["clone", "-q"]);
+    git.arg(format!("ssh://agent-7@127.0.0.1{}/repo", there.display())).arg(gateway.path("clone"));
+    let done = run(&mut git, "", DEADLINE).unwrap();
+    assert!(done.status.success(), "{}", done.stderr);
+    assert_eq!(std::fs::read_to_string(gateway.path("clone").join("f")).unwrap(), "hi\n");
+    let mut push = std::process::Command::new("git");
+    push.env("GIT_SSH_COMMAND", &ssh).arg("-C").arg(gateway.path("clone")).args(["push", "origin", "HEAD:x"]);
+    let done = run(&mut push, "", DEADLINE).unwrap();
+    assert!(!done.status.success() && done.stderr.contains("denied: "), "{}", done.stderr);
 }

@@ -138,7 +138,7 @@ struct Files<'a> {
 /// The two ways out.
 struct Lanes {
     up: Lane<ToServer>,
-    down: Lane<Released>,
+    down: Lane<(Stream, Released)>,
 }
 
 /// Runs the permitted subsystem on a fresh channel of the target until it ends.
@@ -181,10 +181,10 @@ async fn write_up(to: &ChannelWriteHalf<client::Msg>, lane: &Lane<ToServer>) -> 
     }
 }
 
-async fn write_down(task: &Task, lane: &Lane<Released>) -> Gone {
+async fn write_down(task: &Task, lane: &Lane<(Stream, Released)>) -> Gone {
     loop {
-        let (released, bytes) = lane.next().await;
-        if let Err(gone) = task.output.send(Stream::Stdout, released).await {
+        let ((stream, released), bytes) = lane.next().await;
+        if let Err(gone) = task.output.send(stream, released).await {
             return gone;
         }
         lane.done(bytes);
@@ -199,7 +199,12 @@ impl Lanes {
 
     fn down(&self, released: Released) {
         let bytes = released.as_bytes().len();
-        self.down.push(released, bytes);
+        self.down.push((Stream::Stdout, released), bytes);
+    }
+
+    fn say(&self, released: Released) {
+        let bytes = released.as_bytes().len();
+        self.down.push((Stream::Stderr, released), bytes);
     }
 
     fn have_room(&self) -> bool {
@@ -279,7 +284,8 @@ impl<'a> Files<'a> {
                 Ok(())
             }
             Event::Say(line) => {
-                self.task.output.say(line).await.map_err(|Gone| Stop::Closed)
+                lanes.say(self.task.session.guard.originate(line));
+                Ok(())
             }
             // Signals and sizes mean nothing to a file server.
             _ => Ok(()),
@@ -323,7 +329,7 @@ impl<'a> Files<'a> {
                 }
                 Ok(())
             }
-            ChannelMsg::ExtendedData { data, ext: 1 } => self.complain(&data).await,
+            ChannelMsg::ExtendedData { data, ext: 1 } => self.complain(&data, lanes),
             ChannelMsg::Failure => Err(Stop::NotStarted),
             ChannelMsg::ExitStatus { exit_status } => {
                 self.exit = Some(Exit::Status(exit_status));
@@ -335,10 +341,10 @@ impl<'a> Files<'a> {
     }
 
     /// The server's standard error, masked like a command's.
-    async fn complain(&mut self, data: &Bytes) -> Result<(), Stop> {
+    fn complain(&mut self, data: &Bytes, lanes: &Lanes) -> Result<(), Stop> {
         let Some(stderr) = &mut self.stderr else { return Ok(()) };
         if let Some(released) = self.results.release_stream(stderr, STDERR, data)? {
-            self.task.output.send(Stream::Stderr, released).await.map_err(|Gone| Stop::Closed)?;
+            lanes.say(released);
         }
         Ok(())
     }

@@ -4,7 +4,6 @@ use bytes::Bytes;
 use gateway_core::error::{Denial, DenialCode};
 
 use super::{Files, Lanes, SFTP, Stop};
-use crate::denial;
 use crate::sftp::{FileOperation, Request, Response, StatusCode};
 
 /// What is read before and after a client's read. A value that is longer may be missed where a read begins or ends inside it. 8 KiB.
@@ -77,15 +76,15 @@ impl Files<'_> {
         };
         let refusal = file.revoked.clone().or_else(|| binary(data));
         if let Some(denial) = refusal {
-            let frame = self.wire.refuse(operation, StatusCode::PERMISSION_DENIED, &denial::text(&denial));
-            lanes.down(guard.originate(frame));
+            self.refuse(operation, StatusCode::PERMISSION_DENIED, &denial, lanes);
             return Ok(());
         }
         file.read += part.len() as u64;
         let wire = &mut self.wire;
         let released = file.results.release(SFTP, data.clone(), 0, |masker, raw| {
             let masked = masker.text_of_same_length(raw)?;
-            let shown = masked.map_or_else(|| raw.slice(part.clone()), |m| Bytes::from(m).slice(part.clone()));
+            let shown =
+                masked.map_or_else(|| raw.slice(part.clone()), |m| Bytes::from(m).slice(part.clone()));
             Ok(Some(wire.answer(operation, &Response::Data { data: shown })))
         })?;
         lanes.down(released);
@@ -96,8 +95,11 @@ impl Files<'_> {
 /// Text is what has no NUL in it. Values in anything else (UTF-16, archives, images) would not be found.
 fn binary(data: &[u8]) -> Option<Denial> {
     data.contains(&0).then(|| {
-        Denial::new(DenialCode::Forbidden, "this file is not text, so what is sensitive in it cannot be masked")
-            .with_hint("a policy may permit `reveal` on its path")
+        Denial::new(
+            DenialCode::Forbidden,
+            "this file is not text, so what is sensitive in it cannot be masked",
+        )
+        .with_hint("a policy may permit `reveal` on its path")
     })
 }
 

@@ -38,12 +38,21 @@ impl Files<'_> {
         Ok(())
     }
 
-    fn refuse(&mut self, request: &FileOperation, code: StatusCode, denial: &Denial, lanes: &Lanes) {
+    /// Told twice: stock clients print words of their own for a status, and show the standard error of their connection.
+    pub(super) fn refuse(
+        &mut self,
+        request: &FileOperation,
+        code: StatusCode,
+        denial: &Denial,
+        lanes: &Lanes,
+    ) {
         if let Some(cause) = denial.cause() {
             tracing::warn!(session = %self.task.session.guard.info().id, code = %denial.code, cause, "refused");
         }
+        let guard = &self.task.session.guard;
+        lanes.say(guard.originate(denial::line(denial)));
         let frame = self.wire.refuse(request, code, &denial::text(denial));
-        lanes.down(self.task.session.guard.originate(frame));
+        lanes.down(guard.originate(frame));
     }
 
     /// What is done with an open file belongs to its opening.
@@ -55,7 +64,8 @@ impl Files<'_> {
             | Request::Fstat { handle }
             | Request::Readdir { handle } => handle.clone(),
             Request::Extended(
-                crate::sftp::ExtendedRequest::Fsync { handle } | crate::sftp::ExtendedRequest::Fstatvfs { handle },
+                crate::sftp::ExtendedRequest::Fsync { handle }
+                | crate::sftp::ExtendedRequest::Fstatvfs { handle },
             ) => handle.clone(),
             _ => return self.unsupported(&request, lanes),
         };
@@ -244,7 +254,8 @@ impl Files<'_> {
     pub(super) async fn judge_again(&mut self) -> Result<(), Denial> {
         let handles: Vec<_> = self.open.keys().cloned().collect();
         for handle in handles {
-            let Some(OpenFile { opening: Opening { operation, path, .. }, .. }) = self.open.get(&handle) else {
+            let Some(OpenFile { opening: Opening { operation, path, .. }, .. }) = self.open.get(&handle)
+            else {
                 continue;
             };
             let (operation, path) = (operation.clone(), path.clone());
