@@ -44,7 +44,7 @@ impl Grants {
     }
 
     pub(crate) fn of(certificate: &Certificate) -> Self {
-        let extensions = certificate.extensions().iter().map(|(name, _)| name.to_owned()).collect();
+        let extensions = certificate.extensions().keys().cloned().collect();
         let options = certificate.critical_options();
         let force_command = options.iter().find(|(name, _)| name.as_str() == "force-command");
         let force_command = force_command.map(|(_, command)| Bytes::copy_from_slice(command.as_bytes()));

@@ -5,3 +5,5 @@ mod commands;
 mod files;
 mod logins;
 mod support;
+mod terminals;
+mod tunnels;
