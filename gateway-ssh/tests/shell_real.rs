@@ -1,5 +1,7 @@
 //! What the gateway believes about a line against what real shells do with it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::process::{Command, Stdio};
 
 use gateway_ssh::shell::{Analysis, Word, simple};
