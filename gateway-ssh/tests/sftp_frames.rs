@@ -1,5 +1,7 @@
 //! Frames and packets: what is written is read back, any split gives the same, nothing else panics or grows.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use bytes::{BufMut, Bytes, BytesMut};
 use gateway_ssh::sftp::{
     Asked, Attributes, ClientMessage, ExtendedRequest, FileAction, FrameDecoder, Limits, MAX_FRAME_BYTES,
@@ -329,6 +331,29 @@ fn relative_paths_need_a_start_and_say_so() {
     let tilde = Request::Extended(ExtendedRequest::ExpandPath { path: Bytes::from_static(b"~root/x") });
     let operation = file(session.request(tilde.encode(2)));
     assert_eq!(operation.paths()[0].path, None);
+}
+
+#[test]
+fn pinned_paths_are_sent_as_judged() {
+    let mut session = ready(Limits::default());
+    let from = Bytes::from_static(b"a/../b");
+    let rename = Request::Rename { from: from.clone(), to: Bytes::from_static(b"/x//./y") };
+    let mut operation = file(session.request(rename.encode(1)));
+    assert!(!operation.pin_paths());
+    let _ = session.refuse(&operation, StatusCode::PERMISSION_DENIED, "no");
+    session.set_start(b"/srv");
+    let mut operation = file(session.request(rename.encode(1)));
+    assert!(operation.pin_paths());
+    let sent = session.forward(operation).unwrap();
+    let pinned = Request::Rename { from: Bytes::from_static(b"/srv/b"), to: Bytes::from_static(b"/x/y") };
+    assert_eq!(ClientMessage::decode(&sent), Ok(ClientMessage::Request(0, pinned)));
+    // The text of a link stays as it was; the link's own path does not.
+    let symlink = Request::Symlink { target: from.clone(), link: from.clone() };
+    let mut operation = file(session.request(symlink.encode(2)));
+    assert!(operation.pin_paths());
+    let sent = session.forward(operation).unwrap();
+    let pinned = Request::Symlink { target: from, link: Bytes::from_static(b"/srv/b") };
+    assert_eq!(ClientMessage::decode(&sent), Ok(ClientMessage::Request(1, pinned)));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! A session between a client (this test) and OpenSSH's `sftp-server` on pipes.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 

@@ -238,7 +238,10 @@ impl PathUse {
     }
 }
 
-/// A request that waits for a verdict. Dropping it forgets it: the client gets no answer, so refuse instead.
+/// A request that waits for a verdict. It is sent with the paths the client wrote unless they are pinned
+/// ([`Self::pin_paths`]) or replaced by the real ones ([`Self::replace_path`]).
+///
+/// Do not drop it: its id stays taken and the client waits for ever. Refuse it instead.
 #[derive(Debug)]
 #[must_use = "forward or refuse it"]
 pub struct FileOperation {
@@ -296,6 +299,16 @@ impl FileOperation {
             entry.path = Some(path.into());
         }
         self.changed = true;
+        true
+    }
+
+    /// Sends every path in its absolute, clean form, so that what was judged is what the server gets. Paths of handles and symbolic
+    /// links' targets stay. False if a path is not absolute: refuse.
+    pub fn pin_paths(&mut self) -> bool {
+        for index in 0..self.paths.len() {
+            let Some(path) = self.paths.get(index).and_then(|path| path.path.clone()) else { return false };
+            self.replace_path(index, &path);
+        }
         true
     }
 

@@ -226,7 +226,7 @@ impl Session {
         refusal(operation.client_id, code, message)
     }
 
-    /// The bytes of an answer of the gateway's own making, for example the VERSION-less REALPATH of `.`.
+    /// The bytes of an answer of the gateway's own making, for example to a REALPATH whose answer is known.
     pub fn answer(&mut self, operation: &FileOperation, response: &Response) -> Bytes {
         self.forget(operation);
         response.encode(operation.client_id)

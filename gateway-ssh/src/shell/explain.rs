@@ -62,6 +62,9 @@ pub(super) fn analyse(line: &[u8]) -> Analysis {
 fn exact(findings: &mut Findings, argv: Vec<String>) -> Option<String> {
     findings.0.argv = Some(argv.clone());
     findings.0.server = ServerCommand::of(&argv);
+    if findings.0.server.as_ref().is_some_and(ServerCommand::writes) {
+        findings.risk(Risk::WritesFile);
+    }
     let words: Vec<Word> = argv.into_iter().map(Word::Static).collect();
     let words = match findings.0.server {
         // Its arguments are understood as a whole; the class of the program (`scp` connects elsewhere) does not apply.

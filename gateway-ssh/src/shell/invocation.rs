@@ -3,6 +3,7 @@
 use super::explain::{Findings, Scope};
 use super::programs::{self, Class};
 use super::scripts;
+use super::server;
 use super::wrappers::{self, Inner};
 use super::{FileMode, Place, Reason, Risk, Word, parse};
 
@@ -246,7 +247,9 @@ impl Invocation<'_> {
         let code = texts.iter().any(|w| w.starts_with('-') && !w.starts_with("--") && w.contains('e'));
         let long = texts.iter().any(|w| programs::is_command_option("rsync", w));
         let remote = texts.iter().any(|w| w.contains(':') || *w == "--daemon" || *w == "--server");
-        if code || long {
+        if texts.contains(&"--server") && texts.iter().any(|w| server::has_hidden_arguments(w)) {
+            self.doubt(Reason::HiddenArguments);
+        } else if code || long {
             self.doubt_and(Reason::ForeignCode, Risk::RunsCode);
         }
         if remote {

@@ -49,12 +49,15 @@ pub struct Analysis {
     pub argv: Option<Vec<String>>,
     /// What the gateway must send instead of the original bytes. `None`: there is no form of this line whose meaning is known,
     /// and `unresolved` says why.
+    ///
+    /// With `argv` it means the same to every login shell tested ([`simple::canonical`]); without, it may hold operators and
+    /// redirections, which fish and csh read differently: send it to POSIX login shells only (dash and bash are tested).
     pub canonical: Option<String>,
     /// A well-known server started over SSH, if `argv` is exactly one.
     pub server: Option<ServerCommand>,
     /// Every command found, in the order of the text, those inside wrappers, substitutions and `-c` texts included.
     pub commands: Vec<Command>,
-    /// Files the shell itself opens for redirections.
+    /// Files the shell opens for redirections, and those that `find -fprint` writes. Not the files named in arguments.
     pub files: Vec<FileUse>,
     /// What kinds of construct and program occur.
     pub risks: BTreeSet<Risk>,
@@ -121,7 +124,7 @@ pub enum Place {
     Launched,
 }
 
-/// A file opened by the shell for a redirection.
+/// A file opened for a redirection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileUse {
     /// As written: may be relative to a working directory that is not known here.

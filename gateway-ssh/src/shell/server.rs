@@ -182,6 +182,12 @@ fn is_rsync_option(option: &str) -> bool {
         && !flags.contains(['s', 'T', 'M', 'f', 'B'])
 }
 
+/// Whether rsync's flags say that the real arguments come over the wire (`-s`, `--secluded-args`).
+pub(super) fn has_hidden_arguments(option: &str) -> bool {
+    let flags = option.strip_prefix('-').filter(|flags| !flags.starts_with('-')).unwrap_or_default();
+    flags.split_once('e').map_or(flags, |(before, _)| before).contains('s')
+}
+
 const RSYNC_LONG: &[&str] = &[
     "--sender",
     "--delete",

@@ -97,7 +97,7 @@ fn word(line: &[u8]) -> Option<(String, &[u8])> {
             b' ' => break,
             b'\'' | b'"' => quoted(byte, after, &mut text)?,
             // zsh replaces `=name` by the path of a command.
-            b'=' if rest.len() == line.len() => return None,
+            b'=' if text.is_empty() => return None,
             _ if is_bare(byte) => {
                 text.push(char::from(byte));
                 after

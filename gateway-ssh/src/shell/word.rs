@@ -30,9 +30,6 @@ impl Parts {
             source.clone_into(&mut parts.text);
             return parts;
         }
-        if source.starts_with('~') || source.contains("=~") || source.contains(":~") {
-            parts.compute(Risk::Glob, Reason::ComputedWord);
-        }
         if parts.unquoted(source).is_none() {
             parts.compute(Risk::Dialect, Reason::Syntax);
         }
@@ -56,9 +53,15 @@ impl Parts {
 
     fn unquoted(&mut self, source: &str) -> Option<()> {
         let mut rest = source;
+        let mut previous = None;
         while let Some(c) = rest.chars().next() {
             let after = rest.get(c.len_utf8()..)?;
             rest = match c {
+                // XCU 2.6.1: at the start of a word; in assignments behind `=` and `:`, too.
+                '~' if matches!(previous, None | Some('=' | ':')) => {
+                    self.compute(Risk::Glob, Reason::ComputedWord);
+                    after
+                }
                 '\'' => {
                     let (inside, after) = after.split_once('\'')?;
                     self.text.push_str(inside);
@@ -86,6 +89,7 @@ impl Parts {
                     after
                 }
             };
+            previous = Some(c);
         }
         Some(())
     }
@@ -237,6 +241,8 @@ mod tests {
             (r"\~x", "~x"),
             ("{}", "{}"),
             ("a=b", "a=b"),
+            ("HEAD~1", "HEAD~1"),
+            ("'a:~'", "a:~"),
         ] {
             assert_eq!(text(source).as_deref(), Some(expected), "{source}");
         }
@@ -246,8 +252,8 @@ mod tests {
     fn computed_words_are_not_literal() {
         for source in [
             "$x", "${x:0:1}", "$(id)", "`id`", "$'\\x72'", "$\"x\"", "*", "/bin/r?", "[a]", "{a,b}",
-            "a{1..3}", "~", "x=~", "$((1+1))", "\"$x\"", "\"`id`\"", "$1", "$?", "$[1]", "\"${x}\"", "'",
-            "\"", "$(", "`",
+            "a{1..3}", "~", "x=~", "x=a:~/b", "$((1+1))", "\"$x\"", "\"`id`\"", "$1", "$?", "$[1]",
+            "\"${x}\"", "'", "\"", "$(", "`",
         ] {
             assert_eq!(text(source), None, "{source}");
         }
