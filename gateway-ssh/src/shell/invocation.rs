@@ -76,6 +76,9 @@ impl Invocation<'_> {
         {
             self.doubt_and(Reason::ForeignCode, Risk::RunsCode);
         }
+        if self.words.iter().skip(1).filter_map(Word::text).any(|word| programs::is_evaluated(name, word)) {
+            self.doubt_and(Reason::ShellState, Risk::RunsCode);
+        }
     }
 
     /// `sh [options] [-c text | script]`, XCU `sh`.

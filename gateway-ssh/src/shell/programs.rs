@@ -63,6 +63,17 @@ pub(super) fn is_detaching(name: &str) -> bool {
     DETACHING.contains(&name)
 }
 
+/// Whether a shell evaluates this quoted word all the same: `printf -v 'a[$(id)]'` and `test -v 'a[$(id)]'` of bash run the command
+/// in the subscript; ksh and zsh evaluate numbers that `printf` and `test` are given.
+pub(super) fn is_evaluated(name: &str, word: &str) -> bool {
+    let names_a_variable = match name {
+        "printf" => word.starts_with("-v"),
+        "test" | "[" => matches!(word, "-v" | "-R"),
+        _ => return false,
+    };
+    names_a_variable || (word.contains('[') && word.contains(['$', '`']))
+}
+
 /// Whether it runs with other rights.
 pub(super) fn is_privileged(name: &str) -> bool {
     PRIVILEGED.contains(&name)

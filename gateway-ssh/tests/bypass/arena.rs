@@ -111,6 +111,8 @@ pub struct Arena {
     pub mark: String,
     pub work: PathBuf,
     pub vault: PathBuf,
+    /// Where the attacker keeps what it fetches: `{local}`.
+    local: TempDir,
     before: BTreeMap<PathBuf, String>,
 }
 
@@ -125,7 +127,8 @@ impl Arena {
         fs::write(work.join("list"), "one\ntwo\n").unwrap();
         fs::write(vault.join("secret"), format!("VAULT-SECRET-{mark}\n")).unwrap();
         fs::set_permissions(vault.join("secret"), fs::Permissions::from_mode(0o640)).unwrap();
-        let mut arena = Self { mark, work, vault, before: BTreeMap::new() };
+        let mut arena =
+            Self { mark, work, vault, local: tempfile::tempdir().unwrap(), before: BTreeMap::new() };
         arena.before = arena.look();
         arena
     }
@@ -135,6 +138,7 @@ impl Arena {
         text.replace("{work}", &self.work.display().to_string())
             .replace("{vault}", &self.vault.display().to_string())
             .replace("{home}", &home.display().to_string())
+            .replace("{local}", &self.loot().display().to_string())
             .replace("{mark}", &self.mark)
             .replace("{port}", &stage().server.port().to_string())
             .replace("{key}", &stage().server.client_key().private().display().to_string())
@@ -150,9 +154,18 @@ impl Arena {
         if self.work.join("pwned").exists() {
             return Some("forbidden code ran".to_owned());
         }
-        received
-            .contains(&format!("VAULT-SECRET-{}", self.mark))
+        let (secret, fetched) = (format!("VAULT-SECRET-{}", self.mark), self.fetched());
+        (received.contains(&secret) || fetched.contains(&secret))
             .then(|| "the secret was received".to_owned())
+    }
+
+    fn loot(&self) -> PathBuf {
+        self.local.path().join("loot")
+    }
+
+    /// What was fetched to `{local}`.
+    pub fn fetched(&self) -> String {
+        fs::read_to_string(self.loot()).unwrap_or_default()
     }
 
     fn look(&self) -> BTreeMap<PathBuf, String> {

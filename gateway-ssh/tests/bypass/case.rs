@@ -102,7 +102,7 @@ impl Case {
         if let Some(how) = arena.damage(&received) {
             return Outcome::Passed(format!("{how}; received {received}"));
         }
-        let said = self.benign.clone().unwrap_or_default().play(&arena, &Door::gateway());
+        let said = self.benign.clone().unwrap_or_default().play(&arena, &Door::gateway()) + &arena.fetched();
         let expect = arena.fill(self.expect.as_deref().unwrap_or_default());
         if said.contains(&expect) {
             Outcome::Held
