@@ -144,7 +144,7 @@ impl Guard {
     }
 
     /// Whether values of the label at this position of [`labels`](Self::labels) are shown to the principal, as far as was asked.
-    pub fn reveals(&self, label: usize) -> bool {
+    pub fn reveals_label(&self, label: usize) -> bool {
         self.0.plan().is_some_and(|plan| plan.reveals(label))
     }
 
