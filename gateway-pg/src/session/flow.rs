@@ -14,7 +14,7 @@ use super::rows::{Chunk, Edit};
 use super::segment::defined_name;
 use super::shape::{self, Column, Shape};
 use super::{Phase, Portal, Session, Task};
-use crate::analysis::Statement;
+use crate::analysis::{Copy, CopyFormat, Statement};
 use crate::catalog::{Origin, Relation};
 use crate::codec::backend::{self, Field, TransactionStatus};
 use crate::codec::frontend::{Message, Named};
@@ -359,7 +359,7 @@ impl Session {
                 None => return Err(ProtocolError::Unexpected { tag, during: "outside copy" }),
             },
             _ => match flow.copy_out.take() {
-                Some(copy) => copy.finish(at, chunk),
+                Some(copy) => copy.finish(at, chunk)?,
                 None => return Err(ProtocolError::Unexpected { tag, during: "outside copy" }),
             },
         }
@@ -383,33 +383,38 @@ impl Session {
         let (format, columns) = backend::copy_response(body)?;
         let statement = flow.expected.front().and_then(running_statement);
         let copy = statement.and_then(|s| s.copy.as_ref().map(|c| (s, c)));
-        let Some((statement, copy)) = copy.filter(|_| format == 0) else {
+        let binary = |copy: &Copy| copy.format == CopyFormat::Binary;
+        let Some((statement, copy)) = copy.filter(|(_, c)| binary(c) == (format == 1) && format < 2) else {
             return Err(ProtocolError::Unexpected { tag: b'H', during: "for a copy that was not judged" });
         };
-        let masks = self.copy_columns(flow, statement, columns);
+        let masks = self.copy_columns(flow, statement, columns, i16::from(format));
         flow.copy_out = Some(CopyOut::new(copy, masks)?);
         Ok(())
     }
 
     /// What has to happen to each column of a COPY TO, by name where it copies a table.
-    fn copy_columns(&self, flow: &Flow, statement: &Statement, columns: usize) -> Vec<Column> {
+    fn copy_columns(&self, flow: &Flow, statement: &Statement, columns: usize, format: i16) -> Vec<Column> {
         let names = crate::operation::copied_columns(statement, &self.catalog);
         let text = shape::Encoding::Text;
         match names {
-            Some(origins) if origins.len() == columns => origins
-                .into_iter()
-                .map(|(table, attribute)| {
-                    self.column(
-                        flow,
-                        self.catalog.origin(&self.labels, table, attribute),
-                        Column::Scan(text),
-                        text,
-                    )
-                })
-                .collect(),
+            Some(origins) if origins.len() == columns => {
+                origins.into_iter().map(|origin| self.copy_column(flow, origin, format)).collect()
+            }
+            // A query's columns have no known types; it is copied as text only.
             _ if flow.protected.is_empty() => vec![Column::Scan(text); columns],
             _ => vec![Column::Withhold(text); columns],
         }
+    }
+
+    fn copy_column(&self, flow: &Flow, (table, attribute): (u32, i16), format: i16) -> Column {
+        let kind = self.catalog.by_oid(table).and_then(|r| r.type_of(attribute));
+        let (plain, encoding) = match kind {
+            Some(kind) => (shape::unlabelled_type(kind, format), shape::encoding(kind, format)),
+            // Not known: nothing of it may be seen.
+            None => (Column::Withhold(shape::Encoding::Opaque), shape::Encoding::Opaque),
+        };
+        let origin = self.catalog.origin(&self.labels, table, attribute);
+        self.column(flow, origin, plain, encoding)
     }
 
     /// A statement ended well: what it prepared, declared or changed is now so.

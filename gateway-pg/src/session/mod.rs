@@ -10,6 +10,7 @@ mod hidden;
 mod rows;
 mod segment;
 pub(crate) mod shape;
+mod tuples;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
