@@ -49,7 +49,7 @@ fn strange(text: &str) -> crate::Error {
 /// # Errors
 /// It fails.
 pub(super) fn load(server: &Postgres, scale: u32) -> Result<()> {
-    let direct = Subject::direct(server);
+    let direct = Subject::direct(server, false);
     pgbench(server, &direct, &["-i", "-q", "-s", &scale.to_string()]).map(drop)
 }
 
@@ -80,7 +80,8 @@ fn pgbench(server: &Postgres, subject: &Subject, arguments: &[&str]) -> Result<S
     let mut command = Command::new(server.program("pgbench"));
     command.args(arguments).args(["-h", "127.0.0.1", "-p", &subject.port.to_string()]);
     command.args(["-U", &subject.user, DATABASE]);
-    command.env("PGPASSWORD", &subject.password).env("PGSSLMODE", "disable").env("PGGSSENCMODE", "disable");
+    let mode = if subject.tls { "require" } else { "disable" };
+    command.env("PGPASSWORD", &subject.password).env("PGSSLMODE", mode).env("PGGSSENCMODE", "disable");
     command.env("LC_ALL", "C").env("HOME", "/nonexistent");
     let finished = testkit::run(&mut command, "", DEADLINE)?;
     let said = finished.stderr.clone();
