@@ -61,7 +61,7 @@ fn reads(size: Size, only: &str, report: &mut Report, failures: &mut Vec<String>
     let case = "pgbench -S, prepared, 8 clients, fixed rate";
     stage.case(report, failures, case, |report, subjects| stage.fixed_rate(report, case, subjects));
     stage.case(report, failures, "connect", |report, subjects| stage.connects(report, subjects));
-    stage.case(report, failures, "idle sessions", |report, subjects| idle(report, subjects));
+    stage.case(report, failures, "idle sessions", idle);
     Ok(())
 }
 
@@ -272,7 +272,7 @@ impl Stage {
     }
 
     fn fixed_rate(&self, report: &mut Report, case: &str, subjects: &[Subject]) -> Result<Least> {
-        let seconds = self.size.pick(2, 8).to_string();
+        let seconds = self.size.pick(4, 9).to_string();
         let direct = subjects.iter().find(|subject| subject.name == DIRECT).ok_or("nothing is direct")?;
         let common = ["-n", "-S", "-M", "prepared", "-c", "8", "-j", "2"];
         let fastest = pgbench::run(&self.server, direct, &[&common[..], &["-T", "2"]].concat())?;

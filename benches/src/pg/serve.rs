@@ -68,7 +68,10 @@ pub(crate) fn run() -> Result<()> {
     let mut line = String::new();
     stdin().read_line(&mut line)?;
     let settings: Settings = serde_json::from_str(&line)?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(settings))
+    // Client and server want cores too: half of them, as there is no gain in moving sessions between threads that wait for a core.
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads((cores / 2).max(1)).enable_all().build()?.block_on(serve(settings))
 }
 
 async fn serve(settings: Settings) -> Result<()> {
