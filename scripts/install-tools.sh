@@ -98,6 +98,26 @@ need_server() {
     need "PostgreSQL extensions" postgresql-contrib has_contrib
 }
 
+# sshd stands where ordinary users' paths do not lead.
+has_sshd() {
+    has sshd || [ -x /usr/sbin/sshd ]
+}
+
+# The system's interpreter, which has the packaged modules even where another stands before it on the path.
+has_python_module() {
+    /usr/bin/python3 -c "import $1" 2>/dev/null
+}
+
+need_ssh() {
+    need "OpenSSH server" openssh-server has_sshd
+    need "OpenSSH client" openssh-client has ssh
+    need "rsync" rsync has rsync
+    need "git" git has git
+    need "paramiko" python3-paramiko has_python_module paramiko
+    need "asyncssh" python3-asyncssh has_python_module asyncssh
+    need "Ansible" ansible-core has ansible-playbook
+}
+
 need_python() {
     need "python3" python3 has python3
     if python_with_psycopg >/dev/null; then
@@ -184,6 +204,7 @@ done
 need_build
 [ -z "$test$demo$bench" ] || need_server
 [ -z "$test$demo" ] || need_python
+[ -z "$test" ] || need_ssh
 [ -z "$test$demo" ] || need "curl" curl has curl
 [ -z "$bench" ] || need "pgbouncer" pgbouncer has pgbouncer
 

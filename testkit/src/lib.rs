@@ -35,6 +35,7 @@ mod idp;
 mod postgres;
 mod process;
 pub mod raw_pg;
+mod sshd;
 
 pub use ca::{Ca, CertRequest, Certificate};
 pub use canary::{Canary, random_text};
@@ -44,3 +45,4 @@ pub use idp::{Algorithm, Forgery, Idp, IdpBuilder, KeySet, TokenBuilder};
 pub use postgres::{Auth, Durability, Postgres, PostgresBuilder, psql_command, psql_script};
 pub use process::{Finished, Guard, free_port, run, wait_until};
 pub use raw_pg::RawPg;
+pub use sshd::{CertificateRequest, SshKeyPair, Sshd, SshdBuilder, client_options};

@@ -17,6 +17,7 @@ const MAX_SECRET_BYTES: u64 = 64 * 1024;
 enum Entry {
     Password { username: String, file: PathBuf },
     Certificate { username: String, chain: PathBuf, key: PathBuf },
+    Key { username: String, key: PathBuf, certificate: Option<PathBuf> },
 }
 
 /// Reads each target's secret from a file that only the gateway's user may read.
@@ -52,6 +53,20 @@ impl FileCredentials {
         self.0.insert(target.into(), entry);
         self
     }
+
+    /// Adds an SSH private key and, if the account is certified, its OpenSSH certificate.
+    #[must_use]
+    pub fn key(
+        mut self,
+        target: impl Into<String>,
+        username: impl Into<String>,
+        key: impl Into<PathBuf>,
+        certificate: Option<PathBuf>,
+    ) -> Self {
+        let entry = Entry::Key { username: username.into(), key: key.into(), certificate };
+        self.0.insert(target.into(), entry);
+        self
+    }
 }
 
 #[async_trait]
@@ -75,10 +90,17 @@ fn load(entry: Entry) -> Result<UpstreamCredential, String> {
             UpstreamCredential::Password { username, password: read_secret(&file)? }
         }
         Entry::Certificate { username, chain, key } => {
-            let chain = std::fs::read_to_string(&chain).map_err(|e| format!("`{}`: {e}", chain.display()))?;
-            UpstreamCredential::Certificate { username, chain, key: read_secret(&key)? }
+            UpstreamCredential::Certificate { username, chain: read_public(&chain)?, key: read_secret(&key)? }
+        }
+        Entry::Key { username, key, certificate } => {
+            let certificate = certificate.as_deref().map(read_public).transpose()?;
+            UpstreamCredential::Key { username, key: read_secret(&key)?, certificate }
         }
     })
+}
+
+fn read_public(path: &Path) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|e| format!("`{}`: {e}", path.display()))
 }
 
 /// Reads a secret file: private to its owner, at most [`MAX_SECRET_BYTES`], UTF-8.

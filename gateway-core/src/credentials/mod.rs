@@ -33,6 +33,15 @@ pub enum UpstreamCredential {
         /// The private key, PEM.
         key: Secret<String>,
     },
+    /// A private key (OpenSSH or PKCS#8, PEM) and, if the account is certified, the OpenSSH certificate for it.
+    Key {
+        /// The account on the target.
+        username: String,
+        /// The private key, unencrypted.
+        key: Secret<String>,
+        /// The certificate, as the line of a `-cert.pub` file.
+        certificate: Option<String>,
+    },
     /// An account that needs no secret (peer or trust authentication).
     None {
         /// The account on the target.
@@ -46,6 +55,7 @@ impl UpstreamCredential {
         match self {
             Self::Password { username, .. }
             | Self::Certificate { username, .. }
+            | Self::Key { username, .. }
             | Self::None { username } => username,
         }
     }
@@ -54,7 +64,7 @@ impl UpstreamCredential {
     pub fn secrets(&self) -> impl Iterator<Item = &Secret<String>> {
         match self {
             Self::Password { password, .. } => Some(password),
-            Self::Certificate { key, .. } => Some(key),
+            Self::Certificate { key, .. } | Self::Key { key, .. } => Some(key),
             Self::None { .. } => None,
         }
         .into_iter()

@@ -22,6 +22,7 @@ use crate::clock::Timestamp;
 pub struct AnyAuthenticator {
     tokens: Vec<Arc<dyn Authenticator>>,
     certificates: Vec<Arc<dyn Authenticator>>,
+    ssh: Vec<Arc<dyn Authenticator>>,
 }
 
 impl AnyAuthenticator {
@@ -43,6 +44,13 @@ impl AnyAuthenticator {
         self.certificates.push(authenticator);
         self
     }
+
+    /// Adds one that SSH keys and certificates are shown to.
+    #[must_use]
+    pub fn ssh(mut self, authenticator: Arc<dyn Authenticator>) -> Self {
+        self.ssh.push(authenticator);
+        self
+    }
 }
 
 #[async_trait]
@@ -51,6 +59,7 @@ impl Authenticator for AnyAuthenticator {
         let (members, kind) = match presented {
             Presented::Token(_) => (&self.tokens, "tokens"),
             Presented::Certificate(_) => (&self.certificates, "client certificates"),
+            Presented::SshKey(_) | Presented::SshCertificate(_) => (&self.ssh, "SSH keys"),
         };
         let mut refusal = IdentityError::Unsupported(kind);
         for member in members {

@@ -7,7 +7,7 @@
 //!
 //! | Counter | Labels |
 //! |---|---|
-//! | `gateway_identity_accepted_total` | `method` (`token`, `certificate`), `issuer` |
+//! | `gateway_identity_accepted_total` | `method` (`token`, `certificate`, `ssh_key`, `ssh_certificate`), `issuer` |
 //! | `gateway_identity_refused_total` | `method`, `issuer` (empty if none was matched), `reason` |
 //! | `gateway_identity_key_fetches_total` | `issuer`, `outcome` (`ok`, `failed`) |
 //! | `gateway_identity_stale_keys_total` | `issuer`; proofs judged with keys past their maximum age |
@@ -20,6 +20,7 @@ mod combined;
 #[cfg(feature = "oidc")]
 pub mod oidc;
 mod spiffe;
+mod ssh;
 mod static_list;
 mod telemetry;
 mod text;
@@ -36,6 +37,7 @@ use serde::{Deserialize, Serialize};
 pub use client_cert::{CertificateMatch, CertificateName, CertificateRule, ClientCertAuthenticator};
 pub use combined::AnyAuthenticator;
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};
+pub use ssh::{BadSshKey, SshAuthenticator, SshAuthority, SshCertificateProof, SshKeyProof, SshPublicKey};
 pub use static_list::StaticAuthenticator;
 
 use crate::clock::{Clock, Timestamp};
@@ -180,6 +182,10 @@ pub enum Presented {
     /// A client certificate chain whose possession TLS has proven, DER, leaf first. Its trust is not yet judged
     /// beyond what the listener's TLS configuration verified.
     Certificate(Vec<Bytes>),
+    /// An SSH key whose possession the transport has proven.
+    SshKey(SshKeyProof),
+    /// An OpenSSH certificate whose signature and possession the transport has proven; everything else in it is unjudged.
+    SshCertificate(Box<SshCertificateProof>),
 }
 
 /// Why an identity was refused. The client is told only that it was; the cause goes to the log.

@@ -1,9 +1,10 @@
 //! Masking of streams: correct wherever the chunks are cut, in bounded memory.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::CAP;
-use super::class::ClassSet;
+use super::class::{ClassSet, DataClass};
 use super::known::KnownLiterals;
 use super::scan::{Bounds, KNOWN_RULE, Raw, Scan, merge};
 use super::scanner::Scanner;
@@ -36,6 +37,8 @@ pub struct StreamMasker {
     until: Vec<usize>,
     open: Option<Open>,
     spans: usize,
+    /// Spans by rule since they were last asked for.
+    by_rule: BTreeMap<u16, u64>,
 }
 
 /// A span under way.
@@ -53,7 +56,8 @@ impl StreamMasker {
     /// A masker for one stream. Standard output and standard error are two streams.
     pub fn new(scanner: Arc<Scanner>, skip: ClassSet) -> Self {
         let (buffer, active, until) = (Vec::new(), Vec::new(), Vec::new());
-        Self { scanner, skip, known: None, buffer, pos: 0, active, until, open: None, spans: 0 }
+        let by_rule = BTreeMap::new();
+        Self { scanner, skip, known: None, buffer, pos: 0, active, until, open: None, spans: 0, by_rule }
     }
 
     /// Also masks a session's injected credentials.
@@ -95,6 +99,22 @@ impl StreamMasker {
     /// How many spans were masked so far.
     pub fn spans(&self) -> usize {
         self.spans
+    }
+
+    /// Which classes are shown from the next bytes on.
+    pub(crate) const fn set_skip(&mut self, skip: ClassSet) {
+        self.skip = skip;
+    }
+
+    /// The spans masked since this was last asked for, by class.
+    pub(crate) fn take_classes(&mut self) -> Vec<(DataClass, u64)> {
+        let counts = std::mem::take(&mut self.by_rule);
+        counts.into_iter().map(|(rule, count)| (self.scanner.class_of(rule), count)).collect()
+    }
+
+    fn note(&mut self, rule: u16) {
+        self.spans += 1;
+        *self.by_rule.entry(rule).or_default() += 1;
     }
 
     fn advance(&mut self, complete: bool, out: &mut Vec<u8>) {
@@ -185,9 +205,11 @@ impl StreamMasker {
         }
         if transform == Transform::SameLength {
             out.resize(out.len() + (decided - at), b'*');
-            self.spans += usize::from(!current.written);
+            if !current.written {
+                self.note(current.rule);
+            }
         } else if !current.written {
-            self.spans += 1;
+            self.note(current.rule);
             super::transform::tag(&self.scanner.class_of(current.rule), out);
         }
         current.written = true;
@@ -199,7 +221,7 @@ impl StreamMasker {
     fn close(&mut self, span: Open, at: usize, out: &mut Vec<u8>) -> usize {
         let end = span.until.max(at);
         if !span.written {
-            self.spans += 1;
+            self.note(span.rule);
             let value = self.buffer.get(span.start..end).unwrap_or_default();
             self.scanner.replace_span(span.rule, span.mixed, value, out);
         } else if self.scanner.program.transform(span.rule) == Transform::SameLength {

@@ -50,8 +50,8 @@ pub(super) struct GuardInner {
     pub(super) labels: Arc<[Label]>,
     pub(super) plan: Mutex<Option<Arc<MaskPlan>>>,
     /// The secrets injected into this session; empty until the credential is fetched.
-    known: OnceLock<KnownLiterals>,
-    nothing_known: KnownLiterals,
+    known: OnceLock<Arc<KnownLiterals>>,
+    nothing_known: Arc<KnownLiterals>,
     pub(super) failed: AtomicBool,
     /// The session's part in every digest.
     pub(super) digest: SessionDigest,
@@ -104,7 +104,7 @@ impl Guard {
             labels: request.labels,
             plan: Mutex::default(),
             known: OnceLock::new(),
-            nothing_known: KnownLiterals::new::<&[u8]>([]).map_err(internal)?,
+            nothing_known: Arc::new(KnownLiterals::new::<&[u8]>([]).map_err(internal)?),
             failed: AtomicBool::new(false),
             digest,
             counters,
@@ -144,7 +144,7 @@ impl Guard {
     }
 
     /// Whether values of the label at this position of [`labels`](Self::labels) are shown to the principal, as far as was asked.
-    pub fn reveals(&self, label: usize) -> bool {
+    pub fn reveals_label(&self, label: usize) -> bool {
         self.0.plan().is_some_and(|plan| plan.reveals(label))
     }
 
@@ -220,7 +220,7 @@ impl Guard {
             tracing::warn!(target = %self.0.info.target, "a credential is outside {MIN_KNOWN_BYTES}..={MAX_KNOWN_BYTES} bytes and cannot be looked for in results");
         }
         match KnownLiterals::new(known.into_iter().map(Secret::expose)) {
-            Ok(literals) => drop(self.0.known.set(literals)),
+            Ok(literals) => drop(self.0.known.set(Arc::new(literals))),
             Err(error) => tracing::warn!(%error, "the credential cannot be looked for in results"),
         }
     }
@@ -256,7 +256,7 @@ impl GuardInner {
         self.failed.store(true, Ordering::Release);
     }
 
-    pub(super) fn known(&self) -> &KnownLiterals {
+    pub(super) fn known(&self) -> &Arc<KnownLiterals> {
         self.known.get().unwrap_or(&self.nothing_known)
     }
 

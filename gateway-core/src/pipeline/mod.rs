@@ -25,7 +25,7 @@ pub use exchange::Hold;
 pub use guard::{Guard, SessionRequest};
 pub use held::Held;
 pub use permit::{Judged, Pending, Permit, Refused};
-pub use release::{Label, Masker, Released, Results};
+pub use release::{Label, Masker, Released, ResultStream, Results};
 
 use crate::approval::{Approver, Delivery, DigestKey};
 use crate::clock::{Clock, SystemClock};

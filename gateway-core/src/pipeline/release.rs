@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::guard::{GuardInner, recorder_failed};
+use super::guard::{Guard, GuardInner, recorder_failed};
 use crate::error::{Denial, DenialCode};
 use crate::masking::{
-    CellFinding, ClassSet, FieldRule, Finding, KnownLiterals, MaskKey, MaskedField, Scanner, Transform,
-    mask_field,
+    CellFinding, ClassSet, FieldRule, Finding, KnownLiterals, MaskKey, MaskedField, Scanner, StreamMasker,
+    Transform, mask_field,
 };
 use crate::operation::{Operation, OperationId, Resource};
 use crate::policy::{Obligation, PolicyInput, Revision};
@@ -43,7 +43,7 @@ impl MaskPlan {
 
 impl GuardInner {
     /// The plan in force; asked anew when the policies changed.
-    pub(super) async fn mask_plan(&self) -> Result<Arc<MaskPlan>, Denial> {
+    pub(super) async fn mask_plan(self: &Arc<Self>) -> Result<Arc<MaskPlan>, Denial> {
         let revision = self.pipeline.policy.revision();
         match self.plan() {
             Some(plan) if plan.revision == revision => Ok(plan),
@@ -55,24 +55,36 @@ impl GuardInner {
         }
     }
 
-    async fn ask_plan(&self, revision: Revision) -> Result<MaskPlan, Denial> {
+    async fn ask_plan(self: &Arc<Self>, revision: Revision) -> Result<MaskPlan, Denial> {
         let classes = self.pipeline.scanner.classes();
         let target = Resource::target(&self.info.target);
         let content = classes.iter().map(|class| target.child("DataClass", class.name()));
         let fields = self.labels.iter().map(|label| label.resource.clone());
         let questions: Vec<_> = content.chain(fields).collect();
-        let reveal = Operation::new("reveal", "");
-        let input = PolicyInput::new(&self.info, &reveal, self.pipeline.clock.now());
-        let shown = self.pipeline.policy.reveal(&input, &questions).await.map_err(|e| masking_failed(&e))?;
-        if shown.len() != questions.len() {
-            return Err(masking_failed(&"the engine answered another number of labels"));
-        }
+        let shown = Guard(Arc::clone(self)).reveals(&questions).await?;
         let (by_class, by_field) = shown.split_at(classes.len());
         let mut skip = ClassSet::default();
         by_class.iter().enumerate().filter(|(_, shown)| **shown).for_each(|(i, _)| {
             skip.insert(i);
         });
         Ok(MaskPlan { revision, skip, revealed: by_field.to_vec() })
+    }
+}
+
+impl Guard {
+    /// For each resource: may the principal see its content unmasked, whatever is in it? Ask again when
+    /// [`Results::is_stale`] says that the policies changed.
+    ///
+    /// # Errors
+    /// The policies cannot be asked: show nothing.
+    pub async fn reveals(&self, resources: &[Resource]) -> Result<Vec<bool>, Denial> {
+        let reveal = Operation::new("reveal", "");
+        let input = PolicyInput::new(&self.0.info, &reveal, self.0.pipeline.clock.now());
+        let shown = self.0.pipeline.policy.reveal(&input, resources).await.map_err(|e| masking_failed(&e))?;
+        if shown.len() == resources.len() {
+            return Ok(shown);
+        }
+        Err(masking_failed(&"the engine answered another number of labels"))
     }
 }
 
@@ -120,6 +132,12 @@ pub struct Results {
     rows: u64,
     bytes: u64,
     masked: BTreeMap<usize, u64>,
+}
+
+/// One stream of an answer, masked piece by piece. Comes out of [`Results::stream`].
+#[derive(Debug)]
+pub struct ResultStream {
+    masker: StreamMasker,
 }
 
 /// Index under which values that were withheld whole are counted.
@@ -210,6 +228,65 @@ impl Results {
         };
         self.guard.record(record).map_err(|e| recorder_failed(&e))?;
         Ok(Released(bytes))
+    }
+
+    /// One more stream of this answer, for example standard error: masked across pieces, however it is cut.
+    pub fn stream(&self) -> ResultStream {
+        let scanner = Arc::clone(&self.guard.pipeline.scanner);
+        let masker = StreamMasker::new(scanner, self.plan.skip).beside(Arc::clone(self.guard.known()));
+        ResultStream { masker }
+    }
+
+    /// Masks, counts, records and releases what is certain of a stream so far; lines count as rows. `None`: nothing yet, a value may
+    /// be under way.
+    ///
+    /// # Errors
+    /// A cap that is exceeded, or a recorder that failed: nothing of this piece may be sent.
+    pub fn release_stream(
+        &mut self,
+        stream: &mut ResultStream,
+        encoding: &'static str,
+        raw: &[u8],
+    ) -> Result<Option<Released>, Denial> {
+        stream.masker.set_skip(self.plan.skip);
+        let mut out = Vec::with_capacity(raw.len() + stream.masker.held());
+        stream.masker.push(raw, &mut out);
+        self.release_masked(stream, encoding, out)
+    }
+
+    /// Ends a stream: releases what was held back of it.
+    ///
+    /// # Errors
+    /// Those of [`release_stream`](Self::release_stream).
+    pub fn finish_stream(
+        &mut self,
+        mut stream: ResultStream,
+        encoding: &'static str,
+    ) -> Result<Option<Released>, Denial> {
+        let mut out = Vec::with_capacity(stream.masker.held());
+        stream.masker.set_skip(self.plan.skip);
+        stream.masker.record_boundary(&mut out);
+        self.release_masked(&mut stream, encoding, out)
+    }
+
+    fn release_masked(
+        &mut self,
+        stream: &mut ResultStream,
+        encoding: &'static str,
+        out: Vec<u8>,
+    ) -> Result<Option<Released>, Denial> {
+        if out.is_empty() {
+            return Ok(None);
+        }
+        let lines = out.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let classes = stream.masker.take_classes();
+        let index = |class| self.guard.pipeline.scanner.index(class).unwrap_or(WITHHELD);
+        let counted: Vec<_> = classes.iter().map(|(class, count)| (index(class), *count)).collect();
+        self.release(encoding, out.into(), lines, |masker, _| {
+            counted.into_iter().for_each(|(class, count)| masker.note_many(class, count));
+            Ok(None)
+        })
+        .map(Some)
     }
 
     fn spend(&mut self, rows: u64, bytes: u64) -> Result<(), Denial> {
@@ -327,6 +404,24 @@ impl Masker<'_> {
         out
     }
 
+    /// The text with sensitive content replaced by as many `*`, or `None` if there is none in it: for answers whose offsets count.
+    ///
+    /// # Errors
+    /// The text cannot be looked at: nothing may be released.
+    pub fn text_of_same_length(&mut self, text: &[u8]) -> Result<Option<Vec<u8>>, Denial> {
+        let mut findings = Vec::new();
+        self.cells(text, std::slice::from_ref(&(0..text.len())), &mut findings)?;
+        if findings.is_empty() {
+            return Ok(None);
+        }
+        let mut out = text.to_vec();
+        for finding in findings {
+            self.note(self.scanner.index(&finding.class).unwrap_or(WITHHELD));
+            out.get_mut(finding.range).unwrap_or_default().fill(b'*');
+        }
+        Ok(Some(out))
+    }
+
     /// A labelled text value masked by its rule; `None` is the protocol's null. A revealed label's value passes, masked by content.
     pub fn field(&mut self, label: usize, value: &[u8]) -> Option<Vec<u8>> {
         let Some(rule) = self.labels.get(label).map(|l| &l.rule) else {
@@ -353,7 +448,11 @@ impl Masker<'_> {
     }
 
     fn note(&mut self, class: usize) {
-        *self.masked.entry(class).or_default() += 1;
-        self.count += 1;
+        self.note_many(class, 1);
+    }
+
+    fn note_many(&mut self, class: usize, count: u64) {
+        *self.masked.entry(class).or_default() += count;
+        self.count += count;
     }
 }

@@ -61,7 +61,7 @@ impl Session {
             self.catalog.relation(&name)
         });
         let labels = relations.flat_map(|r| Catalog::protected(&self.catalog, &self.labels, r));
-        labels.filter(|label| !self.guard.reveals(*label)).collect()
+        labels.filter(|label| !self.guard.reveals_label(*label)).collect()
     }
 }
 

@@ -1,0 +1,317 @@
+//! From the client: requests resolved, judged and sent on.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use gateway_core::error::{Denial, DenialCode};
+use gateway_core::operation::{Operation, Resource};
+use gateway_core::pipeline::{Judged, NoRewrites, Results};
+
+use super::read::Window;
+use super::{Files, Lanes, OpenFile, Opening, Question, Running, Stop, Waiting};
+use crate::denial;
+use crate::operation::{self, file};
+use crate::sftp::{FileAction, FileKind, FileOperation, OwnId, Request, Response, StatusCode};
+
+impl Files<'_> {
+    /// A request of the client's.
+    pub(super) async fn asked(&mut self, request: Box<FileOperation>, lanes: &Lanes) -> Result<(), Stop> {
+        match request.kind() {
+            FileKind::UnknownExtension
+            | FileKind::CopyData
+            | FileKind::Limits
+            | FileKind::ExpandPath
+            | FileKind::HomeDirectory
+            | FileKind::UsersGroupsById => self.unsupported(&request, lanes),
+            // Changes more than was judged when the file was opened.
+            FileKind::Fsetstat => self.judge(*request, lanes).await,
+            _ if request.paths().iter().any(|path| path.by_handle) => self.by_handle(request, lanes),
+            _ => self.resolve(request, lanes),
+        }
+    }
+
+    fn unsupported(&mut self, request: &FileOperation, lanes: &Lanes) -> Result<(), Stop> {
+        let name = request.kind().as_str();
+        let denial = Denial::new(DenialCode::Forbidden, format!("`{name}` is not offered by this gateway"));
+        let denial = self.task.session.refuse(Operation::new(name, name), denial);
+        self.refuse(request, StatusCode::OP_UNSUPPORTED, &denial, lanes);
+        Ok(())
+    }
+
+    /// Told twice: stock clients print words of their own for a status, and show the standard error of their connection.
+    pub(super) fn refuse(
+        &mut self,
+        request: &FileOperation,
+        code: StatusCode,
+        denial: &Denial,
+        lanes: &Lanes,
+    ) {
+        if let Some(cause) = denial.cause() {
+            tracing::warn!(session = %self.task.session.guard.info().id, code = %denial.code, cause, "refused");
+        }
+        let guard = &self.task.session.guard;
+        lanes.say(guard.originate(denial::line(denial)));
+        let frame = self.wire.refuse(request, code, &denial::text(denial));
+        lanes.down(guard.originate(frame));
+    }
+
+    /// What is done with an open file belongs to its opening.
+    fn by_handle(&mut self, request: Box<FileOperation>, lanes: &Lanes) -> Result<(), Stop> {
+        let handle = match request.request() {
+            Request::Close { handle }
+            | Request::Read { handle, .. }
+            | Request::Write { handle, .. }
+            | Request::Fstat { handle }
+            | Request::Readdir { handle } => handle.clone(),
+            Request::Extended(
+                crate::sftp::ExtendedRequest::Fsync { handle }
+                | crate::sftp::ExtendedRequest::Fstatvfs { handle },
+            ) => handle.clone(),
+            _ => return self.unsupported(&request, lanes),
+        };
+        let closes = matches!(request.request(), Request::Close { .. });
+        let Some(file) = self.open.get_mut(&handle) else {
+            let denial = Denial::new(DenialCode::Forbidden, "the file is not open");
+            self.refuse(&request, StatusCode::FAILURE, &denial, lanes);
+            return Ok(());
+        };
+        if let Some(denial) = file.revoked.clone().filter(|_| !closes) {
+            self.refuse(&request, StatusCode::PERMISSION_DENIED, &denial, lanes);
+            return Ok(());
+        }
+        match request.request() {
+            Request::Read { offset, length, .. } if !file.opening.revealed => {
+                let window = Window::around(*offset, *length);
+                return self.read_around(request, handle, window, lanes);
+            }
+            Request::Write { data, .. } => file.written += data.len() as u64,
+            _ => {}
+        }
+        self.by_handle.insert(request.client_id(), handle);
+        lanes.up(self.wire.forward(*request)?);
+        Ok(())
+    }
+
+    /// Reads more than was asked for, so that no value is cut at an edge.
+    fn read_around(
+        &mut self,
+        operation: Box<FileOperation>,
+        handle: Bytes,
+        window: Window,
+        lanes: &Lanes,
+    ) -> Result<(), Stop> {
+        let (id, frame) = self.wire.ask(&window.request(handle.clone()))?;
+        self.questions.insert(id, Question::Read { operation, handle, window });
+        lanes.up(frame);
+        Ok(())
+    }
+
+    /// Has the server say what the paths really are.
+    fn resolve(&mut self, operation: Box<FileOperation>, lanes: &Lanes) -> Result<(), Stop> {
+        let questions: Option<Vec<_>> = operation.paths().iter().map(|path| path.question()).collect();
+        let Some(questions) = questions else {
+            let denial = Denial::new(DenialCode::NotUnderstood, "the path cannot be resolved")
+                .with_hint("use an absolute path");
+            let kind = operation.kind().as_str();
+            let denial = self.task.session.refuse(Operation::new(kind, kind), denial);
+            self.refuse(&operation, StatusCode::FAILURE, &denial, lanes);
+            return Ok(());
+        };
+        self.serial += 1;
+        let unanswered = questions.len();
+        for (index, path) in questions.into_iter().enumerate() {
+            let (id, frame) = self.wire.ask(&Request::Realpath { path })?;
+            self.questions.insert(id, Question::Real(self.serial, index));
+            lanes.up(frame);
+        }
+        self.waiting.push_back(Waiting { serial: self.serial, operation, unanswered, failed: None });
+        Ok(())
+    }
+
+    /// The answer to a question of the gateway's own.
+    pub(super) async fn told(&mut self, id: OwnId, response: Response, lanes: &Lanes) -> Result<(), Stop> {
+        match self.questions.remove(&id) {
+            Some(Question::Start) => {
+                if let Some(path) = only_name(&response) {
+                    self.wire.set_start(&path);
+                }
+                self.ready = true;
+                Ok(())
+            }
+            Some(Question::Real(serial, index)) => {
+                self.resolved(serial, index, response);
+                self.judge_waiting(lanes).await
+            }
+            Some(Question::Read { operation, handle, window }) => {
+                self.read(&operation, &handle, window, &response, lanes)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn resolved(&mut self, serial: u64, index: usize, response: Response) {
+        let Some(waiting) = self.waiting.iter_mut().find(|w| w.serial == serial) else { return };
+        waiting.unanswered = waiting.unanswered.saturating_sub(1);
+        let Some(name) = only_name(&response) else {
+            waiting.failed = Some(response);
+            return;
+        };
+        let real = waiting.operation.paths().get(index).and_then(|path| path.real(&name));
+        if let Some(real) = real {
+            // Where the text must stay (the target of a link) the judged path is what it leads to now.
+            waiting.operation.replace_path(index, &real);
+        }
+    }
+
+    /// Judges what waits, in order, as far as it is resolved.
+    async fn judge_waiting(&mut self, lanes: &Lanes) -> Result<(), Stop> {
+        while self.waiting.front().is_some_and(|waiting| waiting.unanswered == 0) {
+            let Some(Waiting { operation, failed, .. }) = self.waiting.pop_front() else { break };
+            match failed {
+                Some(response) => self.judge_failed(*operation, &response, lanes).await?,
+                None => self.judge(*operation, lanes).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A path that does not resolve: who may do it is told so, others are denied as for a path that does.
+    async fn judge_failed(
+        &mut self,
+        request: FileOperation,
+        response: &Response,
+        lanes: &Lanes,
+    ) -> Result<(), Stop> {
+        match self.permitted(&request).await {
+            Ok((results, _)) => {
+                let code = match response {
+                    Response::Status { code, .. } => *code,
+                    _ => StatusCode::FAILURE,
+                };
+                let denial = Denial::new(DenialCode::UpstreamUnavailable, super::answer::words(code));
+                results.complete("the path does not exist")?;
+                let frame = self.wire.refuse(&request, code, &denial.message);
+                lanes.down(self.task.session.guard.originate(frame));
+            }
+            Err(denial) => self.refuse(&request, StatusCode::PERMISSION_DENIED, &denial, lanes),
+        }
+        Ok(())
+    }
+
+    async fn judge(&mut self, request: FileOperation, lanes: &Lanes) -> Result<(), Stop> {
+        let (results, operation) = match self.permitted(&request).await {
+            Ok(permitted) => permitted,
+            Err(denial) => {
+                self.refuse(&request, StatusCode::PERMISSION_DENIED, &denial, lanes);
+                return Ok(());
+            }
+        };
+        let opens = match request.request() {
+            Request::Open { .. } | Request::Opendir { .. } => Some(self.opening(operation).await?),
+            _ => None,
+        };
+        self.running.insert(request.client_id(), Running { results, opens });
+        lanes.up(self.wire.forward(request)?);
+        Ok(())
+    }
+
+    async fn opening(&self, operation: Operation) -> Result<Opening, Denial> {
+        let path = operation.accesses.first().map(|access| access.resource.clone());
+        let path = path.unwrap_or_else(|| self.task.session.target.clone());
+        let revealed = self.revealed(&path).await?;
+        Ok(Opening { operation, revealed, path })
+    }
+
+    async fn revealed(&self, path: &Resource) -> Result<bool, Denial> {
+        let shown = self.task.session.guard.reveals(std::slice::from_ref(path)).await?;
+        Ok(shown.first().copied().unwrap_or(false))
+    }
+
+    /// Judges at once: a session with many files cannot wait for people in the middle, so a rule that holds makes a request for
+    /// approval and the client tries again.
+    async fn permitted(&self, request: &FileOperation) -> Result<(Results, Operation), Denial> {
+        let session = &self.task.session;
+        let operation = match described(&session.target, request) {
+            Ok(operation) => operation,
+            Err(denial) => {
+                let kind = request.kind().as_str();
+                return Err(session.refuse(Operation::new(kind, kind), denial));
+            }
+        };
+        let pending = session.pending(operation);
+        match session.guard.judge_for(pending, &NoRewrites, gateway_core::approval::Delivery::Retry).await {
+            Judged::Permit(permit) => {
+                let (batch, results) = permit.consume();
+                let operation = batch.operations().first().cloned();
+                operation.map(|operation| (results, operation)).ok_or_else(missing)
+            }
+            Judged::Refused(refused) => Err(refused.denial),
+            Judged::Held(held) => Err(held.cancel().await),
+        }
+    }
+
+    /// After a change of the policies: open files that are not permitted any more are closed to the client.
+    pub(super) async fn judge_again(&mut self) -> Result<(), Denial> {
+        let handles: Vec<_> = self.open.keys().cloned().collect();
+        for handle in handles {
+            let Some(OpenFile { opening: Opening { operation, path, .. }, .. }) = self.open.get(&handle)
+            else {
+                continue;
+            };
+            let (operation, path) = (operation.clone(), path.clone());
+            let revoked = self.task.session.permit(operation).await.err();
+            let revealed = self.revealed(&path).await?;
+            if let Some(file) = self.open.get_mut(&handle) {
+                file.results.adopt_masks();
+                file.revoked = revoked;
+                file.opening.revealed &= revealed;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn missing() -> Denial {
+    Denial::new(DenialCode::PolicyError, "the permitted operation is missing")
+}
+
+fn only_name(response: &Response) -> Option<Bytes> {
+    match response {
+        Response::Name { entries } => entries.first().map(|entry| entry.filename.clone()),
+        _ => None,
+    }
+}
+
+/// Creating a file with read and write bits only, as stock clients do for every upload, is no more than writing it.
+fn creates_plainly(request: &Request) -> bool {
+    let Request::Open { attributes, .. } = request else { return false };
+    let bits = attributes.permissions.unwrap_or_default();
+    let plain = bits & 0o7111 == 0 && attributes.owner.is_none() && attributes.size.is_none();
+    plain && attributes.times.is_none() && attributes.extended.is_empty()
+}
+
+/// The request as an operation: each path with what is done to it.
+fn described(target: &Resource, request: &FileOperation) -> Result<Operation, Denial> {
+    let unclear = || {
+        Denial::new(DenialCode::NotUnderstood, "the path is not UTF-8, too deep, or unknown")
+            .with_hint("use an absolute path in UTF-8")
+    };
+    let kind = request.kind().as_str();
+    let plain = creates_plainly(request.request());
+    let mut text = kind.to_owned();
+    let mut accesses = Vec::new();
+    for used in request.paths() {
+        let path = used.path.as_deref().and_then(|path| file(target, path)).ok_or_else(unclear)?;
+        text.push_str(&format!(" {}", String::from_utf8_lossy(used.path.as_deref().unwrap_or_default())));
+        for action in used.actions.iter().filter(|action| !(plain && **action == FileAction::Setstat)) {
+            operation::touch(&mut accesses, *action, &path);
+        }
+    }
+    let mut operation = Operation::new(kind, text);
+    operation.accesses = accesses;
+    operation.effect = request.effect();
+    operation.facts = request.facts();
+    // Flags and attributes, exactly.
+    operation.binding.push((Cow::Borrowed("request"), format!("{:?}", request.request())));
+    Ok(operation)
+}

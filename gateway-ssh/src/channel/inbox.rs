@@ -1,0 +1,142 @@
+//! What a client sent on one channel, in order, waiting to be taken.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::BytesMut;
+use russh::Sig;
+use tokio::sync::Notify;
+
+use super::Start;
+use crate::gate::Gate;
+use crate::operation::Size;
+
+/// One thing a client sent.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Nothing the client sent: a line to tell it.
+    Say(String),
+    Start(Box<Start>),
+    Data(BytesMut),
+    Eof,
+    Signal(Sig),
+    Resize(Size),
+}
+
+/// Data that came in smaller pieces is joined up to so many bytes.
+const JOINED_BYTES: usize = 32 * 1024;
+
+/// What an event without data counts as, in bytes: requests cannot be sent without end either.
+const EVENT_BYTES: usize = 256;
+
+impl Event {
+    fn cost(&self) -> usize {
+        match self {
+            Self::Data(bytes) => bytes.len() + EVENT_BYTES,
+            _ => EVENT_BYTES,
+        }
+    }
+}
+
+/// The queue between the connection, which never waits, and the channel's task. Its limit is the connection's [`Gate`].
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    queue: Mutex<Queue>,
+    arrived: Notify,
+    closed: Notify,
+    gate: Arc<Gate>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    events: VecDeque<Event>,
+    /// The client closed the channel.
+    closed: bool,
+    /// Nobody takes any more.
+    done: bool,
+}
+
+impl Inbox {
+    pub(crate) fn new(gate: Arc<Gate>) -> Self {
+        Self { queue: Mutex::default(), arrived: Notify::new(), closed: Notify::new(), gate }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn push(&self, event: Event) {
+        let mut queue = self.queue();
+        if queue.done || queue.closed {
+            return;
+        }
+        self.gate.add(event.cost());
+        queue.events.push_back(event);
+        drop(queue);
+        self.arrived.notify_one();
+    }
+
+    /// The same for data; small pieces are joined.
+    pub(crate) fn data(&self, data: &[u8]) {
+        let mut queue = self.queue();
+        if let Some(Event::Data(last)) = queue.events.back_mut()
+            && last.len() + data.len() <= JOINED_BYTES
+        {
+            last.extend_from_slice(data);
+            self.gate.add(data.len());
+        } else {
+            drop(queue);
+            self.push(Event::Data(data.into()));
+        }
+    }
+
+    /// The next event; waits for it.
+    pub(crate) async fn next(&self) -> Event {
+        loop {
+            let event = self.queue().events.pop_front();
+            if let Some(event) = event {
+                self.gate.take(event.cost());
+                return event;
+            }
+            self.arrived.notified().await;
+        }
+    }
+
+    /// The client closed the channel: nobody wants the rest.
+    pub(crate) fn close(&self) {
+        self.queue().closed = true;
+        self.closed.notify_waiters();
+    }
+
+    /// Waits until the client closes the channel.
+    pub(crate) async fn closed(&self) {
+        loop {
+            let mut closed = std::pin::pin!(self.closed.notified());
+            // Registered before the look, so that a close in between is not missed.
+            closed.as_mut().enable();
+            if self.queue().closed {
+                return;
+            }
+            closed.await;
+        }
+    }
+
+    /// Nobody takes any more: what waits is dropped and what comes is not kept.
+    pub(crate) fn finish(&self) {
+        let mut queue = self.queue();
+        queue.done = true;
+        let waiting = std::mem::take(&mut queue.events);
+        self.gate.take(waiting.iter().map(Event::cost).sum());
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        let queue = self.queue();
+        queue.done || queue.closed
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}

@@ -1,0 +1,338 @@
+//! A running program: its input to the target, its output through the masks to the client, its end exactly as it was.
+
+use bytes::Bytes;
+use gateway_core::error::{Denial, DenialCode};
+use gateway_core::pipeline::{ResultStream, Results};
+use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Error, Sig, client};
+
+use super::output::{Exit, Stream};
+use super::{Ended, Event, Gone, Permitted, Program, STDERR, STDOUT, TERMINAL, Task};
+use crate::operation::{self, Setting, Size, Terminal};
+use crate::upstream::Leased;
+
+type ToTarget = ChannelWriteHalf<client::Msg>;
+
+/// Runs the permitted statement on a fresh channel of the target until it ends.
+pub(super) async fn run(
+    task: &Task,
+    leased: Leased,
+    results: Results,
+    program: &Program,
+    permitted: Permitted,
+) -> Result<Ended, Gone> {
+    let Permitted { statement, setting, raw } = permitted;
+    let Leased { connection, channel } = leased;
+    let (from_target, to_target) = channel.split();
+    let mut answer = Answer::new(task, results, setting.terminal.is_some(), raw);
+    let outcome = match start(&to_target, program, statement, &setting).await {
+        Err(_) => Outcome::Lost,
+        Ok(replies) => {
+            answer.replies = replies;
+            tokio::select! {
+                biased;
+                () = task.inbox.closed() => Outcome::Gone,
+                outcome = answer.follow(from_target) => outcome,
+                never = feed(task, &to_target, setting.terminal.clone()) => match never {},
+            }
+        }
+    };
+    if matches!(outcome, Outcome::Closed) {
+        task.session.upstreams.keep(connection);
+    }
+    answer.finish(outcome).await
+}
+
+/// Asks the target to start the program; tells how many answers are to come.
+async fn start(
+    to: &ToTarget,
+    program: &Program,
+    statement: Bytes,
+    setting: &Setting,
+) -> Result<Replies, Error> {
+    for (name, value) in &setting.environment {
+        to.set_env(false, name, value).await?;
+    }
+    if let Some(Terminal { term, size: Size { columns, rows, width, height }, modes }) = &setting.terminal {
+        to.request_pty(true, term, *columns, *rows, *width, *height, modes).await?;
+    }
+    match program {
+        Program::Exec(_) => to.exec(true, statement).await?,
+        Program::Shell => to.request_shell(true).await?,
+        Program::Subsystem(name) => to.request_subsystem(true, name).await?,
+        Program::DirectTcpip(..) => return Ok(Replies::None),
+    }
+    Ok(if setting.terminal.is_some() { Replies::Terminal } else { Replies::Program })
+}
+
+/// Which answer of the target comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Replies {
+    Terminal,
+    Program,
+    None,
+}
+
+enum Never {}
+
+/// Moves the client's input to the target at the target's pace; never ends by itself.
+async fn feed(task: &Task, to: &ToTarget, mut terminal: Option<Terminal>) -> Never {
+    loop {
+        let sent = match task.inbox.next().await {
+            Event::Data(bytes) => to.data_bytes(bytes.freeze()).await,
+            Event::Eof => to.eof().await,
+            Event::Signal(signal) => deliver(task, to, signal).await,
+            Event::Resize(size) => match &mut terminal {
+                Some(terminal) => resize(task, to, terminal, size).await,
+                None => Ok(()),
+            },
+            Event::Say(line) => task.output.say(line).await.map_err(|Gone| Error::SendError),
+            Event::Start(_) => Ok(()),
+        };
+        if sent.is_err() {
+            // The other direction finds out why and ends it all.
+            return std::future::pending().await;
+        }
+    }
+}
+
+async fn deliver(task: &Task, to: &ToTarget, signal: Sig) -> Result<(), Error> {
+    let name = signal_name(&signal);
+    match task.session.permit(operation::signal(&task.session.target, &name)).await {
+        Ok(()) => to.signal(signal).await,
+        Err(denial) => {
+            let said = task.output.say(crate::denial::line(&denial)).await;
+            said.map_err(|Gone| Error::SendError)
+        }
+    }
+}
+
+async fn resize(task: &Task, to: &ToTarget, terminal: &mut Terminal, size: Size) -> Result<(), Error> {
+    terminal.size = size;
+    // The same question as for the terminal itself; its record keeps the size for replay.
+    match task.session.permit(operation::pty(&task.session.target, terminal)).await {
+        Ok(()) => to.window_change(size.columns, size.rows, size.width, size.height).await,
+        Err(_) => Ok(()),
+    }
+}
+
+pub(crate) fn signal_name(signal: &Sig) -> String {
+    match signal {
+        Sig::Custom(name) => name.clone(),
+        known => format!("{known:?}"),
+    }
+}
+
+/// How the target's side ended.
+enum Outcome {
+    /// The channel was closed in good order.
+    Closed,
+    /// The connection broke.
+    Lost,
+    /// The target did not start the program.
+    NotStarted,
+    /// The client closed the channel, or its connection is gone.
+    Gone,
+    /// Nothing more may be released.
+    Denied(Denial),
+}
+
+impl From<Gone> for Outcome {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+impl From<Denial> for Outcome {
+    fn from(denial: Denial) -> Self {
+        Self::Denied(denial)
+    }
+}
+
+/// The program's output on its way to the client.
+struct Answer<'a> {
+    task: &'a Task,
+    results: Results,
+    stdout: Option<ResultStream>,
+    stderr: Option<ResultStream>,
+    terminal: bool,
+    raw: bool,
+    replies: Replies,
+    exit: Option<Exit>,
+    ended: bool,
+}
+
+impl<'a> Answer<'a> {
+    fn new(task: &'a Task, results: Results, terminal: bool, raw: bool) -> Self {
+        let (stdout, stderr) = (Some(results.stream()), Some(results.stream()));
+        let (replies, exit, ended) = (Replies::None, None, false);
+        Self { task, results, stdout, stderr, terminal, raw, replies, exit, ended }
+    }
+
+    async fn follow(&mut self, mut from: ChannelReadHalf) -> Outcome {
+        loop {
+            if let Err(denial) = self.catch_up().await {
+                return Outcome::Denied(denial);
+            }
+            let Some(message) = from.wait().await else { return Outcome::Lost };
+            let taken = match message {
+                ChannelMsg::Data { data } => self.release(Stream::Stdout, &data).await,
+                ChannelMsg::ExtendedData { data, ext: 1 } => self.release(Stream::Stderr, &data).await,
+                ChannelMsg::Success => self.answered(true),
+                ChannelMsg::Failure => self.answered(false),
+                ChannelMsg::ExitStatus { exit_status } => {
+                    self.exit = Some(Exit::Status(exit_status));
+                    Ok(())
+                }
+                ChannelMsg::ExitSignal { signal_name, core_dumped, .. } => {
+                    self.exit = Some(Exit::Signal { name: signal_name, core_dumped });
+                    Ok(())
+                }
+                ChannelMsg::Eof => self.end().await,
+                ChannelMsg::Close => return Outcome::Closed,
+                _ => Ok(()),
+            };
+            if let Err(outcome) = taken {
+                return outcome;
+            }
+        }
+    }
+
+    /// Releases no faster than the recorder takes it, and under the masks of the policies in force.
+    async fn catch_up(&mut self) -> Result<(), Denial> {
+        let guard = &self.task.session.guard;
+        if self.results.is_stale() || !guard.has_room() {
+            guard.catch_up().await?;
+            self.results.adopt_masks();
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, success: bool) -> Result<(), Outcome> {
+        match (self.replies, success) {
+            (Replies::Program, false) => return Err(Outcome::NotStarted),
+            (Replies::Terminal, false) => {
+                let line = "gateway: the target did not give a terminal\r\n".to_owned();
+                self.task.inbox.push(Event::Say(line));
+                self.replies = Replies::Program;
+            }
+            (Replies::Terminal, true) => self.replies = Replies::Program,
+            _ => self.replies = Replies::None,
+        }
+        Ok(())
+    }
+
+    async fn release(&mut self, stream: Stream, data: &Bytes) -> Result<(), Outcome> {
+        let encoding = self.encoding(stream);
+        let masked = match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        };
+        // After its end of file a stream has no data (RFC 4254 section 5.3).
+        let Some(masked) = masked else { return Ok(()) };
+        let released = if self.raw && stream == Stream::Stdout {
+            Some(self.results.release(encoding, data.clone(), 0, |_, _| Ok(None))?)
+        } else {
+            self.results.release_stream(masked, encoding, data)?
+        };
+        if let Some(released) = released {
+            self.settled().await?;
+            self.task.output.send(stream, released).await?;
+        }
+        Ok(())
+    }
+
+    const fn encoding(&self, stream: Stream) -> &'static str {
+        match stream {
+            _ if self.terminal => TERMINAL,
+            Stream::Stdout => STDOUT,
+            Stream::Stderr => STDERR,
+        }
+    }
+
+    async fn settled(&self) -> Result<(), Denial> {
+        let guard = &self.task.session.guard;
+        if guard.is_strict() { guard.settle().await } else { Ok(()) }
+    }
+
+    /// The program has no more output: what was held back follows, and the end of file.
+    async fn end(&mut self) -> Result<(), Outcome> {
+        self.flush().await?;
+        self.ended = true;
+        Ok(self.task.output.eof().await?)
+    }
+
+    async fn flush(&mut self) -> Result<(), Outcome> {
+        let rest = [(Stream::Stdout, self.stdout.take()), (Stream::Stderr, self.stderr.take())];
+        for (stream, masked) in rest {
+            let Some(masked) = masked else { continue };
+            let encoding = self.encoding(stream);
+            if let Some(released) = self.results.finish_stream(masked, encoding)? {
+                self.settled().await?;
+                self.task.output.send(stream, released).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the client how it ended, closes the channel and the operation's record.
+    async fn finish(mut self, outcome: Outcome) -> Result<Ended, Gone> {
+        let (said, told) = match outcome {
+            Outcome::Gone => ("closed by the client".to_owned(), Ok(())),
+            Outcome::Denied(denial) => return self.denied(denial),
+            Outcome::NotStarted => {
+                let denial =
+                    Denial::new(DenialCode::UpstreamUnavailable, "the target did not start the program");
+                return self.denied(denial);
+            }
+            Outcome::Lost => ("the connection to the target broke".to_owned(), self.tell(true).await),
+            Outcome::Closed => {
+                (self.exit.as_ref().map_or_else(|| "closed".to_owned(), describe), self.tell(false).await)
+            }
+        };
+        let told = match told {
+            Err(Outcome::Denied(denial)) => return self.denied(denial),
+            Err(_) => Err(Gone),
+            Ok(()) => Ok(Ended::Done),
+        };
+        match self.results.complete(&said) {
+            Ok(()) => told,
+            Err(denial) => Ok(Ended::Refused(denial)),
+        }
+    }
+
+    fn denied(self, denial: Denial) -> Result<Ended, Gone> {
+        let recorded = self.results.complete(denial.code.as_str());
+        Ok(Ended::Refused(recorded.err().unwrap_or(denial)))
+    }
+
+    async fn tell(&mut self, lost: bool) -> Result<(), Outcome> {
+        let task = self.task;
+        tokio::select! {
+            told = self.tell_end(lost) => told,
+            () = task.inbox.closed() => Err(Outcome::Gone),
+        }
+    }
+
+    /// The rest of the output, the exit status, the end of file, the close: in the order of OpenSSH's server.
+    async fn tell_end(&mut self, lost: bool) -> Result<(), Outcome> {
+        self.flush().await?;
+        let output = &self.task.output;
+        if lost {
+            output.say("gateway: the connection to the target broke\r\n".to_owned()).await?;
+        } else if let Some(exit) = &self.exit {
+            output.ended(exit).await?;
+        }
+        if !self.ended {
+            output.eof().await?;
+        }
+        Ok(output.close().await?)
+    }
+}
+
+/// How a program ended, for the record.
+pub(super) fn describe(exit: &Exit) -> String {
+    match exit {
+        Exit::Status(status) => format!("exit {status}"),
+        Exit::Signal { name, .. } => format!("signal {}", signal_name(name)),
+    }
+}

@@ -1,0 +1,484 @@
+//! The server side's callbacks: they never wait for a person, a target or a client, since the whole connection waits with them.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gateway_core::error::{Denial, DenialCode};
+use gateway_core::identity::{Presented, VerifiedPrincipal};
+use gateway_core::operation::Operation;
+use gateway_core::pipeline::{Guard, SessionRequest};
+use gateway_core::session::CloseReason;
+use russh::keys::Certificate;
+use russh::server::{
+    Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey,
+};
+use russh::{Channel, ChannelId, Disconnect, Error, Pty, Sig};
+use tokio::sync::oneshot;
+
+use crate::channel::{Event, Inbox, Program, Start, Task};
+use crate::denial;
+use crate::gate::{Gate, MAX_CHANNELS};
+use crate::login::{Grants, Login, is_believed, proof};
+use crate::operation::{self, Setting, Size, Terminal};
+use crate::server::{PROTOCOL, Shared};
+use crate::session::{SshSession, not_granted, unsupported};
+use crate::target::Target;
+use crate::upstream::Upstreams;
+
+/// Variables set for one program.
+const MAX_VARIABLES: usize = 64;
+
+/// Who was identified, before the session is open.
+struct Identified {
+    principal: VerifiedPrincipal,
+    login: Login,
+    grants: Grants,
+}
+
+/// One connection of a client.
+pub(crate) struct Connection {
+    shared: Arc<Shared>,
+    peer: Option<SocketAddr>,
+    gate: Arc<Gate>,
+    identified: Option<Identified>,
+    opened: Option<oneshot::Sender<Option<Arc<SshSession>>>>,
+    session: Option<Arc<SshSession>>,
+    channels: HashMap<ChannelId, Entry>,
+}
+
+/// A channel as its connection knows it.
+struct Entry {
+    inbox: Arc<Inbox>,
+    setting: Setting,
+    started: bool,
+}
+
+impl Connection {
+    /// `opened` is told when the session is open, or with `None` that it never will be.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        peer: Option<SocketAddr>,
+        gate: Arc<Gate>,
+        opened: oneshot::Sender<Option<Arc<SshSession>>>,
+    ) -> Self {
+        Self {
+            shared,
+            peer,
+            gate,
+            identified: None,
+            opened: Some(opened),
+            session: None,
+            channels: HashMap::new(),
+        }
+    }
+
+    async fn identify(&mut self, login: Option<Login>, presented: Option<Presented>, grants: Grants) -> Auth {
+        let (Some(login), Some(presented)) = (login, presented) else { return Auth::reject() };
+        match self.shared.pipeline.authenticate(&presented).await {
+            Ok(principal) => {
+                self.identified = Some(Identified { principal, login, grants });
+                Auth::Accept
+            }
+            Err(_) => Auth::reject(),
+        }
+    }
+
+    /// Opens the guarded session and the way to the target.
+    async fn open(&mut self, handle: russh::server::Handle) -> Result<Arc<SshSession>, Denial> {
+        let missing = || Denial::new(DenialCode::Unauthenticated, "nobody is identified");
+        let Identified { principal, login, grants } = self.identified.take().ok_or_else(missing)?;
+        let target = self.shared.target(login.target.as_deref())?;
+        let request = SessionRequest {
+            principal: principal.clone(),
+            protocol: PROTOCOL,
+            target: target.name.clone(),
+            scope: None,
+            peer: self.peer.map_or_else(|| "in-process".to_owned(), |peer| peer.to_string()),
+            connects_to: vec![gateway_core::operation::Resource::target(&target.name)],
+            labels: Arc::default(),
+        };
+        let guard = Guard::open(&self.shared.pipeline, request).await?;
+        match self.connect(&guard, &target, &principal).await {
+            Ok(upstreams) => {
+                Ok(Arc::new(SshSession::new(guard, upstreams, grants, Arc::clone(&self.gate), handle)))
+            }
+            Err(denial) => {
+                let _ = guard.close(CloseReason::Upstream).await;
+                Err(denial)
+            }
+        }
+    }
+
+    async fn connect(
+        &self,
+        guard: &Guard,
+        target: &Arc<Target>,
+        principal: &VerifiedPrincipal,
+    ) -> Result<Upstreams, Denial> {
+        let unavailable = |cause: &dyn std::error::Error| {
+            let message = format!("target `{}` is not available", target.name);
+            Denial::new(DenialCode::UpstreamUnavailable, message)
+                .with_hint("try again later, or tell the gateway's operator")
+                .with_cause(cause)
+        };
+        let source = self.shared.pipeline.credentials();
+        let credential =
+            source.credential(&target.name, Some(principal)).await.map_err(|e| unavailable(&e))?;
+        guard.protect(credential.secrets());
+        Upstreams::connect(Arc::clone(target), &credential).await.map_err(|e| unavailable(&e))
+    }
+
+    fn said(&self, channel: ChannelId, event: Event) {
+        if let Some(entry) = self.channels.get(&channel) {
+            entry.inbox.push(event);
+        }
+    }
+
+    /// The channel, if its program has not started: what may still be set.
+    fn fresh(&mut self, channel: ChannelId) -> Option<(&Arc<SshSession>, &mut Entry)> {
+        let entry = self.channels.get_mut(&channel).filter(|entry| !entry.started)?;
+        Some((self.session.as_ref()?, entry))
+    }
+
+    /// Starts the channel's program; only one for each channel (RFC 4254 section 6.5).
+    fn start(&mut self, channel: ChannelId, program: Program, session: &mut Session) -> Result<(), Error> {
+        let Some((ours, entry)) = self.fresh(channel) else { return session.channel_failure(channel) };
+        let program = match &ours.grants.force_command {
+            Some(command) if **command == *b"internal-sftp" => Program::Subsystem("sftp".to_owned()),
+            Some(command) => Program::Exec(command.clone()),
+            None => program,
+        };
+        entry.started = true;
+        let start = Start { program, setting: std::mem::take(&mut entry.setting) };
+        entry.inbox.push(Event::Start(Box::new(start)));
+        // Answered at once: the reply belongs to this request only as long as no other came, and a hold takes its time.
+        session.channel_success(channel)
+    }
+
+    /// Answers a request about the coming program.
+    fn settle(
+        &mut self,
+        channel: ChannelId,
+        answer: Result<(), Denial>,
+        quiet: bool,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        let Err(denial) = answer else { return session.channel_success(channel) };
+        if !quiet {
+            self.said(channel, Event::Say(denial::line(&denial)));
+        }
+        session.channel_failure(channel)
+    }
+
+    /// Judges a request that this gateway refuses even if a policy permits it, so that the record has it.
+    async fn never(&self, operation: Operation, what: &str) -> Denial {
+        let Some(session) = &self.session else { return unsupported(what) };
+        match session.permit(operation).await {
+            Ok(()) => unsupported(what),
+            Err(denial) => denial,
+        }
+    }
+
+    fn accept(&mut self, channel: Channel<Msg>) -> Option<(Arc<SshSession>, Arc<Inbox>)> {
+        let session = Arc::clone(self.session.as_ref()?);
+        self.channels.retain(|_, entry| !entry.inbox.is_done());
+        if self.channels.len() >= MAX_CHANNELS {
+            return None;
+        }
+        let id = channel.id();
+        let (_, write) = channel.split();
+        let inbox = Arc::new(Inbox::new(Arc::clone(&self.gate)));
+        session.spawn(Task::new(Arc::clone(&session), Arc::clone(&inbox), write).run());
+        let entry = Entry { inbox: Arc::clone(&inbox), setting: Setting::default(), started: false };
+        self.channels.insert(id, entry);
+        Some((session, inbox))
+    }
+}
+
+/// Refuses a forward with words that `ssh -v` shows; the refusal itself has no place for them.
+fn explain(session: &mut Session, denial: &Denial) -> Result<(), Error> {
+    session.debug(true, &denial::text(denial), "")
+}
+
+impl Handler for Connection {
+    type Error = Error;
+
+    async fn auth_publickey_offered(&mut self, _: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Error> {
+        Ok(if is_believed(offer.algorithm) { Auth::Accept } else { Auth::reject() })
+    }
+
+    async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Error> {
+        let login = Login::parse(user);
+        let peer = self.peer.map(|peer| peer.ip());
+        let presented = login.as_ref().and_then(|l| l.key(peer, key.public_key, key.algorithm));
+        Ok(self.identify(login, presented, Grants::ALL).await)
+    }
+
+    async fn auth_openssh_certificate(
+        &mut self,
+        user: &str,
+        certificate: &Certificate,
+    ) -> Result<Auth, Error> {
+        let login = Login::parse(user);
+        let peer = self.peer.map(|peer| peer.ip());
+        let presented = login.as_ref().and_then(|l| proof(&l.name, peer, certificate));
+        Ok(self.identify(login, presented, Grants::of(certificate)).await)
+    }
+
+    async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Error> {
+        Ok(self.identify(Login::parse(user), Some(Login::token(password)), Grants::ALL).await)
+    }
+
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        user: &str,
+        _: &str,
+        response: Option<Response<'a>>,
+    ) -> Result<Auth, Error> {
+        let Some(mut response) = response else {
+            return Ok(Auth::Partial {
+                name: "Gateway login".into(),
+                instructions: "Paste the token of the identity you act as.".into(),
+                prompts: vec![("Token: ".into(), false)].into(),
+            });
+        };
+        let token = response.next().and_then(|answer| String::from_utf8(answer.to_vec()).ok());
+        let presented = token.map(|token| Login::token(&token));
+        Ok(self.identify(Login::parse(user), presented, Grants::ALL).await)
+    }
+
+    async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Error> {
+        match self.open(session.handle()).await {
+            Ok(opened) => {
+                self.session = Some(Arc::clone(&opened));
+                if let Some(told) = self.opened.take() {
+                    let _ = told.send(Some(opened));
+                }
+                Ok(())
+            }
+            Err(denial) => {
+                let cause = denial.cause().unwrap_or_default();
+                tracing::warn!(peer = ?self.peer, code = %denial.code, cause, "a session was refused");
+                if let Some(told) = self.opened.take() {
+                    let _ = told.send(None);
+                }
+                session.disconnect(Disconnect::ByApplication, &denial::text(&denial), "")
+            }
+        }
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        // Dropped, the reply is a refusal.
+        if self.accept(channel).is_some() {
+            reply.accept().await;
+        }
+        Ok(())
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        host: &str,
+        port: u32,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        let Some(ours) = self.session.clone() else { return Ok(()) };
+        let forward = operation::tcp(&ours.target, "direct_tcpip", host, port);
+        let permitted = if ours.grants.port_forwarding() && ours.grants.force_command.is_none() {
+            ours.permit(forward).await
+        } else {
+            Err(ours.refuse(forward, not_granted("port forwarding")))
+        };
+        if let Err(denial) = permitted {
+            return explain(session, &denial);
+        }
+        if let Some((_, inbox)) = self.accept(channel) {
+            let program = Program::DirectTcpip(host.to_owned(), port);
+            inbox.push(Event::Start(Box::new(Start { program, setting: Setting::default() })));
+            reply.accept().await;
+        }
+        Ok(())
+    }
+
+    async fn channel_open_direct_streamlocal(
+        &mut self,
+        _: Channel<Msg>,
+        path: &str,
+        _: ChannelOpenHandle,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        let Some(ours) = self.session.clone() else { return Ok(()) };
+        let operation = operation::socket(&ours.target, "direct_streamlocal", path);
+        explain(session, &self.never(operation, "forwarding to a socket").await)
+    }
+
+    async fn tcpip_forward(
+        &mut self,
+        host: &str,
+        port: &mut u32,
+        session: &mut Session,
+    ) -> Result<bool, Error> {
+        let Some(ours) = self.session.clone() else { return Ok(false) };
+        let operation = operation::tcp(&ours.target, "tcpip_forward", host, *port);
+        explain(session, &self.never(operation, "reverse forwarding").await).map(|()| false)
+    }
+
+    async fn streamlocal_forward(&mut self, path: &str, session: &mut Session) -> Result<bool, Error> {
+        let Some(ours) = self.session.clone() else { return Ok(false) };
+        let operation = operation::socket(&ours.target, "streamlocal_forward", path);
+        explain(session, &self.never(operation, "reverse forwarding").await).map(|()| false)
+    }
+
+    async fn agent_request(&mut self, channel: ChannelId, session: &mut Session) -> Result<bool, Error> {
+        let Some(ours) = self.session.clone() else { return Ok(false) };
+        let operation = operation::forwarding(&ours.target, "agent_forward");
+        let denial = if ours.grants.agent_forwarding() {
+            self.never(operation, "agent forwarding").await
+        } else {
+            ours.refuse(operation, not_granted("agent forwarding"))
+        };
+        self.settle(channel, Err(denial), false, session).map(|()| false)
+    }
+
+    async fn x11_request(
+        &mut self,
+        channel: ChannelId,
+        _: bool,
+        _: &str,
+        _: &str,
+        _: u32,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        let Some(ours) = self.session.clone() else { return session.channel_failure(channel) };
+        let operation = operation::forwarding(&ours.target, "x11");
+        let denial = if ours.grants.x11_forwarding() {
+            self.never(operation, "X11 forwarding").await
+        } else {
+            ours.refuse(operation, not_granted("X11 forwarding"))
+        };
+        self.settle(channel, Err(denial), false, session)
+    }
+
+    async fn pty_request(
+        &mut self,
+        channel: ChannelId,
+        term: &str,
+        columns: u32,
+        rows: u32,
+        width: u32,
+        height: u32,
+        modes: &[(Pty, u32)],
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        let Some((ours, entry)) = self.fresh(channel) else { return session.channel_failure(channel) };
+        let size = Size { columns, rows, width, height };
+        let terminal = Terminal { term: term.to_owned(), size, modes: modes.to_vec() };
+        let operation = operation::pty(&ours.target, &terminal);
+        let answer = if ours.grants.pty() {
+            ours.permit(operation).await
+        } else {
+            Err(ours.refuse(operation, not_granted("a terminal")))
+        };
+        // Answered with success: after a failure clients that insist on a terminal leave before they could be told why.
+        match answer {
+            Ok(()) => entry.setting.terminal = Some(terminal),
+            Err(denial) => entry.setting.refused = Some(denial),
+        }
+        session.channel_success(channel)
+    }
+
+    async fn env_request(
+        &mut self,
+        channel: ChannelId,
+        name: &str,
+        value: &str,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        let Some((ours, entry)) = self.fresh(channel) else { return session.channel_failure(channel) };
+        let operation = operation::env(&ours.target, name, value);
+        let answer = if entry.setting.environment.len() < MAX_VARIABLES {
+            ours.permit(operation).await
+        } else {
+            let message = format!("more than {MAX_VARIABLES} variables are refused");
+            Err(ours.refuse(operation, Denial::new(DenialCode::LimitExceeded, message)))
+        };
+        if answer.is_ok() {
+            entry.setting.environment.push((name.to_owned(), value.to_owned()));
+        }
+        // Quiet: stock clients send their language with everything and servers commonly ignore it.
+        self.settle(channel, answer, true, session)
+    }
+
+    async fn exec_request(
+        &mut self,
+        channel: ChannelId,
+        line: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        self.start(channel, Program::Exec(Bytes::copy_from_slice(line)), session)
+    }
+
+    async fn shell_request(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Error> {
+        self.start(channel, Program::Shell, session)
+    }
+
+    async fn subsystem_request(
+        &mut self,
+        channel: ChannelId,
+        name: &str,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        self.start(channel, Program::Subsystem(name.to_owned()), session)
+    }
+
+    async fn window_change_request(
+        &mut self,
+        channel: ChannelId,
+        columns: u32,
+        rows: u32,
+        width: u32,
+        height: u32,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        self.said(channel, Event::Resize(Size { columns, rows, width, height }));
+        Ok(())
+    }
+
+    async fn signal(&mut self, channel: ChannelId, signal: Sig, _: &mut Session) -> Result<(), Error> {
+        self.said(channel, Event::Signal(signal));
+        Ok(())
+    }
+
+    fn adjust_window(&mut self, _: ChannelId, _: u32) -> u32 {
+        self.gate.window()
+    }
+
+    async fn data(&mut self, channel: ChannelId, data: &[u8], _: &mut Session) -> Result<(), Error> {
+        if let Some(entry) = self.channels.get(&channel) {
+            entry.inbox.data(data);
+        }
+        Ok(())
+    }
+
+    async fn channel_eof(&mut self, channel: ChannelId, _: &mut Session) -> Result<(), Error> {
+        self.said(channel, Event::Eof);
+        Ok(())
+    }
+
+    async fn channel_close(&mut self, channel: ChannelId, _: &mut Session) -> Result<(), Error> {
+        if let Some(entry) = self.channels.remove(&channel) {
+            entry.inbox.close();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,29 @@
+//! The SSH adapter: stock clients log in with a certificate, a key or a token and reach a target through the gateway.
+//!
+//! Every channel request is an operation of its own: judged, held if a rule says so, recorded before it runs; what the target
+//! answers is masked and recorded before the client sees it. Command lines are analysed and, where every word is known, sent
+//! quoted anew, so that the target's shell runs exactly what was judged. Nothing is permitted unless a policy says so: no
+//! shell, no terminal, no environment, no forwarding.
+//!
+//! Not here: agent and X11 forwarding, tunnel devices and reverse forwards, which are refused whatever the policy says;
+//! judging of keystrokes, which no gateway can do (a permitted shell is recorded and masked, not judged).
+
+mod algorithms;
+mod channel;
+mod command;
+mod denial;
+mod gate;
+mod handler;
+mod login;
+mod operation;
+mod server;
+mod session;
+pub mod sftp;
+pub mod shell;
+mod target;
+mod upstream;
+
+pub use channel::RECORD_ENCODINGS;
+pub use operation::SCHEMA;
+pub use server::{ListenerLimits, PROTOCOL, SshGateway, SshGatewayBuilder};
+pub use target::{BuildError, HostKeys, Target};

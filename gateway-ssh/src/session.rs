@@ -1,0 +1,89 @@
+//! One logged-in connection: its guard, its way to the target, and the tasks of its channels.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use gateway_core::approval::Delivery;
+use gateway_core::error::{Denial, DenialCode};
+use gateway_core::operation::{Batch, Operation, Resource, Stage};
+use gateway_core::pipeline::{Guard, Judged, NoRewrites, Pending};
+use gateway_core::session::CloseReason;
+use russh::server::Handle;
+use tokio::task::JoinSet;
+
+use crate::gate::Gate;
+use crate::login::Grants;
+use crate::upstream::Upstreams;
+
+/// What the channels of a connection share.
+#[derive(Debug)]
+pub(crate) struct SshSession {
+    pub(crate) guard: Guard,
+    pub(crate) upstreams: Upstreams,
+    pub(crate) target: Resource,
+    pub(crate) grants: Grants,
+    pub(crate) gate: Arc<Gate>,
+    /// For the one message that channels cannot send themselves.
+    pub(crate) handle: Handle,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl SshSession {
+    pub(crate) fn new(
+        guard: Guard,
+        upstreams: Upstreams,
+        grants: Grants,
+        gate: Arc<Gate>,
+        handle: Handle,
+    ) -> Self {
+        let target = Resource::target(&guard.info().target);
+        Self { guard, upstreams, target, grants, gate, handle, tasks: Mutex::default() }
+    }
+
+    /// Runs a channel until it ends or the session does. A panic in it ends nothing but itself.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
+    /// Ends the channels and seals the recording.
+    pub(crate) async fn close(&self, reason: CloseReason) {
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        // Held operations are withdrawn as their tasks are dropped, before the recording is sealed.
+        tasks.shutdown().await;
+        if let Err(error) = self.guard.close(reason).await {
+            tracing::error!(%error, session = %self.guard.info().id, "a recording could not be sealed");
+        }
+    }
+
+    pub(crate) fn pending(&self, operation: Operation) -> Pending {
+        self.guard.pending(Batch::one(Stage::Execute, operation))
+    }
+
+    /// Judges what is done at once, in the order of the connection, and has no answer but yes or no: nobody may be waited for.
+    pub(crate) async fn permit(&self, operation: Operation) -> Result<(), Denial> {
+        let pending = self.pending(operation);
+        match self.guard.judge_for(pending, &NoRewrites, Delivery::Retry).await {
+            Judged::Permit(permit) => permit.consume().1.complete("granted"),
+            Judged::Refused(refused) => Err(refused.denial),
+            Judged::Held(held) => Err(held.cancel().await),
+        }
+    }
+
+    /// Records the refusal of what no policy was asked about.
+    pub(crate) fn refuse(&self, operation: Operation, denial: Denial) -> Denial {
+        self.guard.refuse(&self.pending(operation), denial)
+    }
+}
+
+/// The proof of identity takes away what policy might give.
+pub(crate) fn not_granted(what: &str) -> Denial {
+    Denial::new(DenialCode::Forbidden, format!("the certificate does not permit {what}"))
+        .with_hint("log in with a certificate that permits it")
+}
+
+/// What this gateway does not do whatever the policies say.
+pub(crate) fn unsupported(what: &str) -> Denial {
+    Denial::new(DenialCode::Forbidden, format!("{what} is not offered by this gateway"))
+        .with_hint("do the work in commands on the target")
+}

@@ -1,0 +1,177 @@
+//! Attacks as data: `cases/*.toml`. The fields are those of [`Case`] and [`Step`].
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde::Deserialize;
+use testkit::{client_options, run};
+
+use crate::arena::{Arena, Door};
+use crate::trial::{Attack, Outcome};
+
+/// A file of cases of one class.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    class: u8,
+    /// The twin of cases that name none.
+    benign: Step,
+    expect: String,
+    case: Vec<Case>,
+}
+
+/// One attack and its harmless twin.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    name: String,
+    /// A command line, the commonest attack.
+    run: Option<String>,
+    #[serde(default)]
+    steps: Vec<Step>,
+    /// What proves directly that the payload is harmful, where the real server refuses its wrapping.
+    control: Option<String>,
+    benign: Option<Step>,
+    /// What the twin's standard output must contain.
+    expect: Option<String>,
+}
+
+/// One thing a client does.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Step {
+    /// A command line for `ssh`.
+    #[serde(default)]
+    ssh: Option<String>,
+    /// Further options of it.
+    #[serde(default)]
+    options: Vec<String>,
+    /// What is typed into a shell with a terminal.
+    #[serde(default)]
+    shell: Option<String>,
+    /// A batch for `sftp`; every command is tried whatever the one before did.
+    #[serde(default)]
+    sftp: Option<String>,
+    /// Arguments of `scp`; `@` is the server.
+    #[serde(default)]
+    scp: Vec<String>,
+    /// A script for Python with `client`, a connected paramiko client.
+    #[serde(default)]
+    python: Option<String>,
+    /// Standard input of `ssh`.
+    #[serde(default)]
+    input: String,
+}
+
+const FILES: [&str; 6] = [
+    include_str!("cases/22-commands.toml"),
+    include_str!("cases/23-files.toml"),
+    include_str!("cases/24-terminals.toml"),
+    include_str!("cases/25-output.toml"),
+    include_str!("cases/26-tunnels.toml"),
+    include_str!("cases/27-requests.toml"),
+];
+
+pub fn attacks() -> Vec<Attack> {
+    let mut attacks = Vec::new();
+    for text in FILES {
+        let file: File = toml::from_str(text).unwrap_or_else(|e| panic!("{}", e.message()));
+        for mut case in file.case {
+            case.benign.get_or_insert_with(|| file.benign.clone());
+            case.expect.get_or_insert_with(|| file.expect.clone());
+            attacks.push(Attack::new(file.class, &case.name.clone(), move || case.attempt()));
+        }
+    }
+    attacks
+}
+
+impl Case {
+    fn attempt(&self) -> Outcome {
+        let arena = Arena::new();
+        let received = self.play(&arena, &Door::direct());
+        let mut damage = arena.damage(&received);
+        if let (None, Some(control)) = (&damage, &self.control) {
+            let step = Step { ssh: Some(control.clone()), ..Step::default() };
+            damage = arena.damage(&step.play(&arena, &Door::direct()));
+        }
+        if damage.is_none() {
+            return Outcome::Invalid(format!("no damage without the gateway: {received}"));
+        }
+        let arena = Arena::new();
+        let received = self.play(&arena, &Door::gateway());
+        if let Some(how) = arena.damage(&received) {
+            return Outcome::Passed(format!("{how}; received {received}"));
+        }
+        let said = self.benign.clone().unwrap_or_default().play(&arena, &Door::gateway()) + &arena.fetched();
+        let expect = arena.fill(self.expect.as_deref().unwrap_or_default());
+        if said.contains(&expect) {
+            Outcome::Held
+        } else {
+            Outcome::TwinFailed(format!("`{said}` is without `{expect}`"))
+        }
+    }
+
+    fn play(&self, arena: &Arena, door: &Door) -> String {
+        let first = self.run.clone().map(|command| Step { ssh: Some(command), ..Step::default() });
+        first.iter().chain(&self.steps).map(|step| step.play(arena, door)).collect()
+    }
+}
+
+/// Longer than anything here takes; attacks that wait for what never comes are cut off by it.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+impl Step {
+    /// Everything received.
+    fn play(&self, arena: &Arena, door: &Door) -> String {
+        let mut said = String::new();
+        let mut play = |command: &mut Command, input: &str| match run(command, input, DEADLINE) {
+            Ok(done) => said.push_str(&format!("{}{}", done.stdout, done.stderr)),
+            Err(error) => said.push_str(&error.to_string()),
+        };
+        let options = client_options(&door.key, door.port);
+        let place = format!("{}@127.0.0.1", door.user);
+        if let Some(line) = &self.ssh {
+            let mut ssh = Command::new("ssh");
+            ssh.args(self.options.iter().map(|o| arena.fill(o))).args(&options);
+            play(ssh.arg(&place).arg(arena.fill(line)), &arena.fill(&self.input));
+        }
+        if let Some(typed) = &self.shell {
+            let mut ssh = Command::new("ssh");
+            play(ssh.arg("-tt").args(&options).arg(&place), &arena.fill(typed));
+        }
+        if let Some(batch) = &self.sftp {
+            let batch: String = arena.fill(batch).lines().map(|line| format!("-{}\n", line.trim())).collect();
+            play(Command::new("sftp").args(&options).args(["-b", "-", &place]), &batch);
+        }
+        if !self.scp.is_empty() {
+            let words = self.scp.iter().map(|word| arena.fill(word).replace('@', &format!("{place}:")));
+            play(Command::new("scp").args(&options).args(words), "");
+        }
+        if let Some(script) = &self.python {
+            let script = format!("{PRELUDE}\n{}", arena.fill(script));
+            let key = door.key.display().to_string();
+            play(
+                Command::new("/usr/bin/python3").args(["-", &door.user, &door.port.to_string(), &key]),
+                &script,
+            );
+        }
+        said
+    }
+}
+
+const PRELUDE: &str = r#"
+import paramiko, sys, time
+user, port, key = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+client = paramiko.SSHClient()
+client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+client.connect("127.0.0.1", port, user, pkey=paramiko.Ed25519Key.from_private_key_file(key), timeout=10,
+               allow_agent=False, look_for_keys=False)
+transport = client.get_transport()
+def attempt(what):
+    try:
+        result = what()
+        if result is not None:
+            print(result)
+    except Exception as error:
+        print(type(error).__name__, error)
+"#;

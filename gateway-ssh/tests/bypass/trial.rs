@@ -1,0 +1,37 @@
+//! What an attack is and how it can end.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// How a trial ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// No damage, and the harmless twin works.
+    Held,
+    /// The damage was done.
+    Passed(String),
+    /// It proves nothing: without the gateway no damage happens either, or the trial itself broke.
+    Invalid(String),
+    /// No damage, but the harmless twin does not work.
+    TwinFailed(String),
+}
+
+/// One attack.
+pub struct Attack {
+    pub name: String,
+    run: Box<dyn Fn() -> Outcome + Send>,
+}
+
+impl Attack {
+    pub fn new(class: u8, name: &str, run: impl Fn() -> Outcome + Send + 'static) -> Self {
+        Self { name: format!("{class:02} {name}"), run: Box::new(run) }
+    }
+
+    /// Runs it; a panic makes the trial invalid.
+    pub fn attempt(&self) -> Outcome {
+        catch_unwind(AssertUnwindSafe(|| (self.run)())).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|t| (*t).to_owned()));
+            Outcome::Invalid(format!("panicked: {}", text.unwrap_or_default()))
+        })
+    }
+}

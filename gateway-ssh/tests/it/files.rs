@@ -1,0 +1,235 @@
+//! Files: each request judged on the path the target resolves, content masked, with the stock `sftp` and `scp`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use gateway_core::recording::Record;
+use testkit::{Finished, run};
+
+use crate::support::{ALL, DEADLINE, Gateway, Setup, gateway, server};
+
+/// A fresh folder on the server.
+fn folder() -> PathBuf {
+    let folder = tempfile::tempdir_in(server().home()).unwrap().keep();
+    std::fs::canonicalize(folder).unwrap()
+}
+
+/// Runs a batch of `sftp` commands; stops at the first that fails.
+fn sftp(gateway: &Gateway, batch: &str) -> Finished {
+    let mut sftp = gateway.client("sftp");
+    run(sftp.args(["-b", "-", "agent-7@127.0.0.1"]), batch, DEADLINE).unwrap()
+}
+
+/// Everything about files is permitted below this folder, and looking everywhere.
+fn below(folder: &std::path::Path) -> String {
+    let id = format!("web1{}", folder.display());
+    format!(
+        r#"
+permit (principal, action == Action::"connect", resource);
+permit (principal, action == Action::"subsystem", resource == Subsystem::"web1/sftp");
+permit (principal, action == Action::"stat_file", resource);
+permit (principal, action in [Action::"read_file", Action::"write_file", Action::"list_files", Action::"make_directory",
+    Action::"remove_file", Action::"rename_file"], resource in Path::"{id}");
+"#
+    )
+}
+
+#[test]
+fn files_go_both_ways_and_every_request_is_recorded_with_its_real_path() {
+    let (gateway, there) = (gateway(ALL), folder());
+    let (local, back) = (gateway.path("local"), gateway.path("back"));
+    let text = "just a line of text\n".repeat(20_000);
+    std::fs::write(&local, &text).unwrap();
+    let there = there.display();
+    let batch = format!(
+        "put {} {there}/a\nrename {there}/a {there}/b\nmkdir {there}/d\nls -l {there}\nget {there}/b {}\nrm {there}/b\n",
+        local.display(),
+        back.display()
+    );
+    let done = sftp(&gateway, &batch);
+    assert!(done.status.success(), "{} {}", done.stdout, done.stderr);
+    assert_eq!(std::fs::read_to_string(&back).unwrap(), text);
+    let mut said = Vec::new();
+    for record in gateway.records() {
+        if let Record::Presented { operations, .. } = record {
+            said.extend(operations.into_iter().map(|o| o.statement));
+        }
+    }
+    for wanted in [
+        format!("open {there}/a"),
+        format!("posix_rename {there}/a {there}/b"),
+        format!("mkdir {there}/d"),
+        format!("opendir {there}"),
+        format!("open {there}/b"),
+        format!("remove {there}/b"),
+    ] {
+        assert!(said.contains(&wanted), "{wanted}: {said:?}");
+    }
+}
+
+#[test]
+fn what_is_not_permitted_is_refused_in_words_and_the_session_goes_on() {
+    let there = folder();
+    let gateway = gateway(&below(&there));
+    std::fs::write(there.join("fine"), "fine\n").unwrap();
+    let outside = server().home().join("outside");
+    std::fs::write(&outside, "secret\n").unwrap();
+    let got = gateway.path("got");
+    let batch = format!(
+        "-get {} {g}\n-chmod 777 {t}/fine\n-symlink {t}/fine {t}/link\nget {t}/fine {g}\n",
+        outside.display(),
+        g = got.display(),
+        t = there.display(),
+    );
+    let done = sftp(&gateway, &batch);
+    assert!(done.status.success(), "{} {}", done.stdout, done.stderr);
+    assert!(done.stderr.matches("denied: ").count() >= 3, "{}", done.stderr);
+    assert_eq!(std::fs::read_to_string(&got).unwrap(), "fine\n");
+    assert!(!there.join("link").exists());
+}
+
+#[test]
+fn a_link_leads_to_the_file_that_is_judged() {
+    let there = folder();
+    let gateway = gateway(&below(&there));
+    let secret = server().home().join("behind-the-link");
+    std::fs::write(&secret, "secret\n").unwrap();
+    std::os::unix::fs::symlink(&secret, there.join("file")).unwrap();
+    std::os::unix::fs::symlink(server().home(), there.join("folder")).unwrap();
+    let got = gateway.path("got");
+    for path in ["file", "folder/behind-the-link", "../behind-the-link", "./x/../../behind-the-link"] {
+        let done = sftp(&gateway, &format!("get {}/{path} {}\n", there.display(), got.display()));
+        assert!(!done.status.success(), "{path}");
+        assert!(!got.exists(), "{path}");
+    }
+    let done = sftp(
+        &gateway,
+        &format!("put {} {}/file\n", server().client_key().private().display(), there.display()),
+    );
+    assert!(!done.status.success());
+    assert_eq!(std::fs::read_to_string(&secret).unwrap(), "secret\n");
+}
+
+#[test]
+fn content_is_masked_at_its_length_wherever_a_read_cuts_it() {
+    let (gateway, there) = (gateway(ALL), folder());
+    let card = "4111 1111 1111 1111";
+    // Reads are of 32 KiB; the numbers lie across, before and behind their edges, and at the end.
+    let mut text = String::new();
+    for edge in [32_768, 65_536, 98_304] {
+        for at in [edge - 10, edge + 40] {
+            text.push_str(&"x ".repeat((at - text.len()) / 2));
+            text.push_str(card);
+            text.push(' ');
+            text.push_str(if text.len() % 2 == 0 { "" } else { "y" });
+        }
+    }
+    text.push_str(card);
+    std::fs::write(there.join("cards"), &text).unwrap();
+    let got = gateway.path("got");
+    let done = sftp(&gateway, &format!("get {}/cards {}\n", there.display(), got.display()));
+    assert!(done.status.success(), "{}", done.stderr);
+    let shown = std::fs::read_to_string(&got).unwrap();
+    assert_eq!(shown.len(), text.len());
+    assert_eq!(shown, text.replace(card, &"*".repeat(card.len())));
+    let mut cat = gateway.client("scp");
+    let copied = gateway.path("copied");
+    let from = format!("agent-7@127.0.0.1:{}/cards", there.display());
+    assert!(run(cat.arg("-s").arg(from).arg(&copied), "", DEADLINE).unwrap().status.success());
+    assert_eq!(std::fs::read_to_string(&copied).unwrap(), shown);
+}
+
+#[test]
+fn what_is_not_text_is_shown_only_where_a_policy_reveals_it() {
+    let there = folder();
+    let bytes: Vec<u8> = (0..200_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    std::fs::write(there.join("image"), &bytes).unwrap();
+    let hidden = gateway(ALL);
+    let got = hidden.path("got");
+    let batch = format!("get {}/image {}\n", there.display(), got.display());
+    let done = sftp(&hidden, &batch);
+    assert!(!done.status.success());
+    assert!(done.stderr.contains("`reveal`"), "{}", done.stderr);
+    let id = format!("web1{}", there.display());
+    let open = gateway(&format!(
+        "{ALL}\npermit (principal, action == Action::\"reveal\", resource in Path::\"{id}\");"
+    ));
+    let done = sftp(&open, &batch);
+    assert!(done.status.success(), "{}", done.stderr);
+    assert!(std::fs::read(&got).unwrap() == bytes);
+}
+
+#[test]
+fn large_files_come_through_exactly() {
+    let mut setup = Setup::new(ALL);
+    setup.content = false;
+    let (gateway, there) = (setup.start(), folder());
+    let (local, back) = (gateway.path("local"), gateway.path("back"));
+    let text: String = (0..1_500_000).map(|n| format!("{n:08}\n")).collect();
+    std::fs::write(&local, &text).unwrap();
+    let batch =
+        format!("put {} {t}/big\nget {t}/big {}\n", local.display(), back.display(), t = there.display());
+    let mut sftp = gateway.client("sftp");
+    let done = run(sftp.args(["-b", "-", "agent-7@127.0.0.1"]), &batch, Duration::from_secs(90)).unwrap();
+    assert!(done.status.success(), "{}", done.stderr);
+    assert!(std::fs::read_to_string(there.join("big")).unwrap() == text);
+    assert!(std::fs::read_to_string(&back).unwrap() == text);
+}
+
+#[test]
+fn the_old_copy_protocol_needs_a_permit_of_its_own() {
+    let there = folder();
+    let without = gateway(&ALL.replace("==", "in [Action::\"serve\"] || action =="));
+    let local = without.path("local");
+    std::fs::write(&local, [0, 1, 2, 255]).unwrap();
+    let copy = |gateway: &Gateway| {
+        let mut scp = gateway.client("scp");
+        scp.arg("-O").arg(&local).arg(format!("agent-7@127.0.0.1:{}/copy", there.display()));
+        run(&mut scp, "", DEADLINE).unwrap()
+    };
+    let done = copy(&without);
+    assert!(!done.status.success() && done.stderr.contains("denied: "), "{}", done.stderr);
+    assert!(!there.join("copy").exists());
+    let done = copy(&gateway(ALL));
+    assert!(done.status.success(), "{}", done.stderr);
+    assert_eq!(std::fs::read(there.join("copy")).unwrap(), [0, 1, 2, 255]);
+}
+
+#[test]
+fn rsync_and_git_pass_under_a_permit_that_names_them() {
+    let there = folder();
+    let gateway = gateway(
+        r#"
+permit (principal, action == Action::"connect", resource);
+permit (principal, action == Action::"exec", resource) when { ["rsync", "git-upload-pack"].contains(resource.name) };
+permit (principal, action == Action::"serve", resource) when {
+    ["rsync_receiver", "git_upload_pack"].contains(resource.name) };
+"#,
+    );
+    let tree = gateway.path("tree");
+    std::fs::create_dir_all(tree.join("deep/er")).unwrap();
+    for n in 0..50 {
+        std::fs::write(tree.join(format!("deep/er/{n}")), vec![n; 1000]).unwrap();
+    }
+    let ssh = format!(
+        "ssh {}",
+        testkit::client_options(crate::support::keys().agent.private(), gateway.address.port()).join(" ")
+    );
+    let mut rsync = std::process::Command::new("rsync");
+    rsync.args(["-a", "-e", &ssh]).arg(format!("{}/", tree.display()));
+    let to = format!("agent-7@127.0.0.1:{}/tree/", there.display());
+    let done = run(rsync.arg(to), "", DEADLINE).unwrap();
+    assert!(done.status.success(), "{}", done.stderr);
+    assert_eq!(std::fs::read(there.join("tree/deep/er/49")).unwrap(), vec![49; 1000]);
+    server().ssh(&format!("git init -q -b main {t}/repo && cd {t}/repo && echo hi > f && git add f && git -c user.name=t -c user.email=t@t commit -qm one", t = there.display())).unwrap();
+    let mut git = std::process::Command::new("git");
+    git.env("GIT_SSH_COMMAND", &ssh).args(["clone", "-q"]);
+    git.arg(format!("ssh://agent-7@127.0.0.1{}/repo", there.display())).arg(gateway.path("clone"));
+    let done = run(&mut git, "", DEADLINE).unwrap();
+    assert!(done.status.success(), "{}", done.stderr);
+    assert_eq!(std::fs::read_to_string(gateway.path("clone").join("f")).unwrap(), "hi\n");
+    let mut push = std::process::Command::new("git");
+    push.env("GIT_SSH_COMMAND", &ssh).arg("-C").arg(gateway.path("clone")).args(["push", "origin", "HEAD:x"]);
+    let done = run(&mut push, "", DEADLINE).unwrap();
+    assert!(!done.status.success() && done.stderr.contains("denied: "), "{}", done.stderr);
+}

@@ -1,0 +1,204 @@
+//! Who gets in, and who does not.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_core::clock::{Clock, ManualClock, Timestamp};
+use gateway_core::credentials::{Secret, UpstreamCredential};
+use gateway_core::recording::Record;
+use testkit::{CertificateRequest, Finished, SshKeyPair, Sshd, run};
+
+use crate::support::{ALL, DEADLINE, Gateway, Setup, TOKEN, gateway, keys, public};
+
+/// Logs in with a fresh key that the authority signed like this.
+fn certified(gateway: &Gateway, request: &CertificateRequest, user: &str, command: &str) -> Finished {
+    certified_by(gateway, &keys().authority, request, user, &[], command)
+}
+
+fn certified_by(
+    gateway: &Gateway,
+    authority: &SshKeyPair,
+    request: &CertificateRequest,
+    user: &str,
+    options: &[&str],
+    command: &str,
+) -> Finished {
+    let folder = tempfile::tempdir().unwrap();
+    let key = SshKeyPair::generate(folder.path(), "user").unwrap();
+    let certificate = request.sign(authority, &key).unwrap();
+    let mut ssh = gateway.client_with("ssh", key.private());
+    ssh.arg("-o").arg(format!("CertificateFile={}", certificate.display())).args(options);
+    run(ssh.arg(format!("{user}@127.0.0.1")).arg(command), "", DEADLINE).unwrap()
+}
+
+fn agent() -> CertificateRequest {
+    CertificateRequest::new("agent-7@ci").principal("agent-7")
+}
+
+#[test]
+fn a_certificate_names_its_principal_and_the_target() {
+    let gateway = gateway(ALL);
+    for user in ["agent-7", "agent-7%web1"] {
+        let done = certified(&gateway, &agent(), user, "echo in");
+        assert_eq!(done.stdout, "in\n", "{}", done.stderr);
+    }
+    let (header, _) = gateway.recorder.sessions().pop().unwrap();
+    assert_eq!(header.principal.actor.to_string(), "ssh-ca|agent-7");
+    assert_eq!((header.protocol.as_str(), header.target.as_str()), ("ssh", "web1"));
+}
+
+#[test]
+fn certificates_that_do_not_hold_are_refused() {
+    let gateway = gateway(ALL);
+    let refused = [
+        (CertificateRequest::new("nobody"), "agent-7"),
+        (CertificateRequest::new("other").principal("agent-8"), "agent-7"),
+        (agent(), "root"),
+        (agent().validity("-2h:-1h"), "agent-7"),
+        (agent().validity("+1h:+2h"), "agent-7"),
+        (agent().option("source-address=192.0.2.0/24"), "agent-7"),
+        (agent().option("critical:unknown@example.com=x"), "agent-7"),
+        (agent().option("verify-required"), "agent-7"),
+        (agent().host(), "agent-7"),
+    ];
+    for (request, user) in refused {
+        let done = certified(&gateway, &request, user, "echo in");
+        assert_eq!(done.status.code(), Some(255), "{request:?}");
+        assert!(done.stderr.contains("Permission denied"), "{request:?}: {}", done.stderr);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let stranger = SshKeyPair::generate(folder.path(), "stranger").unwrap();
+    assert!(!certified_by(&gateway, &stranger, &agent(), "agent-7", &[], "echo in").status.success());
+    assert!(gateway.recorder.sessions().is_empty());
+    let good = agent().option("source-address=127.0.0.0/8");
+    assert!(certified(&gateway, &good, "agent-7", "echo in").status.success());
+}
+
+#[test]
+fn a_certificate_forces_its_command_and_withholds_what_it_does_not_extend() {
+    let gateway = gateway(ALL);
+    let forced = agent().option("force-command=echo forced");
+    assert_eq!(certified(&gateway, &forced, "agent-7", "echo other").stdout, "forced\n");
+    let bare = agent().option("clear");
+    let done = certified_by(&gateway, &keys().authority, &bare, "agent-7", &["-tt"], "echo x");
+    assert!(done.stderr.contains("the certificate does not permit a terminal"), "{done:?}");
+    let full = certified_by(&gateway, &keys().authority, &agent(), "agent-7", &["-tt"], "tty");
+    assert!(full.stdout.starts_with("/dev/pts/"), "{} {}", full.stdout, full.stderr);
+}
+
+#[test]
+fn a_listed_key_gets_in_under_its_own_name_only() {
+    let gateway = gateway(ALL);
+    assert_eq!(gateway.ssh(&["echo in"]).stdout, "in\n");
+    let mut other = gateway.client("ssh");
+    let done = run(other.args(["root@127.0.0.1", "echo in"]), "", DEADLINE).unwrap();
+    assert!(done.stderr.contains("Permission denied"), "{}", done.stderr);
+}
+
+/// Answers the client's question through the helper program that OpenSSH asks.
+fn with_answer(gateway: &Gateway, method: &str, answer: &str) -> Finished {
+    let helper = gateway.path("askpass");
+    let seen = gateway.path("prompt");
+    let script =
+        format!("#!/bin/sh\nprintf '%s' \"$1\" >> '{}'\nprintf '%s\\n' '{answer}'\n", seen.display());
+    std::fs::write(&helper, script).unwrap();
+    assert!(Command::new("chmod").arg("700").arg(&helper).status().unwrap().success());
+    let options = testkit::client_options(keys().agent.private(), gateway.address.port());
+    let mut ssh = Command::new("ssh");
+    ssh.args(options.iter().map(|option| option.replace("BatchMode=yes", "NumberOfPasswordPrompts=1")));
+    ssh.arg("-o").arg(format!("PreferredAuthentications={method}"));
+    ssh.env("SSH_ASKPASS", helper).env("SSH_ASKPASS_REQUIRE", "force").env("DISPLAY", "none");
+    run(ssh.args(["agent-7%web1@127.0.0.1", "echo in"]), "", DEADLINE).unwrap()
+}
+
+#[test]
+fn a_token_is_taken_as_password_and_as_an_answer() {
+    let gateway = gateway(ALL);
+    for method in ["password", "keyboard-interactive"] {
+        let done = with_answer(&gateway, method, TOKEN);
+        assert_eq!(done.stdout, "in\n", "{method}: {}", done.stderr);
+        let refused = with_answer(&gateway, method, "wrong");
+        assert!(refused.stderr.contains("Permission denied"), "{method}: {}", refused.stderr);
+    }
+    assert!(std::fs::read_to_string(gateway.path("prompt")).unwrap().contains("Token: "));
+}
+
+#[test]
+fn an_unknown_target_and_a_forbidden_one_are_told_and_not_reached() {
+    let everywhere = gateway(ALL);
+    let mut ssh = everywhere.client("ssh");
+    let done = run(ssh.args(["agent-7%db9@127.0.0.1", "echo in"]), "", DEADLINE).unwrap();
+    assert!(done.stderr.contains("denied: there is no such target for you"), "{}", done.stderr);
+    let nowhere = gateway("permit (principal, action == Action::\"exec\", resource);");
+    let done = nowhere.ssh(&["echo in"]);
+    assert!(done.stderr.contains("denied: ") && done.status.code() == Some(255), "{}", done.stderr);
+}
+
+#[test]
+fn a_changed_host_key_refuses_and_the_log_of_the_host_has_no_login() {
+    let other = SshKeyPair::generate(keys().folder.path(), "other-host").unwrap();
+    let host = Sshd::start().unwrap();
+    let mut setup = Setup::new(ALL);
+    setup.target = gateway_ssh::Target::new("web1", "127.0.0.1", host.port()).host_key(public(&other));
+    let done = setup.start().ssh(&["echo in"]);
+    assert!(done.stderr.contains("denied: target `web1` is not available"), "{}", done.stderr);
+    assert!(!host.log().contains("Accepted"), "{}", host.log());
+}
+
+#[test]
+fn a_host_authority_is_believed_for_the_host_it_names() {
+    let host = Sshd::builder().host_certificate().start().unwrap();
+    let set = |name: &str| {
+        let mut setup = Setup::new(ALL);
+        setup.target = gateway_ssh::Target::new("web1", name, host.port())
+            .host_authority(public(&host.host_authority()));
+        setup.credential = UpstreamCredential::Key {
+            username: host.user().to_owned(),
+            key: Secret::new(host.client_key().pem().unwrap()),
+            certificate: None,
+        };
+        setup.start().ssh(&["echo in"])
+    };
+    assert_eq!(set("127.0.0.1").stdout, "in\n");
+    let done = set("localhost");
+    assert!(done.stderr.contains("is not available"), "{}", done.stderr);
+}
+
+#[test]
+fn the_gateway_logs_in_with_a_certificate_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = SshKeyPair::generate(folder.path(), "ca").unwrap();
+    let key = SshKeyPair::generate(folder.path(), "gateway").unwrap();
+    let trusted = folder.path().join("ca.pub");
+    let host = Sshd::builder().setting(format!("TrustedUserCAKeys {}", trusted.display())).start().unwrap();
+    let certificate =
+        CertificateRequest::new("gateway").principal(host.user()).sign(&authority, &key).unwrap();
+    let mut setup = Setup::new(ALL);
+    setup.target =
+        gateway_ssh::Target::new("web1", "127.0.0.1", host.port()).host_key(public(host.host_key()));
+    setup.credential = UpstreamCredential::Key {
+        username: host.user().to_owned(),
+        key: Secret::new(key.pem().unwrap()),
+        certificate: Some(std::fs::read_to_string(certificate).unwrap()),
+    };
+    assert_eq!(setup.start().ssh(&["echo in"]).stdout, "in\n");
+}
+
+#[test]
+fn a_session_ends_with_its_identity() {
+    let clock = Arc::new(ManualClock::new(Timestamp::from(std::time::SystemTime::now())));
+    let mut setup = Setup::new(ALL);
+    setup.principal.expires_at = clock.now().plus(Duration::from_secs(600));
+    setup.clock = Arc::clone(&clock) as _;
+    let gateway = setup.start();
+    let mut ssh = gateway.client("ssh");
+    ssh.args(["agent-7@127.0.0.1", "echo started; sleep 600"]);
+    let running = std::thread::spawn(move || run(&mut ssh, "", DEADLINE).unwrap());
+    let started = || gateway.records().iter().any(|r| matches!(r, Record::Released { .. }));
+    assert!(testkit::wait_until(started, DEADLINE));
+    clock.advance(Duration::from_secs(700));
+    let done = running.join().unwrap();
+    assert!(done.stderr.contains("the identity expired"), "{}", done.stderr);
+    assert_eq!(done.status.code(), Some(255));
+}

@@ -1,0 +1,9 @@
+//! The gateway between stock clients and a real OpenSSH server.
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod commands;
+mod files;
+mod logins;
+mod support;
+mod terminals;
+mod tunnels;
