@@ -448,6 +448,8 @@ fn decode_csv(raw: &[u8], quote: u8, escape: u8) -> std::borrow::Cow<'_, [u8]> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn csv(quote: u8, escape: u8) -> Lines {
@@ -480,5 +482,45 @@ mod tests {
         assert_eq!(lines.lines_end(text), 18);
         assert_eq!(lines.fields(&text[..13]).collect::<Vec<_>>(), [0..1, 2..11, 12..13]);
         assert!(!lines.is_plain_line(b"1,\"a\",c\n") && lines.is_plain_line(b"1,a,c\n"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
+
+        #[test]
+        fn a_plain_line_has_the_fields_that_taking_it_apart_gives(
+            fields in prop::collection::vec(prop_oneof!["[a-z0-9@]{0,6}", Just("\\\\N".to_owned())], 1..6),
+            columns in 1..7usize,
+        ) {
+            let text = super::super::shape::Encoding::Text;
+            let lines = Lines::new(b'|', Syntax::Text, vec![Column::Scan(text); columns]);
+            let line = format!("{}\n", fields.join("|"));
+            prop_assert_eq!(lines.is_plain_line(line.as_bytes()), fields.len() <= columns);
+            let mut start = 0;
+            for field in &fields {
+                let range = start..start + field.len();
+                for at in range.clone() {
+                    let expected = (fields.len() <= columns).then_some(range.clone());
+                    prop_assert_eq!(lines.cell_at(line.as_bytes(), at).filter(|_| fields.len() <= columns), expected);
+                }
+                prop_assert_eq!(lines.cell_at(line.as_bytes(), range.end), None);
+                start = range.end + 1;
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_plain_is_taken_apart() {
+        let text = super::super::shape::Encoding::Text;
+        let plain = Lines::new(b'\t', Syntax::Text, vec![Column::Scan(text); 2]);
+        for line in ["a\\tb\tc\n", "a\tb\tc\n", "a\tb", "a\nb\n", "a\t\\Nb\n", ""] {
+            assert!(!plain.is_plain_line(line.as_bytes()), "{line:?}");
+        }
+        assert!(plain.is_plain_line(b"a\t\\N\n") && plain.is_plain_line(b"\n"));
+        let labelled = Lines::new(b'\t', Syntax::Text, vec![Column::Scan(text), Column::Label(0, text)]);
+        assert!(!labelled.is_plain_line(b"a\tb\n"));
+        let passing = Lines::new(b'\t', Syntax::Text, vec![Column::Scan(text), Column::Pass]);
+        assert_eq!(passing.cell_at(b"ab\tcd\n", 1), Some(0..2));
+        assert_eq!(passing.cell_at(b"ab\tcd\n", 4), None);
     }
 }
