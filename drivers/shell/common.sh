@@ -1,0 +1,17 @@
+# What the shell scenarios share. Sourced by bash.
+set -uo pipefail
+
+# One line of the outcome: control characters escaped, long ones as their digest.
+tell() { # FEATURE WORD
+    local text
+    text=$(cat | sed -z 's/\n$//; s/\\/\\\\/g; s/\t/\\t/g; s/\n/\\n/g' | tr -d '\0\r')
+    if [ ${#text} -gt 400 ]; then text="${#text} characters, $(printf '%s' "$text" | sha256sum | cut -c1-16)"; fi
+    printf '%s\t%s %s\n' "$1" "$2" "$text"
+}
+
+# Runs a command; its output and errors are the outcome.
+feature() { # FEATURE COMMAND...
+    local name=$1 out
+    shift
+    if out=$(timeout 60 "$@" 2>&1); then tell "$name" ok <<<"$out"; else tell "$name" "error" <<<"$out"; fi
+}
