@@ -77,6 +77,8 @@ pub(super) struct Flow {
 /// What becomes of a copy-in message.
 pub(super) struct CopyInStep {
     pub(super) forward: bool,
+    /// The server must be asked for its answer.
+    pub(super) flush: bool,
 }
 
 impl Flow {
@@ -111,12 +113,15 @@ impl Flow {
         message: &Message,
     ) -> Result<CopyInStep, ProtocolError> {
         match message {
-            Message::CopyData => Ok(CopyInStep { forward: true }),
+            Message::CopyData => Ok(CopyInStep { forward: true, flush: false }),
             Message::CopyDone | Message::CopyFail => {
                 self.copy_in = false;
-                Ok(CopyInStep { forward: true })
+                // In the extended protocol the server keeps its answer until a Flush or Sync, and the client's Sync waits here for
+                // that answer.
+                let flush = matches!(self.expected.front(), Some(Expect::Execute { .. }));
+                Ok(CopyInStep { forward: true, flush })
             }
-            Message::Flush | Message::Sync => Ok(CopyInStep { forward: false }),
+            Message::Flush | Message::Sync => Ok(CopyInStep { forward: false, flush: false }),
             _ => Err(ProtocolError::Unexpected { tag: frame.tag(), during: "during copy in" }),
         }
     }

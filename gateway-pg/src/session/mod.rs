@@ -225,6 +225,9 @@ impl Session {
                 if done.forward {
                     self.to_upstream.extend_from_slice(frame.bytes());
                 }
+                if done.flush {
+                    encode::flush(&mut self.to_upstream);
+                }
                 Ok(())
             }
             Phase::Skipping { synced } => {
