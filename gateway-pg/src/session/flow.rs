@@ -183,7 +183,7 @@ impl Session {
             let (frame, more) = rest.split_at(total.min(rest.len()));
             rest = more;
             match tag {
-                b'1' | b'2' | b'3' | b'n' | b'Z' => out.extend_from_slice(frame),
+                b'1' | b'2' | b'3' | b't' | b'n' | b'I' | b'Z' => out.extend_from_slice(frame),
                 b'E' => {
                     let code = backend::error_field(frame.get(HEADER_BYTES..).unwrap_or_default(), b'C');
                     encode::error(&mut out, super::rows::bare_error(code.as_deref().unwrap_or("XX000")));
