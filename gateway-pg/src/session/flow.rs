@@ -426,19 +426,19 @@ impl Session {
             Some(Expect::Simple { text, index }) => {
                 let (text, at) = (Arc::clone(text), *index);
                 *index += 1;
-                self.took_effect(&text, at);
+                self.took_effect(flow, &text, at);
             }
             Some(Expect::Execute { portal }) => {
                 portal.started.store(true, Ordering::Relaxed);
                 let prepared = Arc::clone(&portal.prepared);
-                self.took_effect(&prepared.text, prepared.index);
+                self.took_effect(flow, &prepared.text, prepared.index);
                 flow.expected.pop_front();
             }
             _ => {}
         }
     }
 
-    fn took_effect(&mut self, text: &Arc<Text>, index: usize) {
+    fn took_effect(&mut self, flow: &Flow, text: &Arc<Text>, index: usize) {
         let Some(statement) = text.statement(index) else { return };
         match &*statement.kind {
             "prepare" => {
@@ -460,6 +460,9 @@ impl Session {
                 self.portals.clear();
             }
             _ => {}
+        }
+        if &*statement.kind == "listen" {
+            self.listening = flow.results.as_ref().map(Results::afterwards).or(self.listening.take());
         }
         if changes_meaning(statement) {
             self.catalog.forget_names();
