@@ -12,6 +12,7 @@ Exit code 1: a scenario was cut short, or something differs that `known.toml` do
 import argparse
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -20,12 +21,15 @@ import tempfile
 import time
 import tomllib
 
+# Nothing is left in the tree.
+sys.dont_write_bytecode = True
+
 HERE = pathlib.Path(__file__).resolve().parent
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "agent-gateway-drivers"
 # Where the page goes and what it is compared against.
 PAGE = HERE.parent / "docs" / "compatibility.md"
 # Longest run of one scenario, in seconds: what waits here hangs.
-SCENARIO_SECONDS = 240
+SCENARIO_SECONDS = 600
 # Longest start of a server, in seconds.
 START_SECONDS = 90
 JDBC = "/usr/share/java/postgresql.jar"
@@ -230,8 +234,15 @@ def judge(direct, gateway):
     if direct == gateway:
         return ("ok", "") if direct.startswith("ok") else ("as the server", direct)
     if "gateway:" in gateway:
-        return "refused", gateway.split("gateway:", 1)[1].strip()
+        return "refused", reason(gateway)
     return "differs", f"directly {direct}; through the gateway {gateway}"
+
+
+def reason(outcome):
+    """The gateway's own words in an outcome, without what a driver wraps around them."""
+    text = re.split(r"\\\\n|\\n|DETAIL:", outcome.split("gateway:", 1)[1])[0]
+    text = re.split(r"""['"\]\)|]+,|['"]+[\]\)]""", text)[0]
+    return text.replace("\\\\", "").replace('\\"', '"').strip(" '\"\\")
 
 
 def compare(direct, gateway):
@@ -243,7 +254,8 @@ def compare(direct, gateway):
 
 def known_differences():
     with open(HERE / "known.toml", "rb") as file:
-        return {(client, entry["feature"]): entry["why"] for entry in tomllib.load(file)["known"] for client in entry["clients"]}
+        entries = tomllib.load(file)["known"]
+    return {(client, entry["feature"]): entry["why"] for entry in entries for client in entry.get("clients", CLIENTS)}
 
 
 def run_client(stage, name, known):

@@ -284,7 +284,7 @@ public class Jdbc {
                 about.getTables(null, "public", "%", new String[] {"TABLE", "VIEW"}), about.getColumns(null, "public", "fruit", "%"), about.getPrimaryKeys(null, "public", "fruit"),
                 about.getIndexInfo(null, "public", "fruit", false, false), about.getImportedKeys(null, "public", "fruit"), about.getSchemas(), about.getFunctions(null, "public", "%"),
                 about.getTablePrivileges(null, "public", "fruit")))
-            text.append(rows(found).replaceAll("\\b[0-9]{5,}\\b", "N"));
+            text.append(rows(found).replaceAll("[0-9]{5,}", "N"));
         return text;
     }
 

@@ -96,7 +96,7 @@ const checks = {
 };
 
 (async () => {
-  tell('version', `postgres.js ${require('postgres/package.json').version}`);
+  tell('version', `postgres.js ${require('./package.json').dependencies.postgres}`);
   for (const [name, check] of Object.entries(checks)) await feature(name, check);
   finish();
   process.exit(0);

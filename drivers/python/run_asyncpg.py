@@ -37,6 +37,11 @@ async def several_statements():
         return await c.execute("CREATE TEMP TABLE t (x int); INSERT INTO t VALUES (1), (2); SELECT * FROM t")
 
 
+async def syntax_error():
+    async with Connected() as c:
+        return await expect_async(asyncpg.PostgresError, c.fetch("SELEC")), await c.fetchval("SELECT 1")
+
+
 async def types():
     async with Connected() as c:
         found = [(t, await c.fetchval(f"SELECT $1::{t}", v)) for t, v in VALUES]
@@ -107,7 +112,7 @@ async def savepoints():
 
 async def error_then_on():
     async with Connected() as c:
-        errors = [await expect_async(asyncpg.PostgresError, c.fetch(s)) for s in ("SELECT 1/0", "SELECT * FROM nowhere", "SELEC", "INSERT INTO fruit VALUES (1, 'x', 1)")]
+        errors = [await expect_async(asyncpg.PostgresError, c.fetch(s)) for s in ("SELECT 1/0", "SELECT * FROM nowhere", "INSERT INTO fruit VALUES (1, 'x', 1)")]
         return errors, await c.fetchval("SELECT 1")
 
 
@@ -218,9 +223,9 @@ async def introspection():
 async def main():
     tell("version", f"asyncpg {asyncpg.__version__}")
     for name, check in {
-        "simple query": simple, "several statements": several_statements, "types, binary": types, "every column type, binary": everything,
+        "simple query": simple, "several statements, one depends": several_statements, "types, binary": types, "every column type, binary": everything,
         "null": null, "large text": large, "prepared reuse": prepared, "prepared, changed table": prepared_changes, "commit": commit,
-        "rollback": rollback, "savepoints": savepoints, "error, then on": error_then_on, "batch": batch, "cursor, 10000 rows": cursor,
+        "rollback": rollback, "savepoints": savepoints, "error, then on": error_then_on, "syntax error": syntax_error, "batch": batch, "cursor, 10000 rows": cursor,
         "copy in, binary": copy_in, "copy in, csv": copy_in_csv, "copy out, text": copy_out,
         "copy out, csv": lambda: copy_out(format="csv"), "copy out, binary": lambda: copy_out(format="binary"), "cancel": cancel,
         "listen, notify": notifications, "notices": notices, "pool, reset": pool, "pool, 8 connections": many_at_once,

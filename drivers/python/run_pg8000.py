@@ -61,7 +61,7 @@ def savepoints():
 
 def error_then_on():
     c = connect()
-    return [expect(Error, c.run, s) for s in ("SELECT 1/0", "SELECT * FROM nowhere", "SELEC")], c.run("SELECT 1")
+    return [expect(Error, c.run, s) for s in ("SELECT 1/0", "SELECT * FROM nowhere")], c.run("SELECT 1")
 
 
 def cursor():
@@ -130,6 +130,7 @@ feature("prepared reuse", prepared)
 feature("commit", dbapi)
 feature("savepoints", savepoints)
 feature("error, then on", error_then_on)
+feature("syntax error", lambda: expect(Error, connect().run, "SELEC"))
 feature("cursor, 10000 rows", cursor)
 feature("copy in, text", copy_in)
 feature("copy out, text", copy_out, "COPY numbers TO STDOUT")

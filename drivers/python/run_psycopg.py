@@ -24,9 +24,9 @@ def simple():
         return [c.execute("SELECT * FROM fruit ORDER BY id").fetchall(), psycopg.ClientCursor(c).execute("SELECT 1 AS a, NULL AS b").fetchall()]
 
 
-def several_statements():
+def several_statements(sql):
     with connect() as c:
-        cur = c.execute("SELECT 1; SELECT 2, 3; CREATE TEMP TABLE t (x int); INSERT INTO t VALUES (1), (2)")
+        cur = c.execute(sql)
         found = []
         while True:
             found.append((cur.statusmessage, cur.fetchall() if cur.description else None))
@@ -123,7 +123,7 @@ def isolation():
 
 def error_then_on():
     with connect() as c:
-        errors = [expect(psycopg.Error, lambda s=s: c.execute(s)) for s in ("SELECT 1/0", "SELECT * FROM nowhere", "SELEC", "INSERT INTO fruit VALUES (1, 'x', 1)")]
+        errors = [expect(psycopg.Error, lambda s=s: c.execute(s)) for s in ("SELECT 1/0", "SELECT * FROM nowhere", "INSERT INTO fruit VALUES (1, 'x', 1)")]
         return errors, c.execute("SELECT 1").fetchone()
 
 
@@ -316,8 +316,8 @@ def pool():
 
 
 def settings():
-    with connect(options="-c search_path=pg_catalog -c work_mem=8MB", application_name="drivers") as c:
-        names = ("search_path", "work_mem", "application_name", "client_encoding")
+    with connect(options="-c search_path=pg_catalog -c jit=off", application_name="drivers") as c:
+        names = ("search_path", "jit", "application_name", "client_encoding")
         shown = [c.execute(f"SHOW {name}").fetchone()[0] for name in names]
         c.execute("SET TIME ZONE 'Europe/Paris'")
         c.execute("SET application_name = 'renamed'")
@@ -363,7 +363,8 @@ def password_change():
 tell("version", f"psycopg {psycopg.__version__}, libpq {psycopg.pq.version() // 10000}.{psycopg.pq.version() % 10000}")
 feature("connect", lambda: one("SELECT current_user, current_database()"))
 feature("simple query", simple)
-feature("several statements", several_statements)
+feature("several statements", several_statements, "SELECT 1; SELECT 2, 3; UPDATE fruit SET price = 1.5 WHERE id = 1")
+feature("several statements, one depends", several_statements, "CREATE TEMP TABLE t (x int); INSERT INTO t VALUES (1), (2)")
 feature("types, text", types, False)
 feature("types, binary", types, True)
 feature("parameters, text", text_parameters)
@@ -380,6 +381,7 @@ feature("rollback", rollback)
 feature("savepoints", savepoints)
 feature("isolation, read only", isolation)
 feature("error, then on", error_then_on)
+feature("syntax error", lambda: expect(psycopg.Error, one, "SELEC"))
 feature("failed transaction", failed_transaction)
 feature("error fields", error_fields)
 feature("batch", executemany)
@@ -405,6 +407,7 @@ feature("listen, notify", notifications)
 feature("notices", notices)
 feature("pool, reset", pool)
 feature("settings", settings)
+feature("settings, work_mem at the start", lambda: connect(options="-c work_mem=8MB").execute("SHOW work_mem").fetchone())
 feature("client encoding latin1", latin1)
 feature("call", call)
 feature("two-phase commit", two_phase)

@@ -34,9 +34,9 @@ def simple():
     return cur.rowcount, cur.fetchall(), cur.statusmessage
 
 
-def several_statements():
+def several_statements(sql):
     cur = connect().cursor()
-    cur.execute("CREATE TEMP TABLE t (x int); INSERT INTO t VALUES (1), (2); SELECT * FROM t")
+    cur.execute(sql)
     return cur.fetchall()
 
 
@@ -106,7 +106,7 @@ def isolation():
 
 def error_then_on():
     cur = connect().cursor()
-    errors = [expect(psycopg2.Error, cur.execute, s) for s in ("SELECT 1/0", "SELECT * FROM nowhere", "SELEC")]
+    errors = [expect(psycopg2.Error, cur.execute, s) for s in ("SELECT 1/0", "SELECT * FROM nowhere")]
     cur.execute("SELECT 1")
     return errors, cur.fetchone()
 
@@ -270,18 +270,22 @@ def encoding(name):
 tell("version", f"psycopg2 {psycopg2.__version__.split()[0]}, libpq {psycopg2.__libpq_version__ // 10000}.{psycopg2.__libpq_version__ % 10000}")
 feature("connect", lambda: one("SELECT current_user, current_database()"))
 feature("simple query", simple)
-feature("several statements", several_statements)
+feature("several statements", several_statements, "SELECT 1; SELECT 2, 3")
+feature("several statements, one depends", several_statements, "CREATE TEMP TABLE t (x int); INSERT INTO t VALUES (1), (2); SELECT * FROM t")
 feature("types, text", types)
 feature("every column type, text", everything)
 feature("null", lambda: one("SELECT %s::int, %s::text", None, None))
-feature("large text", lambda: one("SELECT %s::text", LARGE)[0] == LARGE)
-feature("large bytea", lambda: bytes(one("SELECT %s::bytea", LARGE.encode())[0]) == LARGE.encode())
+half = LARGE[: len(LARGE) // 2]
+feature("large text", lambda: one("SELECT %s::text || %s::text", half[: len(half) // 2], half)[0] == half[: len(half) // 2] + half)
+feature("large text, 1 MiB inside the statement", lambda: one("SELECT %s::text", LARGE)[0] == LARGE)
+feature("large bytea", lambda: bytes(one("SELECT %s::bytea", LARGE.encode()[:400000])[0]) == LARGE.encode()[:400000])
 feature("prepared reuse", prepared)
 feature("commit", commit)
 feature("rollback", rollback)
 feature("savepoints", savepoints)
 feature("isolation, read only", isolation)
 feature("error, then on", error_then_on)
+feature("syntax error", lambda: expect(psycopg2.Error, one, "SELEC"))
 feature("batch", batch)
 feature("cursor, 10000 rows", server_cursor)
 feature("cursor, scroll", scroll)

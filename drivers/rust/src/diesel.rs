@@ -60,7 +60,10 @@ fn words(error: &Error) -> String {
     }
 }
 
-fn feature<T: std::fmt::Debug>(name: &str, check: impl FnOnce(&mut PgConnection) -> Done<T> + std::panic::UnwindSafe) {
+fn feature<T: std::fmt::Debug>(
+    name: &str,
+    check: impl FnOnce(&mut PgConnection) -> Done<T> + std::panic::UnwindSafe,
+) {
     match std::panic::catch_unwind(|| check(&mut connect())) {
         Ok(outcome) => tell(name, outcome.map_err(|e| words(&e))),
         Err(panic) => tell::<(), _>(name, Err(panic.downcast_ref::<String>().cloned().unwrap_or_default())),
@@ -90,21 +93,34 @@ fn create(c: &mut PgConnection) -> Done<()> {
 }
 
 fn insert(c: &mut PgConnection) -> Done<(usize, i32, Vec<Book>)> {
-    let id: i32 = diesel::insert_into(shelf::table).values(shelf::name.eq("first")).returning(shelf::id).get_result(c)?;
+    let id: i32 = diesel::insert_into(shelf::table)
+        .values(shelf::name.eq("first"))
+        .returning(shelf::id)
+        .get_result(c)?;
     let books: Vec<Book> = (1..=100).map(a_book).collect();
     let done = diesel::insert_into(book::table).values(&books).execute(c)?;
     Ok((done, id, book::table.select(Book::as_select()).order(book::id).limit(2).load(c)?))
 }
 
 fn change(c: &mut PgConnection) -> Done<(usize, usize, Vec<(String, i64)>)> {
-    let updated = diesel::update(book::table.filter(book::id.lt(10))).set(book::title.eq("changed")).execute(c)?;
+    let updated =
+        diesel::update(book::table.filter(book::id.lt(10))).set(book::title.eq("changed")).execute(c)?;
     let deleted = diesel::delete(book::table.filter(book::id.gt(90))).execute(c)?;
-    let counted = shelf::table.inner_join(book::table).group_by(shelf::name).select((shelf::name, diesel::dsl::count(book::id))).load(c)?;
+    let counted = shelf::table
+        .inner_join(book::table)
+        .group_by(shelf::name)
+        .select((shelf::name, diesel::dsl::count(book::id)))
+        .load(c)?;
     Ok((updated, deleted, counted))
 }
 
 fn upsert(c: &mut PgConnection) -> Done<usize> {
-    diesel::insert_into(book::table).values(a_book(1)).on_conflict(book::id).do_update().set(book::title.eq("again")).execute(c)
+    diesel::insert_into(book::table)
+        .values(a_book(1))
+        .on_conflict(book::id)
+        .do_update()
+        .set(book::title.eq("again"))
+        .execute(c)
 }
 
 fn transactions(c: &mut PgConnection) -> Done<(String, i64)> {
@@ -138,23 +154,32 @@ fn streamed(c: &mut PgConnection) -> Done<i64> {
         #[diesel(sql_type = Integer)]
         n: i32,
     }
-    let rows = diesel::RunQueryDsl::load_iter::<Number, diesel::pg::PgRowByRowLoadingMode>(diesel::sql_query("SELECT n FROM numbers"), c)?;
+    let rows = diesel::RunQueryDsl::load_iter::<Number, diesel::pg::PgRowByRowLoadingMode>(
+        diesel::sql_query("SELECT n FROM numbers"),
+        c,
+    )?;
     rows.map(|row| row.map(|r| i64::from(r.n))).sum()
 }
 
 fn errors(c: &mut PgConnection) -> Done<(Vec<String>, i32)> {
-    let told = ["SELECT 1/0", "SELECT * FROM nowhere", "INSERT INTO fruit VALUES (1, 'x', 1)"].map(|sql| diesel::sql_query(sql).execute(c).err().map(|e| words(&e)).unwrap_or_default());
+    let told = ["SELECT 1/0", "SELECT * FROM nowhere", "INSERT INTO fruit VALUES (1, 'x', 1)"]
+        .map(|sql| diesel::sql_query(sql).execute(c).err().map(|e| words(&e)).unwrap_or_default());
     Ok((told.to_vec(), diesel::select(1.into_sql::<Integer>()).get_result(c)?))
 }
 
 fn copy_in(c: &mut PgConnection) -> Done<usize> {
-    diesel::copy_from(shelf::table).from_raw_data(shelf::table, |out: &mut dyn std::io::Write| out.write_all(b"100\tsecond\n101\tthird\n").map_err(|e| Error::DeserializationError(e.into()))).execute(c)
+    diesel::copy_from(shelf::table)
+        .from_raw_data(shelf::table, |out: &mut dyn std::io::Write| {
+            out.write_all(b"100\tsecond\n101\tthird\n").map_err(|e| Error::DeserializationError(e.into()))
+        })
+        .execute(c)
 }
 
 fn copy_out(c: &mut PgConnection) -> Done<String> {
     let mut text = String::new();
     let mut reader = diesel::copy_to(shelf::table).load_raw(c)?;
-    std::io::Read::read_to_string(&mut reader, &mut text).map_err(|e| Error::DeserializationError(e.into()))?;
+    std::io::Read::read_to_string(&mut reader, &mut text)
+        .map_err(|e| Error::DeserializationError(e.into()))?;
     Ok(text)
 }
 
@@ -177,7 +202,11 @@ fn notifications(c: &mut PgConnection) -> Done<Vec<String>> {
 }
 
 fn pool() -> Done<i64> {
-    let pool = Pool::builder().max_size(2).test_on_check_out(true).build(ConnectionManager::<PgConnection>::new(common::url())).map_err(|e| Error::QueryBuilderError(Box::new(e)))?;
+    let pool = Pool::builder()
+        .max_size(2)
+        .test_on_check_out(true)
+        .build(ConnectionManager::<PgConnection>::new(common::url()))
+        .map_err(|e| Error::QueryBuilderError(Box::new(e)))?;
     let mut total = 0;
     for n in 0..20 {
         let mut c = pool.get().map_err(|e| Error::QueryBuilderError(Box::new(e)))?;
@@ -191,8 +220,12 @@ fn main() {
     println!("version\tdiesel {}", env("DRIVERS_VERSION_DIESEL"));
     feature("connect", |c| diesel::sql_query("SELECT 1").execute(c));
     feature("types, binary", types);
-    feature("null", |c| diesel::select(None::<String>.into_sql::<Nullable<Text>>()).get_result::<Option<String>>(c));
-    feature("large text", |c| Ok(diesel::select(large().into_sql::<Text>()).get_result::<String>(c)? == large()));
+    feature("null", |c| {
+        diesel::select(None::<String>.into_sql::<Nullable<Text>>()).get_result::<Option<String>>(c)
+    });
+    feature("large text", |c| {
+        Ok(diesel::select(large().into_sql::<Text>()).get_result::<String>(c)? == large())
+    });
     feature("ORM, create table", create);
     feature("ORM, insert and select", insert);
     feature("ORM, update and delete", change);
@@ -205,7 +238,9 @@ fn main() {
     feature("copy out, text", copy_out);
     feature("copy out, binary", copy_out_binary);
     feature("listen, notify", notifications);
-    feature("several statements, one depends", |c| c.batch_execute("CREATE TABLE early (a int); INSERT INTO early VALUES (1)"));
+    feature("several statements, one depends", |c| {
+        c.batch_execute("CREATE TABLE early (a int); INSERT INTO early VALUES (1)")
+    });
     feature("migrations", |c| {
         let key: uuid::Uuid = diesel::select(uuid::Uuid::nil().into_sql::<SqlUuid>()).get_result(c)?;
         c.batch_execute("CREATE TABLE one (a int); CREATE TABLE two (a int)")?;

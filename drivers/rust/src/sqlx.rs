@@ -18,7 +18,9 @@ async fn connect() -> Done<PgConnection> {
 }
 
 fn words(error: &Error) -> String {
-    error.as_database_error().map_or_else(|| error.to_string(), |e| format!("{}: {}", e.code().unwrap_or_default(), e.message()))
+    error
+        .as_database_error()
+        .map_or_else(|| error.to_string(), |e| format!("{}: {}", e.code().unwrap_or_default(), e.message()))
 }
 
 async fn feature<T: std::fmt::Debug>(name: &str, check: impl Future<Output = Done<T>>) {
@@ -31,31 +33,34 @@ async fn feature<T: std::fmt::Debug>(name: &str, check: impl Future<Output = Don
 async fn types() -> Done<String> {
     let mut c = connect().await?;
     let day = NaiveDate::from_ymd_opt(2024, 2, 29).unwrap_or_default();
-    let first: (i16, i32, i64, f64, String, Vec<u8>, bool) = sqlx::query_as("SELECT $1, $2, $3, $4, $5, $6, $7")
-        .bind(32767i16)
-        .bind(i32::MAX)
-        .bind(i64::MIN)
-        .bind(0.1f64)
-        .bind("naïve ☕ 日本 \\ \n")
-        .bind(vec![0u8, 255])
-        .bind(true)
-        .fetch_one(&mut c)
-        .await?;
-    let second: (NaiveDate, DateTime<Utc>, Uuid, serde_json::Value, Vec<Option<i32>>, Vec<String>) = sqlx::query_as("SELECT $1, $2, $3, $4, $5, $6")
-        .bind(day)
-        .bind(day.and_time(chrono::NaiveTime::default()).and_utc())
-        .bind(Uuid::from_u128(1))
-        .bind(serde_json::json!({"a": [1, "é"]}))
-        .bind(vec![Some(1), None])
-        .bind(vec!["a b".to_owned(), "c\"d".to_owned()])
-        .fetch_one(&mut c)
-        .await?;
+    let first: (i16, i32, i64, f64, String, Vec<u8>, bool) =
+        sqlx::query_as("SELECT $1, $2, $3, $4, $5, $6, $7")
+            .bind(32767i16)
+            .bind(i32::MAX)
+            .bind(i64::MIN)
+            .bind(0.1f64)
+            .bind("naïve ☕ 日本 \\ \n")
+            .bind(vec![0u8, 255])
+            .bind(true)
+            .fetch_one(&mut c)
+            .await?;
+    let second: (NaiveDate, DateTime<Utc>, Uuid, serde_json::Value, Vec<Option<i32>>, Vec<String>) =
+        sqlx::query_as("SELECT $1, $2, $3, $4, $5, $6")
+            .bind(day)
+            .bind(day.and_time(chrono::NaiveTime::default()).and_utc())
+            .bind(Uuid::from_u128(1))
+            .bind(serde_json::json!({"a": [1, "é"]}))
+            .bind(vec![Some(1), None])
+            .bind(vec!["a b".to_owned(), "c\"d".to_owned()])
+            .fetch_one(&mut c)
+            .await?;
     Ok(format!("{first:?}{second:?}"))
 }
 
 async fn description() -> Done<Vec<String>> {
     let mut c = connect().await?;
-    let row = c.fetch_one("SELECT id, feeling::text, bounds, texts FROM everything ORDER BY id LIMIT 1").await?;
+    let row =
+        c.fetch_one("SELECT id, feeling::text, bounds, texts FROM everything ORDER BY id LIMIT 1").await?;
     Ok(row.columns().iter().map(|c| format!("{} {}", c.name(), c.type_info().name())).collect())
 }
 
@@ -63,7 +68,12 @@ async fn prepared() -> Done<Vec<String>> {
     let mut c = connect().await?;
     let mut found = Vec::new();
     for n in 0..12 {
-        found.push(sqlx::query_scalar("SELECT name FROM fruit WHERE id = $1").bind(n % 3 + 1).fetch_one(&mut c).await?);
+        found.push(
+            sqlx::query_scalar("SELECT name FROM fruit WHERE id = $1")
+                .bind(n % 3 + 1)
+                .fetch_one(&mut c)
+                .await?,
+        );
     }
     c.clear_cached_statements().await?;
     Ok(found)
@@ -131,7 +141,11 @@ async fn notifications() -> Done<(String, String)> {
 }
 
 async fn pool() -> Done<i32> {
-    let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(20)).connect(&common::url()).await?;
+    let pool = PgPoolOptions::new()
+        .max_connections(4)
+        .acquire_timeout(Duration::from_secs(20))
+        .connect(&common::url())
+        .await?;
     let each = (0..100).map(|n| {
         let pool = pool.clone();
         async move { sqlx::query_scalar::<_, i32>("SELECT $1::int").bind(n).fetch_one(&pool).await }
@@ -143,27 +157,53 @@ async fn pool() -> Done<i32> {
 
 async fn settings() -> Done<(String, String)> {
     let options: PgConnectOptions = common::url().parse()?;
-    let mut c = PgConnection::connect_with(&options.application_name("drivers").options([("search_path", "pg_catalog"), ("statement_timeout", "5s")])).await?;
-    sqlx::query_as("SELECT current_setting('search_path'), current_setting('statement_timeout')").fetch_one(&mut c).await
+    let mut c = PgConnection::connect_with(
+        &options
+            .application_name("drivers")
+            .options([("search_path", "pg_catalog"), ("statement_timeout", "5s")]),
+    )
+    .await?;
+    sqlx::query_as("SELECT current_setting('search_path'), current_setting('statement_timeout')")
+        .fetch_one(&mut c)
+        .await
 }
 
 async fn migrations() -> Done<i64> {
     let mut c = connect().await?;
-    c.execute(sqlx::raw_sql("CREATE TABLE one (a int); CREATE TABLE two (a int); CREATE INDEX ON one (a)")).await?;
+    c.execute(sqlx::raw_sql("CREATE TABLE one (a int); CREATE TABLE two (a int); CREATE INDEX ON one (a)"))
+        .await?;
     c.execute("SELECT pg_advisory_lock(7)").await?;
     c.execute("SELECT pg_advisory_unlock(7)").await?;
-    sqlx::query_scalar("SELECT count(*) FROM pg_class WHERE relname IN ('one', 'two')").fetch_one(&mut c).await
+    sqlx::query_scalar("SELECT count(*) FROM pg_class WHERE relname IN ('one', 'two')")
+        .fetch_one(&mut c)
+        .await
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     println!("version\tsqlx {}", env("DRIVERS_VERSION_SQLX"));
-    feature("connect", async { sqlx::query_scalar::<_, String>("SELECT current_user::text").fetch_one(&mut connect().await?).await }).await;
+    feature("connect", async {
+        sqlx::query_scalar::<_, String>("SELECT current_user::text").fetch_one(&mut connect().await?).await
+    })
+    .await;
     feature("several statements", several()).await;
     feature("types, binary", types()).await;
     feature("description", description()).await;
-    feature("null", async { sqlx::query_scalar::<_, Option<String>>("SELECT $1::text").bind(None::<String>).fetch_one(&mut connect().await?).await }).await;
-    feature("large text", async { Ok(sqlx::query_scalar::<_, String>("SELECT $1").bind(large()).fetch_one(&mut connect().await?).await? == large()) }).await;
+    feature("null", async {
+        sqlx::query_scalar::<_, Option<String>>("SELECT $1::text")
+            .bind(None::<String>)
+            .fetch_one(&mut connect().await?)
+            .await
+    })
+    .await;
+    feature("large text", async {
+        Ok(sqlx::query_scalar::<_, String>("SELECT $1")
+            .bind(large())
+            .fetch_one(&mut connect().await?)
+            .await?
+            == large())
+    })
+    .await;
     feature("prepared reuse", prepared()).await;
     feature("savepoints", transactions()).await;
     feature("error, then on", errors()).await;

@@ -36,7 +36,9 @@ async fn simple() -> Done<Vec<String>> {
     Ok(found
         .iter()
         .map(|m| match m {
-            SimpleQueryMessage::Row(row) => format!("{:?}", (0..row.len()).map(|i| row.get(i)).collect::<Vec<_>>()),
+            SimpleQueryMessage::Row(row) => {
+                format!("{:?}", (0..row.len()).map(|i| row.get(i)).collect::<Vec<_>>())
+            }
             SimpleQueryMessage::CommandComplete(n) => n.to_string(),
             _ => "columns".to_owned(),
         })
@@ -51,25 +53,39 @@ async fn types() -> Done<String> {
             &[&32767i16, &i32::MAX, &i64::MIN, &1.5f32, &0.1f64, &"naïve ☕ 日本 \\ \n", &vec![0u8, 255], &true, &Uuid::from_u128(1), &serde_json::json!({"a": [1, "é"]})],
         )
         .await?;
-    let first: (i16, i32, i64, f32, f64, String, Vec<u8>, bool) = (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4), row.get(5), row.get(6), row.get(7));
+    let first: (i16, i32, i64, f32, f64, String, Vec<u8>, bool) =
+        (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4), row.get(5), row.get(6), row.get(7));
     let second: (Uuid, serde_json::Value) = (row.get(8), row.get(9));
     let day = NaiveDate::from_ymd_opt(2024, 2, 29).unwrap_or_default();
     let time = NaiveTime::from_hms_micro_opt(12, 34, 56, 789).unwrap_or_default();
     let row = c
         .query_one(
             "SELECT $1::date, $2::time, $3::timestamp, $4::timestamptz, $5::int[], $6::text[]",
-            &[&day, &time, &day.and_time(time), &day.and_time(time).and_utc(), &vec![Some(1), None, Some(3)], &vec!["a b", "c\"d"]],
+            &[
+                &day,
+                &time,
+                &day.and_time(time),
+                &day.and_time(time).and_utc(),
+                &vec![Some(1), None, Some(3)],
+                &vec!["a b", "c\"d"],
+            ],
         )
         .await?;
-    let third: (NaiveDate, NaiveTime, NaiveDateTime, DateTime<Utc>, Vec<Option<i32>>, Vec<String>) = (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4), row.get(5));
+    let third: (NaiveDate, NaiveTime, NaiveDateTime, DateTime<Utc>, Vec<Option<i32>>, Vec<String>) =
+        (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4), row.get(5));
     Ok(format!("{first:?}{second:?}{third:?}"))
 }
 
 async fn custom_types() -> Done<String> {
     let c = connect().await?;
-    let statement = c.prepare("SELECT feeling, place, bounds, how_many, $1::mood FROM everything WHERE id = 1").await?;
-    let columns: Vec<_> = statement.columns().iter().map(|c| format!("{} {}", c.name(), c.type_().name())).collect();
-    Ok(format!("{columns:?} {:?}", statement.params().iter().map(|t| t.name().to_owned()).collect::<Vec<_>>()))
+    let statement =
+        c.prepare("SELECT feeling, place, bounds, how_many, $1::mood FROM everything WHERE id = 1").await?;
+    let columns: Vec<_> =
+        statement.columns().iter().map(|c| format!("{} {}", c.name(), c.type_().name())).collect();
+    Ok(format!(
+        "{columns:?} {:?}",
+        statement.params().iter().map(|t| t.name().to_owned()).collect::<Vec<_>>()
+    ))
 }
 
 async fn prepared() -> Done<Vec<String>> {
@@ -94,7 +110,11 @@ async fn transactions() -> Done<(i64, String, i32)> {
     let t = c.transaction().await?;
     t.execute("DELETE FROM kept", &[]).await?;
     drop(t);
-    Ok((c.query_one("SELECT count(*) FROM kept", &[]).await?.get(0), error, c.query_one("SELECT 1", &[]).await?.get(0)))
+    Ok((
+        c.query_one("SELECT count(*) FROM kept", &[]).await?.get(0),
+        error,
+        c.query_one("SELECT 1", &[]).await?.get(0),
+    ))
 }
 
 async fn errors() -> Done<(Vec<String>, i32)> {
@@ -209,17 +229,36 @@ async fn notifications() -> Done<Vec<String>> {
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     println!("version\ttokio-postgres {}", env("DRIVERS_VERSION_TOKIO_POSTGRES"));
-    feature("connect", async { Ok(connect().await?.query_one("SELECT current_user::text", &[]).await?.get::<_, String>(0)) }).await;
+    feature("connect", async {
+        Ok(connect().await?.query_one("SELECT current_user::text", &[]).await?.get::<_, String>(0))
+    })
+    .await;
     feature("simple query", simple()).await;
-    feature("several statements, one depends", async { connect().await?.batch_execute("CREATE TEMP TABLE t (a int); INSERT INTO t VALUES (1)").await }).await;
+    feature("several statements, one depends", async {
+        connect().await?.batch_execute("CREATE TEMP TABLE t (a int); INSERT INTO t VALUES (1)").await
+    })
+    .await;
     feature("types, binary", types()).await;
     feature("custom types", custom_types()).await;
-    feature("null", async { Ok(connect().await?.query_one("SELECT $1::text", &[&None::<String>]).await?.get::<_, Option<String>>(0)) }).await;
-    feature("large text", async { Ok(connect().await?.query_one("SELECT $1::text", &[&large()]).await?.get::<_, String>(0) == large()) }).await;
+    feature("null", async {
+        Ok(connect()
+            .await?
+            .query_one("SELECT $1::text", &[&None::<String>])
+            .await?
+            .get::<_, Option<String>>(0))
+    })
+    .await;
+    feature("large text", async {
+        Ok(connect().await?.query_one("SELECT $1::text", &[&large()]).await?.get::<_, String>(0) == large())
+    })
+    .await;
     feature("prepared reuse", prepared()).await;
     feature("savepoints", transactions()).await;
     feature("error, then on", errors()).await;
-    feature("syntax error", async { Ok(connect().await?.query("SELEC", &[]).await.err().map(|e| words(&e))) }).await;
+    feature("syntax error", async {
+        Ok(connect().await?.query("SELEC", &[]).await.err().map(|e| words(&e)))
+    })
+    .await;
     feature("empty query", async { connect().await?.execute("", &[]).await }).await;
     feature("pipeline", pipelined()).await;
     feature("cursor, 10000 rows", portals()).await;
@@ -231,6 +270,13 @@ async fn main() {
     feature("copy out, binary", copy_out("COPY numbers TO STDOUT (FORMAT binary)")).await;
     feature("cancel", cancel()).await;
     feature("listen, notify", notifications()).await;
-    feature("query_typed", async { Ok(connect().await?.query_typed("SELECT $1::int", &[(&7i32, tokio_postgres::types::Type::INT4)]).await?[0].get::<_, i32>(0)) }).await;
+    feature("query_typed", async {
+        Ok(connect()
+            .await?
+            .query_typed("SELECT $1::int", &[(&7i32, tokio_postgres::types::Type::INT4)])
+            .await?[0]
+            .get::<_, i32>(0))
+    })
+    .await;
     println!("end\tok");
 }

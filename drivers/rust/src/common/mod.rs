@@ -16,7 +16,14 @@ pub fn env(name: &str) -> String {
 
 /// A connection URL; the token is URL-safe.
 pub fn url() -> String {
-    format!("postgres://{}:{}@{}:{}/{}", env("PGUSER"), env("PGPASSWORD"), env("PGHOST"), env("PGPORT"), env("PGDATABASE"))
+    format!(
+        "postgres://{}:{}@{}:{}/{}",
+        env("PGUSER"),
+        env("PGPASSWORD"),
+        env("PGHOST"),
+        env("PGPORT"),
+        env("PGDATABASE")
+    )
 }
 
 fn one_line(text: &str) -> String {
@@ -28,7 +35,8 @@ pub fn tell<T: Debug, E: Display>(feature: &str, outcome: Result<T, E>) {
     match outcome {
         Ok(value) => {
             let text = format!("{value:?}");
-            let shown = if text.len() > 400 { format!("{} bytes, {:016x}", text.len(), digest(&text)) } else { text };
+            let shown =
+                if text.len() > 400 { format!("{} bytes, {:016x}", text.len(), digest(&text)) } else { text };
             println!("{feature}\tok {}", one_line(&shown));
         }
         Err(error) => println!("{feature}\terror {}", one_line(&error.to_string())),
@@ -37,5 +45,6 @@ pub fn tell<T: Debug, E: Display>(feature: &str, outcome: Result<T, E>) {
 
 /// FNV-1a: enough to compare two runs.
 fn digest(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
