@@ -77,6 +77,8 @@ pub(super) struct Flow {
 /// What becomes of a copy-in message.
 pub(super) struct CopyInStep {
     pub(super) forward: bool,
+    /// The server must be asked for its answer.
+    pub(super) flush: bool,
 }
 
 impl Flow {
@@ -111,12 +113,15 @@ impl Flow {
         message: &Message,
     ) -> Result<CopyInStep, ProtocolError> {
         match message {
-            Message::CopyData => Ok(CopyInStep { forward: true }),
+            Message::CopyData => Ok(CopyInStep { forward: true, flush: false }),
             Message::CopyDone | Message::CopyFail => {
                 self.copy_in = false;
-                Ok(CopyInStep { forward: true })
+                // In the extended protocol the server keeps its answer until a Flush or Sync, and the client's Sync waits here for
+                // that answer.
+                let flush = matches!(self.expected.front(), Some(Expect::Execute { .. }));
+                Ok(CopyInStep { forward: true, flush })
             }
-            Message::Flush | Message::Sync => Ok(CopyInStep { forward: false }),
+            Message::Flush | Message::Sync => Ok(CopyInStep { forward: false, flush: false }),
             _ => Err(ProtocolError::Unexpected { tag: frame.tag(), during: "during copy in" }),
         }
     }
@@ -178,7 +183,7 @@ impl Session {
             let (frame, more) = rest.split_at(total.min(rest.len()));
             rest = more;
             match tag {
-                b'1' | b'2' | b'3' | b'n' | b'Z' => out.extend_from_slice(frame),
+                b'1' | b'2' | b'3' | b't' | b'n' | b'I' | b'Z' => out.extend_from_slice(frame),
                 b'E' => {
                     let code = backend::error_field(frame.get(HEADER_BYTES..).unwrap_or_default(), b'C');
                     encode::error(&mut out, super::rows::bare_error(code.as_deref().unwrap_or("XX000")));
@@ -424,19 +429,19 @@ impl Session {
             Some(Expect::Simple { text, index }) => {
                 let (text, at) = (Arc::clone(text), *index);
                 *index += 1;
-                self.took_effect(&text, at);
+                self.took_effect(flow, &text, at);
             }
             Some(Expect::Execute { portal }) => {
                 portal.started.store(true, Ordering::Relaxed);
                 let prepared = Arc::clone(&portal.prepared);
-                self.took_effect(&prepared.text, prepared.index);
+                self.took_effect(flow, &prepared.text, prepared.index);
                 flow.expected.pop_front();
             }
             _ => {}
         }
     }
 
-    fn took_effect(&mut self, text: &Arc<Text>, index: usize) {
+    fn took_effect(&mut self, flow: &Flow, text: &Arc<Text>, index: usize) {
         let Some(statement) = text.statement(index) else { return };
         match &*statement.kind {
             "prepare" => {
@@ -458,6 +463,9 @@ impl Session {
                 self.portals.clear();
             }
             _ => {}
+        }
+        if &*statement.kind == "listen" {
+            self.listening = flow.results.as_ref().map(Results::afterwards).or(self.listening.take());
         }
         if changes_meaning(statement) {
             self.catalog.forget_names();
