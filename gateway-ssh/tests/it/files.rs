@@ -6,7 +6,7 @@ use std::time::Duration;
 use gateway_core::recording::Record;
 use testkit::{Finished, run};
 
-use crate::support::{ALL, DEADLINE, Gateway, Setup, gateway, server};
+use crate::support::{ALL, DEADLINE, Gateway, gateway, masking, server};
 
 /// A fresh folder on the server.
 fn folder() -> PathBuf {
@@ -112,7 +112,7 @@ fn a_link_leads_to_the_file_that_is_judged() {
 
 #[test]
 fn content_is_masked_at_its_length_wherever_a_read_cuts_it() {
-    let (gateway, there) = (gateway(ALL), folder());
+    let (gateway, there) = (masking(ALL), folder());
     let card = "4111 1111 1111 1111";
     // Reads are of 32 KiB; the numbers lie across, before and behind their edges, and at the end.
     let mut text = String::new();
@@ -161,9 +161,7 @@ fn what_is_not_text_is_shown_only_where_a_policy_reveals_it() {
 
 #[test]
 fn large_files_come_through_exactly() {
-    let mut setup = Setup::new(ALL);
-    setup.content = false;
-    let (gateway, there) = (setup.start(), folder());
+    let (gateway, there) = (gateway(ALL), folder());
     let (local, back) = (gateway.path("local"), gateway.path("back"));
     let text: String = (0..1_500_000).map(|n| format!("{n:08}\n")).collect();
     std::fs::write(&local, &text).unwrap();
