@@ -1,7 +1,7 @@
 //! What the gateway costs, measured beside what it is compared with, in one run.
 //!
 //! ```text
-//! cargo run --release -p benches -- <micro|pg|ssh|http|k8s> [--quick] [--json FILE]
+//! cargo run --release -p benches -- <micro|pg|ssh|http|k8s> [--quick] [--only TEXT] [--json FILE]
 //! ```
 //! `micro` measures the parts in this process. `pg` runs real clients against a direct connection, pgbouncer and the gateway
 //! with everything on, round by round in turn, and takes medians; what counts are the ratios of one run, not its absolute
@@ -37,6 +37,9 @@ struct Arguments {
     /// Smaller sizes and fewer rounds, for a look within two minutes.
     #[arg(long)]
     quick: bool,
+    /// Measure only cases (of `pg`) whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
     /// Write machine, rows and ratios to this file as JSON as well.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -80,7 +83,10 @@ fn main() -> ExitCode {
     let size = if arguments.quick { Size::Quick } else { Size::Full };
     let measured = match arguments.suite {
         Suite::Micro => measure(size, arguments.json, micro::run),
-        Suite::Pg => measure(size, arguments.json, pg::run),
+        Suite::Pg => {
+            let only = arguments.only.unwrap_or_default();
+            measure(size, arguments.json, |size, report| pg::run(size, &only, report))
+        }
         Suite::ServeGateway => pg::serve::run(),
         Suite::Ssh | Suite::Http | Suite::K8s => {
             eprintln!("not built yet");
@@ -97,7 +103,11 @@ fn main() -> ExitCode {
 }
 
 /// Runs a suite and shows its report, also of what was measured before something failed.
-fn measure(size: Size, json: Option<PathBuf>, suite: fn(Size, &mut Report) -> Result<()>) -> Result<()> {
+fn measure(
+    size: Size,
+    json: Option<PathBuf>,
+    suite: impl FnOnce(Size, &mut Report) -> Result<()>,
+) -> Result<()> {
     // Opened first: a wrong path is better known before a quarter of an hour than after it.
     let file = json.map(|path| File::create(&path).map_err(|e| format!("`{}`: {e}", path.display())));
     let file = file.transpose()?;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -226,7 +227,32 @@ impl fmt::Display for OperationId {
     }
 }
 
-/// The unit policy judges: a statement, an exec, an API call.
+/// Session facts and resolved objects that give a statement its meaning (search path, role, object ids). Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Binding(Option<Arc<[u8; 32]>>);
+
+impl Binding {
+    /// From named parts, in an order that is the same whenever they are the same.
+    pub fn new(parts: &[(Cow<'static, str>, String)]) -> Self {
+        if parts.is_empty() {
+            return Self::default();
+        }
+        let mut hasher = blake3::Hasher::new();
+        for text in parts.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]) {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text);
+        }
+        Self(Some(Arc::new(hasher.finalize().into())))
+    }
+
+    /// The BLAKE3 hash of all parts, each with its length; empty if there are none.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_deref().map_or(&[], <[u8; 32]>::as_slice)
+    }
+}
+
+/// The unit policy judges: a statement, an exec, an API call. What stays the same when a statement is run again is shared, so that a
+/// copy of it costs little.
 #[derive(Clone, Debug)]
 pub struct Operation {
     /// The protocol's word for it, lower case, for example `delete`.
@@ -238,13 +264,13 @@ pub struct Operation {
     /// Bind values, argv, headers: exactly as forwarded.
     pub arguments: Vec<Argument>,
     /// What policy may read in `context`.
-    pub facts: Facts,
+    pub facts: Arc<Facts>,
     /// Everything it touches.
-    pub accesses: Vec<Access>,
+    pub accesses: Arc<[Access]>,
     /// Whether it may change anything.
     pub effect: Effect,
-    /// Session facts and resolved objects that give the statement its meaning (search path, role, object ids); part of the digest.
-    pub binding: Vec<(Cow<'static, str>, String)>,
+    /// What gives the statement its meaning; part of the digest.
+    pub binding: Binding,
 }
 
 impl Operation {
@@ -255,11 +281,17 @@ impl Operation {
             statement: statement.into(),
             recorded: None,
             arguments: Vec::new(),
-            facts: Facts::new(),
-            accesses: Vec::new(),
+            facts: Arc::default(),
+            accesses: Arc::default(),
             effect: Effect::Write,
-            binding: Vec::new(),
+            binding: Binding::default(),
         }
+    }
+
+    /// An operation that is one action on one resource.
+    pub fn on(action: &'static str, effect: Effect, resource: Resource, statement: impl Into<Bytes>) -> Self {
+        let accesses = [Access::new(Action::new(action), resource)].into();
+        Self { accesses, effect, ..Self::new(action, statement) }
     }
 }
 

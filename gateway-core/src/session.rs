@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::error::{Denial, DenialCode};
 use crate::identity::VerifiedPrincipal;
 
 /// Names a session. 128 random bits, printed as 32 hexadecimal digits.
@@ -113,4 +114,17 @@ pub enum CloseReason {
     RecorderFailed,
     /// The gateway is stopping.
     Shutdown,
+}
+
+impl From<Denial> for CloseReason {
+    /// Why a session ends if it cannot go on after this denial.
+    fn from(denial: Denial) -> Self {
+        match denial.code {
+            DenialCode::RecorderFailed => Self::RecorderFailed,
+            DenialCode::IdentityExpired => Self::IdentityExpired,
+            DenialCode::UpstreamUnavailable => Self::Upstream,
+            DenialCode::LimitExceeded => Self::LimitExceeded(denial.to_string()),
+            _ => Self::Terminated,
+        }
+    }
 }

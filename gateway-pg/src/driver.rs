@@ -3,29 +3,27 @@
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use gateway_core::approval::Delivery;
 use gateway_core::error::{Denial, DenialCode};
 use gateway_core::pipeline::{Guard, Held, Judged, Permit, Released};
 use gateway_core::session::CloseReason;
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncWrite;
 use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use crate::codec::ProtocolError;
+use crate::intake::Intake;
 use crate::io::BoxedStream;
 use crate::login::upstream::CancelKey;
 use crate::operation::PgRewriter;
 use crate::session::{Judge, Session, Task};
-
-/// Bytes read at once from either side, and the most that is kept unread beyond one frame.
-const READ_BYTES: usize = 64 * 1024;
 
 /// Bytes waiting for a slow client before the gateway stops reading from the server.
 const MAX_QUEUED_DOWNSTREAM: usize = 1024 * 1024;
@@ -35,6 +33,9 @@ const MAX_QUEUED_UPSTREAM: usize = 1024 * 1024;
 
 /// Bytes of the client kept while its operation waits for people; more is left in the socket.
 const MAX_WAITING: usize = 256 * 1024;
+
+/// Pieces written with one system call.
+const MAX_PIECES: usize = 16;
 
 /// How long what is left to say may take when a session ends.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -59,8 +60,8 @@ pub(crate) struct Driver {
     rewriter: PgRewriter,
     down: BoxedStream,
     up: BoxedStream,
-    down_in: BytesMut,
-    up_in: BytesMut,
+    down_in: Intake,
+    up_in: Intake,
     down_out: VecDeque<Bytes>,
     down_flush: bool,
     up_flush: bool,
@@ -95,8 +96,8 @@ impl Driver {
             rewriter,
             down,
             up,
-            down_in: BytesMut::new(),
-            up_in: BytesMut::new(),
+            down_in: Intake::new(),
+            up_in: Intake::new(),
             down_out: VecDeque::new(),
             down_flush: false,
             up_flush: false,
@@ -334,23 +335,38 @@ impl Driver {
     }
 
     fn poll_write_down(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(front) = self.down_out.front_mut() {
-            if front.is_empty() {
+        loop {
+            while self.down_out.front().is_some_and(Bytes::is_empty) {
                 self.down_out.pop_front();
-                continue;
             }
-            match Pin::new(&mut self.down).poll_write(cx, front)? {
-                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(n) => front.advance(n),
-                Poll::Pending => return Poll::Pending,
+            if self.down_out.is_empty() {
+                break;
+            }
+            let mut pieces = [IoSlice::new(&[]); MAX_PIECES];
+            pieces.iter_mut().zip(&self.down_out).for_each(|(to, piece)| *to = IoSlice::new(piece));
+            let used = pieces.get(..self.down_out.len().min(MAX_PIECES)).unwrap_or_default();
+            match ready!(Pin::new(&mut self.down).poll_write_vectored(cx, used)?) {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.written_down(written),
             }
             self.down_flush = true;
         }
         if self.down_flush {
-            std::task::ready!(Pin::new(&mut self.down).poll_flush(cx))?;
+            ready!(Pin::new(&mut self.down).poll_flush(cx))?;
             self.down_flush = false;
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn written_down(&mut self, mut written: usize) {
+        while let Some(front) = self.down_out.front_mut().filter(|_| written > 0) {
+            let part = written.min(front.len());
+            front.advance(part);
+            written -= part;
+            if front.is_empty() {
+                self.down_out.pop_front();
+            }
+        }
     }
 
     fn poll_write_up(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -364,7 +380,7 @@ impl Driver {
             self.up_flush = true;
         }
         if self.up_flush {
-            std::task::ready!(Pin::new(&mut self.up).poll_flush(cx))?;
+            ready!(Pin::new(&mut self.up).poll_flush(cx))?;
             self.up_flush = false;
         }
         Poll::Ready(Ok(()))
@@ -385,10 +401,10 @@ impl Driver {
             self.catching_up = Some(Box::pin(async move { guard.catch_up().await }));
             return Ok(true);
         }
-        match poll_read(&mut self.up, &mut self.up_in, cx) {
+        match self.up_in.poll_read(&mut self.up, cx) {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(n)) if n > 0 => {
-                let handled = self.session.handle_upstream(&mut self.up_in);
+                let handled = self.session.handle_upstream(&mut self.up_in.bytes);
                 handled.map_err(|e| self.violation(&e, "server"))?;
                 self.resume()?;
                 Ok(true)
@@ -402,12 +418,12 @@ impl Driver {
         let full = self.session.upstream_bytes().len() > MAX_QUEUED_UPSTREAM;
         let waiting = self.deciding.is_some() || self.session.is_judging();
         if full
-            || (waiting && self.down_in.len() > MAX_WAITING)
-            || self.down_in.len() > self.session.max_input()
+            || (waiting && self.down_in.bytes.len() > MAX_WAITING)
+            || self.down_in.bytes.len() > self.session.max_input()
         {
             return Ok(false);
         }
-        match poll_read(&mut self.down, &mut self.down_in, cx) {
+        match self.down_in.poll_read(&mut self.down, cx) {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(n)) if n > 0 => {
                 self.resume()?;
@@ -419,7 +435,7 @@ impl Driver {
 
     /// Lets the session look at what the client has sent so far.
     fn resume(&mut self) -> Result<(), CloseReason> {
-        let handled = self.session.handle_downstream(&mut self.down_in);
+        let handled = self.session.handle_downstream(&mut self.down_in.bytes);
         handled.map_err(|e| self.violation(&e, "client"))
     }
 
@@ -441,16 +457,6 @@ impl Driver {
         }
         CloseReason::Upstream
     }
-}
-
-fn poll_read(
-    stream: &mut BoxedStream,
-    buffer: &mut BytesMut,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    buffer.reserve(READ_BYTES);
-    // A dropped `read_buf` has read nothing, and it does not zero the buffer first.
-    std::pin::pin!(stream.read_buf(buffer)).poll(cx)
 }
 
 /// Judges what is prepared first, then what runs.

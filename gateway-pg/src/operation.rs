@@ -8,15 +8,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gateway_core::error::{Denial, DenialCode};
-use gateway_core::operation::{Access, Action, Argument, Batch, Effect, Facts, Operation, Resource};
+use gateway_core::operation::{Access, Action, Argument, Batch, Binding, Effect, Facts, Operation, Resource};
 use gateway_core::pipeline::Rewriter;
 
 use crate::analysis::{
     self, Access as Use, Change, CopyDirection, CopyEndpoint, CopyFormat, Filter, FunctionClass, FunctionUse,
     LexSettings, Limits, ObjectChange, QualifiedName, RelationUse, SettingChange, SettingScope, Statement,
 };
-use crate::catalog::{Catalog, LabelIndex, Relation};
+use crate::catalog::{Catalog, Event, LabelIndex, Relation};
 use crate::codec::frontend::Bind;
+use crate::effects;
 use crate::statement::written;
 
 /// The policy schema fragment for PostgreSQL, for [`CedarEngine`](gateway_core::policy) builders.
@@ -80,20 +81,47 @@ pub(crate) struct Subject<'a> {
     pub(crate) of: usize,
 }
 
-/// The operation that a statement is.
+/// What a statement is, apart from its literals and arguments.
 ///
 /// # Errors
 /// A denial for what no policy may allow: another database, an encoding that cannot be read, formats that cannot be masked.
-pub(crate) fn operation(subject: &Subject<'_>) -> Result<Operation, Denial> {
+pub(crate) fn template(subject: &Subject<'_>) -> Result<Template, Denial> {
     refuse_unreadable(subject)?;
-    let mut operation = Operation::new(subject.statement.kind.clone(), subject.text.clone());
-    operation.accesses = accesses(subject).into_iter().collect();
-    operation.facts = facts(subject);
-    operation.effect = effect(subject, &operation.accesses);
-    operation.arguments = subject.bind.map(arguments).unwrap_or_default();
-    operation.binding = binding(subject);
-    operation.recorded = recorded(subject);
-    Ok(operation)
+    let accesses: Arc<[Access]> = accesses(subject).into_iter().collect();
+    Ok(Template {
+        kind: subject.statement.kind.clone(),
+        effect: effect(subject, &accesses),
+        accesses,
+        facts: Arc::new(facts(subject)),
+        binding: binding(subject),
+        hides_literals: hides_literals(subject),
+    })
+}
+
+/// What operations have in common that are the same statement in the same light, but for its literals and arguments.
+#[derive(Debug)]
+pub(crate) struct Template {
+    kind: std::borrow::Cow<'static, str>,
+    effect: Effect,
+    accesses: Arc<[Access]>,
+    facts: Arc<Facts>,
+    binding: Binding,
+    /// Records must not hold the literals of the text.
+    hides_literals: bool,
+}
+
+impl Template {
+    /// The operation of a subject this is the template of.
+    pub(crate) fn operation(&self, subject: &Subject<'_>) -> Operation {
+        let mut operation = Operation::new(self.kind.clone(), subject.text.clone());
+        operation.accesses = Arc::clone(&self.accesses);
+        operation.facts = Arc::clone(&self.facts);
+        operation.effect = self.effect;
+        operation.arguments = subject.bind.map(arguments).unwrap_or_default();
+        operation.binding = self.binding.clone();
+        operation.recorded = self.hides_literals.then(|| without_literals(subject));
+        operation
+    }
 }
 
 impl Subject<'_> {
@@ -233,28 +261,42 @@ fn relation_accesses(
     let definition = matches!(used.access, Use::Ddl | Use::Maintain | Use::Reference);
     let view = relation.is_view();
     out.insert(access(action, table(relation)));
-    out.extend(stored_calls(subject, relation));
+    let columns = effects::updated_columns(statement, used);
+    let parts = if used.only { Vec::new() } else { subject.catalog.descendants(relation) };
+    for part in [relation].into_iter().chain(&parts) {
+        let event = effects::event(used.access);
+        let events = effects::consequences(subject.catalog, part, event, columns.as_deref());
+        for (event, table_there) in &events {
+            out.extend(stored_calls(subject, table_there, *event));
+        }
+        out.extend(events.iter().skip(1).map(|(event, r)| access(event_action(*event), table(r))));
+    }
     for below in subject.catalog.ancestors(relation) {
         if !(definition && view) {
             out.insert(access(action, table(&below)));
         }
         if view && !definition {
             out.insert(access("select", table(&below)));
-            out.extend(stored_calls(subject, &below));
+            out.extend(stored_calls(subject, &below, Event::Read));
             out.extend(subject.catalog.descendants(&below).iter().map(|r| access("select", table(r))));
         }
     }
-    if !used.only {
-        out.extend(subject.catalog.descendants(relation).iter().map(|r| access(action, table(r))));
+    out.extend(parts.iter().map(|r| access(action, table(r))));
+}
+
+/// The action of what a foreign key makes happen.
+const fn event_action(event: Event) -> &'static str {
+    match event {
+        Event::Delete => "delete",
+        _ => "update",
     }
 }
 
-/// Calls that stand in the stored queries of a view or rule, and run when it is used.
-fn stored_calls(subject: &Subject<'_>, relation: &Relation) -> Vec<Access> {
-    let unproven =
-        |(schema, name): &&(String, String)| !analysis::classify_function(Some(schema), name).is_read();
-    let calls = relation.functions().iter().filter(unproven);
-    calls.map(|(schema, name)| call(subject.place.function(schema, name))).collect()
+/// Calls of functions that run by themselves when `event` happens: in stored queries, triggers, defaults and the like.
+fn stored_calls(subject: &Subject<'_>, relation: &Relation, event: Event) -> Vec<Access> {
+    let calls =
+        relation.calls(event).filter(|c| !analysis::classify_function(Some(&c.schema), &c.name).is_read());
+    calls.map(|c| call(subject.place.function(&c.schema, &c.name).with("via", c.via.as_str()))).collect()
 }
 
 fn relation_action(statement: &Statement, used: &RelationUse) -> &'static str {
@@ -327,9 +369,14 @@ fn operator_access(subject: &Subject<'_>, operator: &QualifiedName) -> Option<Ac
 /// The first OID of what is not the server's own (`FirstNormalObjectId`, PostgreSQL source, access/transam.h).
 const FIRST_USER_OID: u32 = 16_384;
 
+/// Whether a parameter of this type says more of an operation than the statement's text does.
+pub(crate) const fn is_user_type(oid: u32) -> bool {
+    oid >= FIRST_USER_OID
+}
+
 /// Parameters of user types: reading a value runs the type's input function and a domain's checks, as a cast does.
 fn parameter_types(subject: &Subject<'_>) -> impl Iterator<Item = Access> {
-    let user = subject.types.iter().filter(|oid| **oid >= FIRST_USER_OID);
+    let user = subject.types.iter().filter(|oid| is_user_type(**oid));
     user.map(|oid| call(subject.place.function(UNRESOLVED, &format!("type {oid}"))))
 }
 
@@ -509,23 +556,36 @@ pub(crate) fn meaning(
         for below in relation.into_iter().flat_map(|r| catalog.reached(r)) {
             out.push((format!("below {name}").into(), below.definition()));
         }
+        for (_, along) in relation
+            .into_iter()
+            .flat_map(|r| effects::consequences(catalog, r, effects::event(used.access), None))
+        {
+            out.push((format!("along with {name}").into(), along.definition()));
+        }
+    }
+    for used in &statement.functions {
+        let name = written(used.schema.as_deref(), &used.name);
+        let definition = catalog.function_definition(used.schema.as_deref(), &used.name);
+        if !definition.is_empty() {
+            out.push((format!("function {name}").into(), definition));
+        }
     }
     out
 }
 
 /// What the names meant when it was judged: part of what an approval is bound to.
-fn binding(subject: &Subject<'_>) -> Vec<(std::borrow::Cow<'static, str>, String)> {
+fn binding(subject: &Subject<'_>) -> Binding {
     let mut out: Vec<_> = subject.statements().flat_map(|s| meaning(subject.catalog, s)).collect();
     if let Some(inner) = subject.refers_to {
         out.push(("refers to".into(), format!("{inner:?}")));
     }
     out.sort();
     out.dedup();
-    out
+    Binding::new(&out)
 }
 
-/// The text for records where literals must not be kept: passwords, and statements that name protected columns.
-fn recorded(subject: &Subject<'_>) -> Option<String> {
+/// Whether literals must not be kept in records: passwords, and statements that name protected columns.
+fn hides_literals(subject: &Subject<'_>) -> bool {
     let names: BTreeSet<&str> = subject.labels.tables().flat_map(|(.., columns)| columns).collect();
     let touches = subject.statements().flat_map(|s| &s.relations).filter_map(|r| subject.relation(r));
     let protected = touches.into_iter().any(|r| !subject.catalog.protected(subject.labels, r).is_empty());
@@ -539,14 +599,14 @@ fn recorded(subject: &Subject<'_>) -> Option<String> {
                 .any(|m| m.columns.is_empty() && m.access == Use::Insert)
     };
     let secret = subject.statements().any(|s| s.flags.password);
-    if !(secret || (protected && named())) {
-        return None;
-    }
+    secret || (protected && named())
+}
+
+/// The text for records where literals must not be kept.
+fn without_literals(subject: &Subject<'_>) -> String {
     let text = std::str::from_utf8(&subject.text).unwrap_or_default();
-    Some(
-        analysis::mask_literals(text, &subject.lexing, &Limits::default())
-            .unwrap_or_else(|_| format!("({} with literals withheld)", subject.statement.kind)),
-    )
+    analysis::mask_literals(text, &subject.lexing, &Limits::default())
+        .unwrap_or_else(|_| format!("({} with literals withheld)", subject.statement.kind))
 }
 
 /// An operation for the record of what was refused before it was understood: without its literals, which nobody has looked at.
@@ -598,7 +658,7 @@ impl Rewriter for PgRewriter {
         let Some(text) = text.filter(|t| t.as_bytes() != operation.statement) else { return Ok(None) };
         let mut rewritten = operation.clone();
         rewritten.statement = Bytes::from(text);
-        rewritten.facts.insert("has_limit".into(), true.into());
+        Arc::make_mut(&mut rewritten.facts).insert("has_limit".into(), true.into());
         Ok(Some(rewritten))
     }
 }

@@ -12,7 +12,6 @@ use gateway_core::credentials::UpstreamCredential;
 use gateway_core::error::{Denial, DenialCode};
 use gateway_core::identity::VerifiedPrincipal;
 use gateway_core::pipeline::{Guard, Label, Pipeline, SessionRequest};
-use gateway_core::session::CloseReason;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -263,7 +262,7 @@ impl PgGateway {
         let database = self.database(wishes)?;
         let place = Place { target: self.target.name.clone(), database: database.clone() };
         let request = SessionRequest {
-            principal: principal.clone(),
+            principal,
             protocol: PROTOCOL,
             target: self.target.name.clone(),
             scope: Some(database.clone()),
@@ -271,21 +270,9 @@ impl PgGateway {
             connects_to: vec![place.database()],
             labels: Arc::clone(&self.target.labels),
         };
-        let guard = Guard::open(&self.pipeline, request).await?;
-        match self.connect(&principal, &database, &wishes.settings).await {
-            Ok((connected, credential)) => {
-                guard.protect(credential.secrets());
-                Ok((guard, connected, database))
-            }
-            Err(cause) => {
-                let _ = guard.close(CloseReason::Upstream).await;
-                let denial = Denial::new(
-                    DenialCode::UpstreamUnavailable,
-                    format!("target `{}` is not available", self.target.name),
-                );
-                Err(denial.with_hint("try again later, or tell the gateway's operator").with_cause(cause))
-            }
-        }
+        let connect = async |credential: &_| self.connect(credential, &database, &wishes.settings).await;
+        let (guard, connected) = self.pipeline.enter(request, connect).await?;
+        Ok((guard, connected, database))
     }
 
     fn database(&self, wishes: &Wishes) -> Result<String, Denial> {
@@ -303,22 +290,16 @@ impl PgGateway {
 
     async fn connect(
         &self,
-        principal: &VerifiedPrincipal,
+        credential: &UpstreamCredential,
         database: &str,
         settings: &BTreeMap<String, String>,
-    ) -> Result<(Connected, UpstreamCredential), String> {
+    ) -> Result<Connected, String> {
         if !self.labels_checked.load(Ordering::Relaxed) {
             self.check().await.map_err(|e| e.to_string())?;
         }
-        let source = self.pipeline.credentials();
-        let credential =
-            source.credential(&self.target.name, Some(principal)).await.map_err(|e| e.to_string())?;
-        let upstream = self.upstream(&credential).map_err(|e| e.to_string())?;
-        let connected = upstream
-            .log_in(&credential, database, settings)
-            .await
-            .map_err(|e: UpstreamError| e.to_string())?;
-        Ok((connected, credential))
+        let upstream = self.upstream(credential).map_err(|e| e.to_string())?;
+        let connected = upstream.log_in(credential, database, settings).await;
+        connected.map_err(|e: UpstreamError| e.to_string())
     }
 
     /// The upstream with its TLS configuration, which depends on the credential only if that is a certificate.

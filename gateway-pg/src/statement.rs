@@ -8,43 +8,38 @@ use gateway_core::error::{Denial, DenialCode};
 
 use crate::analysis::{
     Analysis, AnalysisCache, AnalysisError, FunctionRole, LexSettings, OutputKind, SourceKind, Statement,
+    Understood,
 };
 use crate::catalog::{Catalog, Unresolved, quote};
+use crate::memo::{Memo, Memos};
 
 /// One text and what it says.
 #[derive(Debug)]
 pub(crate) struct Text {
     pub(crate) bytes: Bytes,
     pub(crate) analysis: Arc<Analysis>,
-    relations: Vec<String>,
-    functions: Vec<String>,
+    /// Where its statements stand.
+    understood: Understood,
+    /// What this session knows of its analysis.
+    pub(crate) memo: Arc<Memo>,
 }
 
 impl Text {
     /// Analyses `bytes` with the server's own grammar.
     pub(crate) fn understand(
         cache: &AnalysisCache,
+        memos: &mut Memos,
         bytes: Bytes,
         settings: &LexSettings,
     ) -> Result<Arc<Self>, Denial> {
-        let analysis = cache.analyse(&bytes, settings).map_err(|error| not_understood(&error))?;
-        let mut relations = BTreeSet::new();
-        let mut functions = BTreeSet::new();
-        for statement in &analysis.statements {
-            relations.extend(statement.relations.iter().map(|r| written(r.schema.as_deref(), &r.name)));
-            functions.extend(unqualified_calls(statement));
-        }
-        Ok(Arc::new(Self {
-            bytes,
-            analysis,
-            relations: relations.into_iter().collect(),
-            functions: functions.into_iter().collect(),
-        }))
+        let understood = cache.analyse(&bytes, settings).map_err(|error| not_understood(&error))?;
+        let memo = memos.of(&understood.analysis);
+        Ok(Arc::new(Self { bytes, analysis: Arc::clone(&understood.analysis), understood, memo }))
     }
 
     /// Names in it that the catalog has not been asked for.
     pub(crate) fn unresolved(&self, catalog: &Catalog) -> Unresolved {
-        catalog.unresolved(&self.relations, &self.functions)
+        catalog.unresolved(&self.memo.relations, &self.memo.functions)
     }
 
     /// The statement at `index`, if there are so many.
@@ -54,8 +49,8 @@ impl Text {
 
     /// The exact bytes of the statement at `index`.
     pub(crate) fn slice(&self, index: usize) -> Bytes {
-        let range = self.statement(index).map(|s| s.range.clone());
-        range
+        self.understood
+            .range(index)
             .filter(|r| r.start <= r.end && r.end <= self.bytes.len())
             .map_or_else(Bytes::new, |r| self.bytes.slice(r))
     }
@@ -71,7 +66,7 @@ pub(crate) fn written(schema: Option<&str>, name: &str) -> String {
 
 /// Names that a user's function or operator on the search path could take over: calls without schema, qualified column references
 /// (`u.f` and `(u).f` are also `f(u)`), and operators without schema as `operator =`.
-fn unqualified_calls(statement: &Statement) -> impl Iterator<Item = String> {
+pub(crate) fn unqualified_calls(statement: &Statement) -> impl Iterator<Item = String> {
     let calls = statement.functions.iter().filter(|f| f.schema.is_none() && f.role == FunctionRole::Call);
     let columns = statement.columns.iter().filter(|c| c.name.len() > 1 && !c.star);
     let operators = statement.operators.iter().filter(|o| o.schema.is_none());
@@ -82,6 +77,12 @@ fn unqualified_calls(statement: &Statement) -> impl Iterator<Item = String> {
         .chain(operators.map(|o| format!("operator {}", o.name)))
         .collect::<Vec<_>>()
         .into_iter()
+}
+
+/// Names of functions called with their schema: what they are is part of what an approval is bound to.
+pub(crate) fn qualified_calls(statement: &Statement) -> impl Iterator<Item = String> {
+    let calls = statement.functions.iter().filter(|f| f.schema.as_deref().is_some_and(|s| s != "pg_catalog"));
+    calls.map(|f| f.name.clone())
 }
 
 fn not_understood(error: &AnalysisError) -> Denial {
@@ -172,6 +173,13 @@ pub(crate) fn changes_meaning(statement: &Statement) -> bool {
 pub(crate) fn changes_definitions(statement: &Statement) -> bool {
     !statement.objects.is_empty()
         || matches!(&*statement.kind, "do" | "call" | "select_into" | "create_table_as")
+}
+
+/// The names, without schema, of what a statement may define anew.
+pub(crate) fn defined_names(statement: &Statement) -> impl Iterator<Item = String> {
+    let named = statement.objects.iter().flat_map(|o| [o.name.last(), o.renamed.as_ref()]);
+    let relations = statement.relations.iter().map(|r| &r.name);
+    named.flatten().chain(relations).cloned()
 }
 
 /// Whether a statement ends a transaction or part of one, and so undoes what changed the meaning of names in it.

@@ -13,8 +13,8 @@ use crate::error::{Context, Error, Result};
 
 /// A secret of high entropy, put where a secret belongs, and looked for everywhere else afterwards.
 ///
-/// It is found raw, in UTF-16, in hex of either case, and in base64 of either alphabet at each of the three
-/// alignments. Each half counts as a find by itself, so a secret that was cut in two is found as well. Compressed
+/// It is found raw, in UTF-16, in hex of either case, in base64 of either alphabet at each of the three alignments,
+/// percent-encoded, escaped as Rust shows bytes, and as a list of numbers. Each half counts as a find by itself, so a secret that was cut in two is found as well. Compressed
 /// or encrypted bytes are not opened: decode them first and give the result to [`Canary::assert_absent_in`].
 ///
 /// ```
@@ -39,18 +39,30 @@ impl Canary {
     /// # Errors
     /// When the secret is shorter than 16 bytes: halves of less than 8 bytes would be found by chance.
     pub fn of(label: &str, secret: &str) -> Result<Self> {
+        Self::build(label, secret.to_owned(), secret.as_bytes())
+    }
+
+    /// Looks for a secret that is not text, such as a key; [`secret`](Self::secret) gives it in hex.
+    ///
+    /// # Errors
+    /// As [`Canary::of`].
+    pub fn of_bytes(label: &str, secret: &[u8]) -> Result<Self> {
+        Self::build(label, hex(secret), secret)
+    }
+
+    fn build(label: &str, text: String, secret: &[u8]) -> Result<Self> {
         if secret.len() < MIN_SECRET_BYTES {
             return Err(Error::new(format!(
                 "the canary `{label}` is shorter than {MIN_SECRET_BYTES} bytes, use a longer secret"
             )));
         }
-        let (first, second) = secret.as_bytes().split_at(secret.len() / 2);
+        let (first, second) = secret.split_at(secret.len() / 2);
         let mut needles = Vec::new();
         for (half, bytes) in [("first half", first), ("second half", second)] {
             needles
                 .extend(encodings(bytes).into_iter().map(|(how, needle)| (format!("{half}, {how}"), needle)));
         }
-        Ok(Self { label: label.to_owned(), secret: secret.to_owned(), needles })
+        Ok(Self { label: label.to_owned(), secret: text, needles })
     }
 
     /// The secret itself, to hand to the code under test.
@@ -145,21 +157,51 @@ pub fn random_text(length: usize) -> String {
     text
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn encodings(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let wide = |order: fn(u16) -> [u8; 2]| bytes.iter().flat_map(|&byte| order(byte.into())).collect();
     let mut all = vec![
         ("raw".to_owned(), bytes.to_vec()),
         ("UTF-16LE".to_owned(), wide(u16::to_le_bytes)),
         ("UTF-16BE".to_owned(), wide(u16::to_be_bytes)),
-        ("upper-case hex".to_owned(), hex.to_uppercase().into_bytes()),
-        ("hex".to_owned(), hex.into_bytes()),
+        ("upper-case hex".to_owned(), hex(bytes).to_uppercase().into_bytes()),
+        ("hex".to_owned(), hex(bytes).into_bytes()),
+        ("percent-encoded".to_owned(), percent(bytes, |_| true)),
+        ("percent-encoded where needed".to_owned(), percent(bytes, |byte| !is_unreserved(byte))),
+        ("escaped".to_owned(), bytes.escape_ascii().to_string().into_bytes()),
+        ("numbers".to_owned(), numbers(bytes, ", ")),
+        ("numbers in JSON".to_owned(), numbers(bytes, ",")),
     ];
     for alignment in 0..3 {
-        all.push((format!("base64 at {alignment}"), base64_core(&STANDARD, bytes, alignment)));
+        let base64 = base64_core(&STANDARD, bytes, alignment);
+        all.push((
+            format!("percent-encoded base64 at {alignment}"),
+            percent(&base64, |byte| !is_unreserved(byte)),
+        ));
+        all.push((format!("base64 at {alignment}"), base64));
         all.push((format!("URL-safe base64 at {alignment}"), base64_core(&URL_SAFE, bytes, alignment)));
     }
+    let mut known = std::collections::BTreeSet::new();
+    all.retain(|(_, needle)| known.insert(needle.clone()));
     all
+}
+
+/// RFC 3986 section 2.1.
+fn percent(bytes: &[u8], encoded: impl Fn(u8) -> bool) -> Vec<u8> {
+    let one = |&byte: &u8| if encoded(byte) { format!("%{byte:02X}").into_bytes() } else { vec![byte] };
+    bytes.iter().flat_map(one).collect()
+}
+
+/// RFC 3986 section 2.3.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+fn numbers(bytes: &[u8], between: &str) -> Vec<u8> {
+    bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(between).into_bytes()
 }
 
 /// The characters of the encoding that depend on these bytes alone when `alignment` bytes stand before them.
@@ -205,6 +247,26 @@ mod tests {
             let canary = Canary::new("test");
             prop_assert_eq!(canary.find_in(&bytes), None);
         }
+    }
+
+    #[test]
+    fn a_key_is_found_however_it_is_written() {
+        let key: Vec<u8> = (0..32).map(|n| n * 7 + 3).collect();
+        let canary = Canary::of_bytes("key", &key).unwrap();
+        let percent: String = key.iter().map(|byte| format!("%{byte:02X}")).collect();
+        let form = STANDARD.encode(&key).replace('+', "%2B").replace('/', "%2F");
+        for place in [
+            key.clone(),
+            format!("{key:?}").into_bytes(),
+            serde_json::to_vec(&key).unwrap(),
+            key.escape_ascii().to_string().into_bytes(),
+            percent.into_bytes(),
+            form.into_bytes(),
+            canary.secret().as_bytes().to_vec(),
+        ] {
+            assert!(canary.find_in(&place).is_some(), "{}", place.escape_ascii());
+        }
+        assert_eq!(canary.find_in(b"something else, of some length, that holds no key"), None);
     }
 
     #[test]

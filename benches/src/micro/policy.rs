@@ -10,7 +10,7 @@ use gateway_core::approval::MemoryApprover;
 use gateway_core::clock::{Clock, SystemClock};
 use gateway_core::credentials::{Secret, StaticCredentials};
 use gateway_core::identity::{Presented, Principal, PrincipalKind, StaticAuthenticator};
-use gateway_core::operation::{Access, Action, Effect, Fact, Operation, Resource};
+use gateway_core::operation::{Access, Action, Effect, Fact, Facts, Operation, Resource};
 use gateway_core::pipeline::{Guard, Pipeline, SessionRequest};
 use gateway_core::policy::cedar::{CedarEngine, PolicyFile};
 use gateway_core::policy::{Decision, PolicyEngine, PolicyInput};
@@ -114,10 +114,11 @@ fn operation(number: usize) -> Operation {
     let text = format!("SELECT total FROM orders_{number} WHERE id = 7");
     let mut operation = Operation::new("select", Bytes::from(text));
     operation.effect = Effect::Read;
-    operation.accesses = vec![Access::new(Action::new("select"), table)];
-    operation.facts = FACTS.iter().map(|(name, fact)| ((*name).into(), Fact::Bool(*fact))).collect();
-    operation.facts.insert("statement_kind".into(), Fact::from("select"));
-    operation.facts.insert("statement_count".into(), Fact::Long(1));
+    operation.accesses = [Access::new(Action::new("select"), table)].into();
+    let mut facts: Facts = FACTS.iter().map(|(name, fact)| ((*name).into(), Fact::Bool(*fact))).collect();
+    facts.insert("statement_kind".into(), Fact::from("select"));
+    facts.insert("statement_count".into(), Fact::Long(1));
+    operation.facts = facts.into();
     operation
 }
 

@@ -28,18 +28,18 @@ use crate::{Error, Result, Size};
 ///
 /// # Errors
 /// The servers cannot be started, or cases failed, or a check did not hold.
-pub(crate) fn run(size: Size, report: &mut Report) -> Result<()> {
+pub(crate) fn run(size: Size, only: &str, report: &mut Report) -> Result<()> {
     report.against(&[subject::DIRECT, PGBOUNCER]);
     report.version("pgbouncer", Pgbouncer::version());
     let mut failures = Vec::new();
-    reads(size, report, &mut failures)?;
-    writes(size, report, &mut failures)?;
+    reads(size, only, report, &mut failures)?;
+    writes(size, only, report, &mut failures)?;
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n       ").into()) }
 }
 
-fn reads(size: Size, report: &mut Report, failures: &mut Vec<String>) -> Result<()> {
+fn reads(size: Size, only: &str, report: &mut Report, failures: &mut Vec<String>) -> Result<()> {
     progress("starting PostgreSQL and loading tables");
-    let stage = Stage::new(Durability::None, size)?;
+    let stage = Stage::new(Durability::None, size, only)?;
     report.version("postgresql", stage.server.version());
     let wide = Wide::load(&stage.server, size.pick(100_000, 1_000_000))?;
     for clients in [8, 1] {
@@ -63,9 +63,12 @@ fn reads(size: Size, report: &mut Report, failures: &mut Vec<String>) -> Result<
 }
 
 /// Every commit waits for the disk, and the gateway's recording of a write does before the write is forwarded.
-fn writes(size: Size, report: &mut Report, failures: &mut Vec<String>) -> Result<()> {
-    let stage = Stage::new(Durability::Full, size)?;
+fn writes(size: Size, only: &str, report: &mut Report, failures: &mut Vec<String>) -> Result<()> {
     let case = "pgbench tpc-b, simple, 8 clients, fsync on";
+    if !case.contains(only) {
+        return Ok(());
+    }
+    let stage = Stage::new(Durability::Full, size, only)?;
     stage.case(report, failures, case, |report, subjects| {
         stage.transactions(report, case, subjects, &["-M", "simple"], 8)
     });
@@ -94,10 +97,12 @@ struct Stage {
     pgbouncer: Pgbouncer,
     server: Postgres,
     size: Size,
+    /// Cases whose names do not contain it are left out.
+    only: String,
 }
 
 impl Stage {
-    fn new(durability: Durability, size: Size) -> Result<Self> {
+    fn new(durability: Durability, size: Size, only: &str) -> Result<Self> {
         let server = Postgres::builder()
             .durability(durability)
             .setting("shared_buffers", "512MB")
@@ -109,7 +114,7 @@ impl Stage {
             .start()?;
         server.psql("postgres", &format!("CREATE DATABASE {DATABASE} OWNER {}", subject::ACCOUNT))?;
         pgbench::load(&server, size.pick(5, 20))?;
-        Ok(Self { pgbouncer: Pgbouncer::start(&server)?, server, size })
+        Ok(Self { pgbouncer: Pgbouncer::start(&server)?, server, size, only: only.to_owned() })
     }
 
     /// Runs one case with gateways of its own, so that memory and recordings are this case's alone; then checks what was recorded.
@@ -120,6 +125,9 @@ impl Stage {
         case: &str,
         body: impl FnOnce(&mut Report, &[Subject]) -> Result<Least>,
     ) {
+        if !case.contains(&self.only) {
+            return;
+        }
         if let Err(error) = self.with_gateways(report, case, body) {
             progress(&format!("{case}: {error}"));
             failures.push(error.to_string());

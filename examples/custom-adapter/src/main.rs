@@ -29,5 +29,5 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     .build()?;
     let listener = TcpListener::bind("127.0.0.1:7400").await?;
     println!("listening on 127.0.0.1:7400; log in with the line `AUTH agent-token`");
-    Ok(KvGateway::new(pipeline, "store", address).serve(listener).await?)
+    Ok(KvGateway { pipeline, target: "store", upstream: address }.serve(listener).await?)
 }

@@ -69,7 +69,9 @@ impl Stage {
         .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let gateway = listener.local_addr().unwrap();
-        tokio::spawn(KvGateway::new(pipeline.clone(), "store", address).serve(listener));
+        tokio::spawn(
+            KvGateway { pipeline: pipeline.clone(), target: "store", upstream: address }.serve(listener),
+        );
         Self { store, secret, pipeline, approver, recorder, gateway }
     }
 
@@ -232,9 +234,10 @@ async fn nobody_comes_in_without_an_identity() {
 }
 
 fn held(line: &str) -> RequestId {
-    let words: Vec<_> = line.split(' ').collect();
-    assert_eq!((words[0], words[2]), ("HELD", "until"), "{line}");
-    words[1].parse().unwrap()
+    let request = line.strip_prefix("HELD held for approval by operators; request ").unwrap();
+    let (request, rest) = request.split_once("; ").unwrap();
+    assert!(rest.starts_with("waiting until "), "{line}");
+    request.parse().unwrap()
 }
 
 /// Waits until the request is over.

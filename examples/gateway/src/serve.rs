@@ -59,6 +59,9 @@ fn start_logging(format: LogFormat) {
     let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(colour)
+        // It would tell of a log that cannot be written on standard error, which is that log, and panic: a full disk must not
+        // end a writer of recordings.
+        .log_internal_errors(false)
         .with_env_filter(EnvFilter::new(filter));
     match format {
         LogFormat::Text => builder.init(),

@@ -75,8 +75,20 @@ impl DigestKey {
     /// bytes, typed arguments and binding. Not the session, token or policy revision. Every part is length-prefixed, so no two
     /// different batches give the same input.
     pub fn batch(&self, session: &SessionInfo, batch: &Batch) -> Digest {
+        self.batch_in(&self.session(session), batch)
+    }
+
+    /// What [`batch`](Self::batch) takes from a session: the same for every batch of it.
+    pub fn session(&self, session: &SessionInfo) -> SessionDigest {
         let mut parts = Parts(blake3::Hasher::new_keyed(self.0.expose()));
         parts.session(session);
+        SessionDigest(parts.0.finalize().into())
+    }
+
+    /// As [`batch`](Self::batch), for a session whose part is known.
+    pub fn batch_in(&self, session: &SessionDigest, batch: &Batch) -> Digest {
+        let mut parts = Parts(blake3::Hasher::new_keyed(self.0.expose()));
+        parts.part(&session.0);
         parts.count(batch.operations().len());
         batch.operations().iter().for_each(|operation| parts.operation(operation));
         Digest(parts.0.finalize().into())
@@ -87,6 +99,10 @@ impl DigestKey {
         Digest(blake3::keyed_hash(self.0.expose(), bytes).into())
     }
 }
+
+/// A session's part in the digests of its batches.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionDigest([u8; 32]);
 
 struct Parts(blake3::Hasher);
 
@@ -127,11 +143,7 @@ impl Parts {
         self.part(&operation.statement);
         self.count(operation.arguments.len());
         operation.arguments.iter().for_each(|argument| self.argument(argument));
-        self.count(operation.binding.len());
-        for (name, value) in &operation.binding {
-            self.part(name.as_bytes());
-            self.part(value.as_bytes());
-        }
+        self.part(operation.binding.as_bytes());
     }
 
     fn argument(&mut self, argument: &Argument) {

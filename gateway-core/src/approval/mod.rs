@@ -17,7 +17,7 @@ use std::str::FromStr;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-pub use digest::{Digest, DigestKey};
+pub use digest::{Digest, DigestKey, SessionDigest};
 pub use events::{ApprovalEvent, ApprovalEvents, ApprovalFeed};
 pub use memory::MemoryApprover;
 pub use state::ApprovalLimits;

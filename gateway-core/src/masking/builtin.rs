@@ -317,8 +317,8 @@ fn whole(c: &Candidate<'_>) -> Option<Range<usize>> {
     Some(c.range.clone())
 }
 
-/// How far the check of an assigned value looks past the first four bytes: a tag's beginning, an unset value's name.
-const VALUE_LOOKAHEAD: usize = 12;
+/// How far the check of an assigned value looks past its first bytes: a whole tag, an unset value's name.
+const VALUE_LOOKAHEAD: usize = super::transform::TAG_LOOKAHEAD;
 
 fn assignments() -> Vec<BuiltIn> {
     let secret = |pattern, check: Check, tail| {

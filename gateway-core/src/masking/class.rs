@@ -29,6 +29,9 @@ macro_rules! built_in {
     ($($constant:ident = $name:literal, $doc:literal;)*) => {
         impl DataClass {
             $(#[doc = $doc] pub const $constant: Self = Self(Name::Known($name));)*
+
+            /// Every built-in class.
+            pub const BUILT_IN: &[Self] = &[$(Self::$constant),*];
         }
     };
 }
@@ -162,6 +165,17 @@ mod tests {
     fn names_are_interned_by_value() {
         assert_eq!(DataClass::new("email").unwrap(), DataClass::EMAIL);
         assert_ne!(DataClass::new("badge").unwrap(), DataClass::EMAIL);
+    }
+
+    #[test]
+    fn every_built_in_class_has_a_rule() {
+        let scanner = crate::masking::Scanner::new(crate::masking::RuleSet::builtin()).unwrap();
+        let sorted = |classes: &[DataClass]| {
+            let mut names: Vec<_> = classes.iter().map(|class| class.name().to_owned()).collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(sorted(DataClass::BUILT_IN), sorted(scanner.classes()));
     }
 
     #[test]

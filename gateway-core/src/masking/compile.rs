@@ -252,7 +252,7 @@ impl Builder {
         let machine = self.machine(&rule.name, &[&rule.pattern], MAX_RULE_BYTES)?;
         let class = self.class(&rule.class)?;
         let open_ended = hir.properties().maximum_len().is_none_or(|most| most >= CAP);
-        let lookahead = super::transform::TAG_START.len();
+        let lookahead = super::transform::TAG_LOOKAHEAD;
         let number = self.rule(Compiled { class, check, tail: Tail::None, lookahead, open_ended })?;
         let left = self.trigger(&hir);
         self.groups.push(Group { machine, rules: vec![number], left, reach: CAP + LOOK_BEHIND });

@@ -84,15 +84,16 @@ impl KnownLiterals {
         self.hits.fetch_add(hits as u64, Ordering::Relaxed);
     }
 
-    /// Calls `found` with start and end of every literal that begins at or after `from`.
-    pub(super) fn find(&self, text: &[u8], from: usize, mut found: impl FnMut(usize, usize)) {
-        super::trigger::literals(text.get(from..).unwrap_or_default(), &self.packs, |_, at| {
-            let rest = text.get(from + at..).unwrap_or_default();
-            let matching = self.literals.iter().filter(|literal| rest.starts_with(literal));
-            if let Some(longest) = matching.map(|l| l.len()).max() {
-                found(from + at, from + at + longest);
-            }
-        });
+    /// The searches for the beginnings of all literals.
+    pub(super) fn packs(&self) -> &[Pack] {
+        &self.packs
+    }
+
+    /// Where the longest literal that begins at `start` ends.
+    pub(super) fn end(&self, text: &[u8], start: usize) -> Option<usize> {
+        let rest = text.get(start..)?;
+        let matching = self.literals.iter().filter(|literal| rest.starts_with(literal));
+        matching.map(|l| start + l.len()).max()
     }
 
     /// The first place at or after `from` where `text` ends within a literal.

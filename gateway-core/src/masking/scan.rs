@@ -9,7 +9,7 @@ use super::compile::{Check, Group, Left, Program};
 use super::known::KnownLiterals;
 use super::tail::{Live, Step};
 use super::text::{LOOK_BEHIND, local_part_start, word_can_start};
-use super::transform::TAG_START;
+use super::transform::starts_with_tag;
 use super::trigger::{self, Shape};
 use super::validate::Candidate;
 
@@ -81,15 +81,18 @@ impl<'a> Scan<'a> {
         if self.program.has_shapes() {
             trigger::shapes(text, |shape, at| self.shape(shape, from + at, &mut bounds));
         }
-        trigger::literals(text, &self.program.packs, |pack, at| {
-            if let Some(record) = bounds(from + at) {
-                self.program.pack_groups(pack).for_each(|group| self.verify(group, from + at, record));
+        let rules = self.program.packs.as_slice();
+        let secrets = known.map(KnownLiterals::packs).unwrap_or_default();
+        trigger::literals(text, [rules, secrets], |pack, at| {
+            let Some(record) = bounds(from + at) else { return };
+            match known.filter(|_| pack >= rules.len()) {
+                Some(known) => self.known(known, from + at, record),
+                None => {
+                    self.program.pack_groups(pack).for_each(|group| self.verify(group, from + at, record));
+                }
             }
         });
         self.words(from, &mut bounds);
-        if let Some(known) = known {
-            self.known(from, known, &mut bounds);
-        }
     }
 
     fn shape(&mut self, shape: Shape, at: usize, bounds: &mut impl FnMut(usize) -> Option<Bounds>) {
@@ -131,17 +134,10 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn known(
-        &mut self,
-        from: usize,
-        known: &KnownLiterals,
-        bounds: &mut impl FnMut(usize) -> Option<Bounds>,
-    ) {
-        known.find(self.text, from, |start, end| {
-            if bounds(start).is_some_and(|record| end <= record.high) {
-                self.raws.push(Raw { at: start, start, end, rule: KNOWN_RULE, live: None, mixed: false });
-            }
-        });
+    fn known(&mut self, known: &KnownLiterals, start: usize, record: Bounds) {
+        if let Some(end) = known.end(self.text, start).filter(|end| *end <= record.high) {
+            self.raws.push(Raw { at: start, start, end, rule: KNOWN_RULE, live: None, mixed: false });
+        }
     }
 
     /// Whether a candidate of the group may begin at `at`.
@@ -203,9 +199,7 @@ impl<'a> Scan<'a> {
                 Check::BuiltIn(check) => check(&candidate),
                 Check::Custom(check) => check.accepts(&candidate).then_some(start..end),
             };
-            if let Some(value) =
-                value.filter(|v| !cut.get(v.start..).unwrap_or_default().starts_with(TAG_START))
-            {
+            if let Some(value) = value.filter(|v| !starts_with_tag(cut.get(v.start..).unwrap_or_default())) {
                 self.accept(index, number, at, value, outcome, record);
             }
         }

@@ -234,6 +234,36 @@ impl WithKnown<'_> {
         Ok(out.len() - before)
     }
 
+    /// Appends the spans of the cells of a buffer to `out`, in order. As [`find_cells`](Self::find_cells), for callers that would
+    /// rather find a cell when it is needed than list them all: `cell_at` tells the cell a place of the buffer is in, `None` for
+    /// places that are in no cell or whose cell is not to be looked at. It is asked only where something could begin.
+    ///
+    /// # Errors
+    /// [`BadCell`] with a place whose "cell" does not contain it or leaves the buffer.
+    pub fn find_within(
+        &self,
+        buffer: &[u8],
+        skip: &ClassSet,
+        mut cell_at: impl FnMut(usize) -> Option<Range<usize>>,
+        out: &mut Vec<Finding>,
+    ) -> Result<(), BadCell> {
+        let mut scan = Scan::new(&self.scanner.program, skip, buffer);
+        let mut bad = None;
+        scan.run(0, self.known, |at| {
+            let cell = cell_at(at)?;
+            if !cell.contains(&at) || cell.end > buffer.len() {
+                bad = Some(at);
+                return None;
+            }
+            Some(Bounds { low: cell.start, high: cell.end, complete: true })
+        });
+        if let Some(at) = bad {
+            return Err(BadCell(at));
+        }
+        out.extend(self.finish(scan.raws).iter().map(|raw| self.finding(raw)));
+        Ok(())
+    }
+
     fn raws(&self, text: &[u8], skip: &ClassSet) -> Vec<Raw> {
         let mut scan = Scan::new(&self.scanner.program, skip, text);
         let record = Bounds { low: 0, high: text.len(), complete: true };
@@ -369,6 +399,18 @@ mod tests {
             mask(&scanner, "password=4111 1111 1111 1111 x"),
             "password=[REDACTED:PASSWORD_ASSIGNMENT] x"
         );
+    }
+
+    #[test]
+    fn only_a_whole_tag_is_no_secret() {
+        let scanner = Scanner::new(RuleSet::builtin()).unwrap();
+        let masked = "password=[REDACTED:PASSWORD_ASSIGNMENT] x";
+        assert_eq!(mask(&scanner, masked), masked);
+        assert_eq!(mask(&scanner, "password=[REDACTED:hunter2 x"), masked);
+        for hidden in ["[REDACTED:hunter2", "[REDACTED:A]hunter2", "[REDACTED:]hunter2"] {
+            let text = format!("password='{hidden}' x");
+            assert_eq!(mask(&scanner, &text), "password='[REDACTED:PASSWORD_ASSIGNMENT]' x", "{hidden}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What a masked value turns into.
 
-use super::class::DataClass;
+use super::class::{DataClass, MAX_CLASS_NAME};
 use super::key::MaskKey;
+use super::text::is_word;
 
 /// How a sensitive value is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,8 +26,22 @@ pub enum Transform {
     Null,
 }
 
-/// How every tag begins. Text that starts so is never taken for a secret.
-pub(super) const TAG_START: &[u8] = b"[REDACTED:";
+/// How every tag begins.
+const TAG_START: &[u8] = b"[REDACTED:";
+
+/// Bytes that decide whether a text starts with a tag: the longest tag and the byte after it.
+pub(super) const TAG_LOOKAHEAD: usize = TAG_START.len() + MAX_CLASS_NAME + 2;
+
+/// Whether `text` starts with a whole tag and no word goes on after it. A tag is not taken for a secret, so that masking twice
+/// changes nothing; what only begins like a tag is.
+pub(super) fn starts_with_tag(text: &[u8]) -> bool {
+    let Some(rest) = text.strip_prefix(TAG_START) else { return false };
+    let plain = |b: &u8| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_';
+    let name = rest.iter().take_while(|b| plain(b)).count();
+    let after = rest.get(name..).and_then(|rest| rest.strip_prefix(b"]"));
+    (1..=MAX_CLASS_NAME).contains(&name)
+        && after.is_some_and(|after| !after.first().is_some_and(|b| is_word(*b)))
+}
 
 impl Transform {
     /// Whether it works on spans found in free text.

@@ -55,7 +55,21 @@ pub(super) fn payment_card(c: &Candidate<'_>) -> Option<Range<usize>> {
     let count = digits(c.bytes()).count();
     let issuer = digits(c.bytes()).take(6).fold(0, |n, d| n * 10 + u64::from(d));
     let repeated = digits(c.bytes()).all(|d| u64::from(d) == issuer % 10);
-    c.whole_if(issuer_has_length(issuer, count) && luhn(c.bytes()) && !repeated)
+    c.whole_if(issuer_has_length(issuer, count) && luhn(c.bytes()) && !repeated && !is_fraction(c))
+}
+
+/// Most digits of a decimal number before its point: more are no everyday number.
+const MAX_INTEGER_DIGITS: usize = 15;
+
+/// Whether the candidate is the fraction of a decimal number: averages and floating-point numbers have many digits after the point.
+/// What stands before the point must itself be nothing but a number.
+fn is_fraction(c: &Candidate<'_>) -> bool {
+    let Some(before) = c.before().strip_suffix(b".") else { return false };
+    let integer = before.iter().rev().take(MAX_INTEGER_DIGITS + 1).take_while(|b| b.is_ascii_digit()).count();
+    let outside = before.iter().rev().nth(integer);
+    (1..=MAX_INTEGER_DIGITS).contains(&integer)
+        && c.bytes().iter().all(u8::is_ascii_digit)
+        && !outside.is_some_and(|b| is_word(*b) || *b == b'.')
 }
 
 /// Issuer identification numbers and their lengths, from the networks' published ranges.
@@ -386,6 +400,28 @@ mod tests {
         }
         for bad in ["4111111111111112", "1111111111111117", "0000000000000000", "41111111111111"] {
             assert!(!check(payment_card, bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_fraction_of_a_decimal_number_is_no_card() {
+        let card = |text: &str| {
+            let start = text.find("4111").unwrap();
+            let candidate = Candidate { text: text.as_bytes(), low: 0, range: start..start + 16 };
+            payment_card(&candidate).is_some()
+        };
+        for decimal in ["79.4111111111111111", "-0.4111111111111111,", "[1,2.4111111111111111]"] {
+            assert!(!card(decimal), "{decimal}");
+        }
+        for hidden in [
+            "4111111111111111",
+            ".4111111111111111",
+            "v1.4111111111111111",
+            "1.2.4111111111111111",
+            "card no.4111111111111111",
+            "1234567890123456.4111111111111111",
+        ] {
+            assert!(card(hidden), "{hidden}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! From pending to permit: decide, rewrite to a fixed point, approve, record.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::Rewriter;
 use super::guard::{Guard, GuardInner, internal, recorder_failed};
@@ -191,7 +191,7 @@ impl GuardInner {
         {
             self.durable(position).await.map_err(|e| recorder_failed(&e))?;
         }
-        count("allow", self.info.protocol);
+        self.counters.allow.increment(1);
         let Pending { batch, first, .. } = pending;
         let results = Results::new(Arc::clone(self), first, plan, &allowed.obligations);
         Ok(Judged::Permit(Box::new(Permit { batch, first, results })))
@@ -204,7 +204,7 @@ impl GuardInner {
         rules: Vec<ApprovalRule>,
         delivery: Delivery,
     ) -> Result<Judged, Denial> {
-        let digest = self.pipeline.digest_key.batch(&self.info, &pending.batch);
+        let digest = self.digest(&pending.batch);
         let approver = &self.pipeline.approver;
         let now = self.pipeline.clock.now();
         let failed = |e: ApprovalError| approval_failed(&e);
@@ -239,7 +239,7 @@ impl GuardInner {
         if let Err(error) = self.pipeline.approver.submit(request).await {
             return Err(held.refuse(approval_failed(&error)));
         }
-        count("hold", self.info.protocol);
+        self.counters.hold.increment(1);
         if delivery == Delivery::Hold {
             return Ok(Judged::Held(Box::new(held)));
         }
@@ -313,30 +313,26 @@ impl GuardInner {
             kind: operation.kind.to_string(),
             masked: self.recorded_text(operation),
             exact,
-            accesses: self.recorded_accesses(operation),
+            accesses: self.recorded_accesses(operation).to_vec(),
         })
     }
 
-    /// The accesses as recordings and lists may show them: an agent can write a card number as a name.
-    fn recorded_accesses(&self, operation: &Operation) -> Vec<Access> {
-        let mask = |name: &str| {
-            let masked = self.pipeline.scanner.mask(name.as_bytes(), &ClassSet::default())?;
-            Some(String::from_utf8_lossy(&masked.text).into_owned())
-        };
-        let access = |a: &Access| Access::new(a.action.clone(), a.resource.renamed(mask));
-        operation.accesses.iter().map(access).collect()
+    fn digest(&self, batch: &Batch) -> Digest {
+        self.pipeline.digest_key.batch_in(&self.digest, batch)
+    }
+
+    /// The accesses as recordings and lists may show them.
+    fn recorded_accesses(&self, operation: &Operation) -> Arc<[Access]> {
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.of(&operation.accesses, &self.pipeline.scanner)
     }
 
     /// The statement as recordings and lists may show it.
     fn recorded_text(&self, operation: &Operation) -> String {
-        let text = match &operation.recorded {
-            Some(text) => text.clone().into_bytes(),
-            None => operation.statement.to_vec(),
-        };
-        let mut masked = Vec::with_capacity(text.len());
-        self.pipeline.scanner.mask_into(&text, &Default::default(), &mut masked);
-        masked.truncate(MAX_RECORDED_STATEMENT_BYTES);
-        escape(&masked)
+        let text = operation.recorded.as_ref().map_or(&*operation.statement, String::as_bytes);
+        let masked = self.pipeline.scanner.mask(text, &ClassSet::default());
+        let text = masked.as_ref().map_or(text, |masked| masked.text.as_slice());
+        escape(text.get(..MAX_RECORDED_STATEMENT_BYTES).unwrap_or(text))
     }
 
     fn presented(&self, pending: &Pending) -> Result<Position, RecordError> {
@@ -350,13 +346,10 @@ impl GuardInner {
                 arguments: operation.arguments.len() as u64,
                 effect: operation.effect,
                 accesses: self.recorded_accesses(operation),
-                facts: operation.facts.clone(),
+                facts: Arc::clone(&operation.facts),
             });
         let operations = operations.collect();
-        self.record(Record::Presented {
-            digest: self.pipeline.digest_key.batch(&self.info, &pending.batch),
-            operations,
-        })
+        self.record(Record::Presented { digest: self.digest(&pending.batch), operations })
     }
 
     pub(super) fn record_refusal(&self, pending: &Pending, denial: &Denial) -> Result<Position, RecordError> {
@@ -365,7 +358,7 @@ impl GuardInner {
     }
 
     pub(super) fn record_denied(&self, pending: &Pending, denial: &Denial) -> Result<Position, RecordError> {
-        count("deny", self.info.protocol);
+        self.counters.deny.increment(1);
         self.record(Record::Denied { operations: pending.ids(), denial: denial.into() })
     }
 
@@ -377,10 +370,6 @@ impl GuardInner {
             Err(error) => recorder_failed(&error),
         }
     }
-}
-
-fn count(decision: &'static str, protocol: &'static str) {
-    metrics::counter!("gateway_decisions_total", "decision" => decision, "protocol" => protocol).increment(1);
 }
 
 fn rewrite_text(obligation: &Obligation) -> Option<&str> {
@@ -420,6 +409,12 @@ fn add_rules(into: &mut Vec<ApprovalRule>, more: Vec<ApprovalRule>) -> Result<()
 
 /// Text for people: UTF-8 with control, bidirectional and invisible characters escaped, so that what is shown is what runs.
 fn escape(bytes: &[u8]) -> String {
+    let plain = |b: &u8| matches!(b, b' '..=b'~' | b'\n' | b'\t');
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && bytes.iter().all(plain)
+    {
+        return text.to_owned();
+    }
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {

@@ -3,9 +3,12 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::counters::Counters;
 use super::permit::Pending;
+use super::recorded::Recorded;
 use super::release::{Label, MaskPlan, Released};
 use super::{Judged, NoRewrites, Pipeline};
+use crate::approval::SessionDigest;
 use crate::clock::Timestamp;
 use crate::credentials::Secret;
 use crate::error::{Denial, DenialCode};
@@ -50,6 +53,11 @@ pub(super) struct GuardInner {
     known: OnceLock<Arc<KnownLiterals>>,
     nothing_known: Arc<KnownLiterals>,
     pub(super) failed: AtomicBool,
+    /// The session's part in every digest.
+    pub(super) digest: SessionDigest,
+    pub(super) counters: Counters,
+    /// Accesses as recordings may show them, for what was presented lately.
+    pub(super) recorded: Mutex<Recorded>,
     next: AtomicU64,
     /// The position of the newest record.
     last: AtomicU64,
@@ -61,7 +69,7 @@ impl Guard {
     /// # Errors
     /// A denial; the session must not reach the target.
     pub async fn open(pipeline: &Pipeline, request: SessionRequest) -> Result<Self, Denial> {
-        let accesses: Vec<_> =
+        let accesses: Arc<[_]> =
             request.connects_to.iter().map(|r| Access::new(Action::CONNECT, r.clone())).collect();
         let guard = Self::begin(pipeline, request).await?;
         let mut connect = Operation::new("connect", "");
@@ -86,6 +94,8 @@ impl Guard {
             started: pipeline.clock.now(),
         };
         let header = Header::new(&info, pipeline.policy.revision());
+        let digest = pipeline.digest_key.session(&info);
+        let counters = Counters::new(info.protocol);
         let recording = pipeline.recorder.open(header).await.map_err(|e| recorder_failed(&e))?;
         Ok(Self(Arc::new(GuardInner {
             pipeline: pipeline.clone(),
@@ -96,6 +106,9 @@ impl Guard {
             known: OnceLock::new(),
             nothing_known: Arc::new(KnownLiterals::new::<&[u8]>([]).map_err(internal)?),
             failed: AtomicBool::new(false),
+            digest,
+            counters,
+            recorded: Mutex::default(),
             next: AtomicU64::new(1),
             last: AtomicU64::new(0),
         })))
@@ -128,6 +141,11 @@ impl Guard {
     /// The labelled fields of the target, as given when the session was opened.
     pub fn labels(&self) -> &[Label] {
         &self.0.labels
+    }
+
+    /// Whether values of the label at this position of [`labels`](Self::labels) are shown to the principal, as far as was asked.
+    pub fn reveals_label(&self, label: usize) -> bool {
+        self.0.plan().is_some_and(|plan| plan.reveals(label))
     }
 
     /// When the identity ends; the adapter must then end the session, also in the middle of a result.

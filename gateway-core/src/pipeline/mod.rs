@@ -10,14 +10,18 @@
 //! An adapter supplies words and bytes; it never has its own version of this order.
 
 mod admit;
+mod counters;
+mod exchange;
 mod guard;
 mod held;
 mod permit;
+mod recorded;
 mod release;
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
+pub use exchange::Hold;
 pub use guard::{Guard, SessionRequest};
 pub use held::Held;
 pub use permit::{Judged, Pending, Permit, Refused};

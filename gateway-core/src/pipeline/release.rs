@@ -35,6 +35,12 @@ pub(super) struct MaskPlan {
     revealed: Vec<bool>,
 }
 
+impl MaskPlan {
+    pub(super) fn reveals(&self, label: usize) -> bool {
+        self.revealed.get(label).copied().unwrap_or(false)
+    }
+}
+
 impl GuardInner {
     /// The plan in force; asked anew when the policies changed.
     pub(super) async fn mask_plan(self: &Arc<Self>) -> Result<Arc<MaskPlan>, Denial> {
@@ -109,6 +115,12 @@ impl Released {
     }
 }
 
+impl AsRef<[u8]> for Released {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// The answer of one permitted batch on its way back. Comes out of a [`Permit`](super::Permit) only.
 #[derive(Debug)]
 pub struct Results {
@@ -179,7 +191,7 @@ impl Results {
 
     /// Whether this label's values are shown unmasked.
     pub fn reveals(&self, label: usize) -> bool {
-        self.plan.revealed.get(label).copied().unwrap_or(false)
+        self.plan.reveals(label)
     }
 
     /// Masks, counts, records and releases a piece of the answer that holds `rows` rows (records, lines).
@@ -210,7 +222,7 @@ impl Results {
         self.spend(rows, bytes.len() as u64)?;
         let record = Record::Released {
             operation: self.first,
-            encoding: encoding.into(),
+            encoding: encoding.to_owned(),
             bytes: bytes.clone(),
             masked,
         };
@@ -307,8 +319,7 @@ impl Results {
             masked: self.masked.iter().map(|(index, count)| (name(*index), *count)).collect(),
         };
         let masked: u64 = self.masked.values().sum();
-        metrics::counter!("gateway_masked_values_total", "protocol" => self.guard.info.protocol)
-            .increment(masked);
+        self.guard.counters.masked.increment(masked);
         self.guard.record(record).map(|_| ()).map_err(|e| recorder_failed(&e))
     }
 }
@@ -356,6 +367,21 @@ impl Masker<'_> {
     ) -> Result<(), Denial> {
         let found = self.scanner.beside(self.known).find_cells(buffer, cells, &self.plan.skip, findings);
         found.map(|_| ()).map_err(|e| masking_failed(&e))
+    }
+
+    /// Looks at many values lying in one buffer at once, as [`cells`](Self::cells), for callers that find the value a place belongs to
+    /// when it is asked for: `cell_at` gives its range, or `None` if it is not to be looked at.
+    ///
+    /// # Errors
+    /// A range that does not contain the place: nothing may be released.
+    pub fn within(
+        &self,
+        buffer: &[u8],
+        cell_at: impl FnMut(usize) -> Option<Range<usize>>,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), Denial> {
+        let found = self.scanner.beside(self.known).find_within(buffer, &self.plan.skip, cell_at, findings);
+        found.map_err(|e| masking_failed(&e))
     }
 
     /// The text with these findings (ranges within it) replaced.

@@ -3,6 +3,7 @@
 //! The types are read with serde from whatever format the caller likes; `docs/policy.md` shows them in TOML.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -242,7 +243,7 @@ impl Case {
     fn operation(&self) -> Result<Operation, serde_json::Error> {
         let case = &self.operation;
         let mut operation = Operation::new(case.kind.clone(), case.statement.clone());
-        operation.facts = facts(&case.facts);
+        operation.facts = Arc::new(facts(&case.facts));
         operation.accesses =
             case.accesses.iter().map(|access| access.to_access(&self.target)).collect::<Result<_, _>>()?;
         Ok(operation)

@@ -79,9 +79,9 @@ pub struct RecordedOperation {
     /// Read or write.
     pub effect: Effect,
     /// Everything it touches.
-    pub accesses: Vec<Access>,
+    pub accesses: Arc<[Access]>,
     /// What policy could see.
-    pub facts: Facts,
+    pub facts: Arc<Facts>,
 }
 
 /// One event of a session.

@@ -1,7 +1,7 @@
 //! What claims become.
 
 use gateway_core::clock::Timestamp;
-use gateway_core::identity::oidc::{Algorithm, IssuerConfig, KindRule};
+use gateway_core::identity::oidc::{Algorithm, Delegation, IssuerConfig, KindRule};
 use gateway_core::identity::{Actor, IdentityError, Phase, Principal, PrincipalKind, verify};
 use gateway_core::identity::{AnyAuthenticator, Authenticator, Presented};
 use serde_json::{Value, json};
@@ -266,4 +266,19 @@ async fn an_expired_token_is_refused_by_the_same_gate_later() {
     clock.advance(std::time::Duration::from_secs(1));
     let expired = IdentityError::Expired(Timestamp::from_seconds(NOW + 600));
     assert_eq!(verify(&any, &shown, &clock).await.unwrap_err(), expired);
+}
+
+#[tokio::test]
+async fn exchanged_tokens_name_the_acting_party_in_act() {
+    let world = world(|config| config.claims.delegation = Delegation::SubjectIsActedFor).await;
+    let named = |subject: &str| Actor { issuer: world.idp.issuer.clone(), subject: subject.into() };
+    // RFC 8693 section 4.1: the subject is acted for, the outermost actor acts, inner ones acted before.
+    let claims = json!({"sub": "ann", "act": {"sub": "executor", "act": {"sub": "planner"}}});
+    let principal = world.with(claims).await.unwrap();
+    assert_eq!(principal.actor, named("executor"));
+    assert_eq!(principal.actor_chain, [named("planner"), named("ann")]);
+    let own = world.with(json!({"sub": "ann"})).await.unwrap();
+    assert_eq!((own.actor, own.actor_chain), (named("ann"), vec![]));
+    let foreign = json!({"sub": "ann", "act": {"iss": "https://hr.example", "sub": "executor"}});
+    assert!(world.with(foreign).await.is_err());
 }

@@ -203,6 +203,26 @@ async fn refuses_a_damaged_ledger_another_key_and_a_second_writer() {
 }
 
 #[tokio::test]
+async fn a_lost_ledger_is_not_begun_anew_beside_recordings() {
+    let sample = Sample::new().await;
+    let path = sample.dir.path().join("ledger");
+    let whole = std::fs::read(&path).unwrap();
+    for cut in [None, Some(0), Some(PREAMBLE - 1)] {
+        match cut {
+            None => std::fs::remove_file(&path).unwrap(),
+            Some(cut) => std::fs::write(&path, &whole[..cut]).unwrap(),
+        }
+        let open = FileRecorder::open(sample.dir.path(), key(sample.dir.path()), FileOptions::default());
+        let error = open.unwrap_err().to_string();
+        assert!(error.contains("3 recordings but no ledger") && error.contains("backup"), "{error}");
+        assert_eq!(std::fs::read(&path).ok().map(|bytes| bytes.len()), cut, "it is left as it was");
+    }
+    std::fs::write(&path, whole).unwrap();
+    drop(recorder(sample.dir.path(), key(sample.dir.path())));
+    assert!(sample.check().is_sound());
+}
+
+#[tokio::test]
 async fn the_same_session_cannot_be_recorded_twice() {
     let sample = Sample::new().await;
     let recorder = recorder(sample.dir.path(), key(sample.dir.path()));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use gateway_core::approval::Digest;
 use gateway_core::clock::Timestamp;
 use gateway_core::error::{Denial, DenialCode};
-use gateway_core::operation::{Access, Action, Effect, Fact, OperationId, Resource, Stage};
+use gateway_core::operation::{Access, Action, Effect, Fact, Facts, OperationId, Resource, Stage};
 use gateway_core::policy::{ApprovalRule, Obligation};
 use gateway_core::recording::file::{
     End, FileOptions, FileRecorder, MAX_RECORD_BYTES, ReadRecord, RecordJson, RecordingKey, RecordingReader,
@@ -30,12 +30,12 @@ fn one_of_each() -> Vec<Record> {
                 statement_bytes: 40,
                 arguments: 2,
                 effect: Effect::Write,
-                accesses: vec![Access::new(Action::new("write"), table)],
-                facts: [
+                accesses: [Access::new(Action::new("write"), table)].into(),
+                facts: Facts::from([
                     ("where".into(), Fact::Bool(true)),
                     ("rows".into(), Fact::Long(-3)),
                     ("tables".into(), Fact::Set(["a".to_owned(), "b".to_owned()].into())),
-                ]
+                ])
                 .into(),
             }],
         },

@@ -23,9 +23,10 @@ mod model;
 mod parse;
 mod rewrite;
 mod scan;
+mod variants;
 mod walk;
 
-pub use cache::{AnalysisCache, CacheLimits};
+pub use cache::{AnalysisCache, CacheLimits, Understood};
 pub use functions::{FunctionClass, Volatility, classify_function, is_builtin_operator, is_builtin_type};
 pub use literals::{fingerprint, mask_literals, normalise};
 pub use model::{
@@ -201,6 +202,11 @@ pub fn analyse_bytes(
 /// Every error means that the text was not understood in full and must not be forwarded.
 pub fn analyse(text: &str, settings: &LexSettings, limits: &Limits) -> Result<Analysis, AnalysisError> {
     scan::scan(text, settings, limits, |_| {})?;
+    analyse_scanned(text, settings)
+}
+
+/// Analyses a text that passed the scan.
+fn analyse_scanned(text: &str, settings: &LexSettings) -> Result<Analysis, AnalysisError> {
     let tree = parse::parse(text, settings)?;
     let statements =
         tree.stmts.iter().map(|raw| walk::statement(text, raw)).collect::<Result<Vec<_>, _>>()?;

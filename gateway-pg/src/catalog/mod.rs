@@ -2,6 +2,8 @@
 //!
 //! Asked on the session's own connection while it is idle, so temporary and uncommitted objects, role and search path count.
 
+mod relation;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -9,6 +11,7 @@ use bytes::Bytes;
 use gateway_core::pipeline::Label;
 
 use crate::codec::{ProtocolError, Reader};
+pub(crate) use relation::{Event, Relation};
 
 /// The question put to the server. Answers are decoded by [`Catalog::learn`].
 pub(crate) const QUESTION: &str = include_str!("resolve.sql");
@@ -18,73 +21,6 @@ const MAX_REMEMBERED: usize = 10_000;
 
 /// Deepest chain of parents and views followed for labels. Deeper ones count as fully protected.
 const MAX_DEPTH: usize = 32;
-
-/// A table, view or the like.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Relation {
-    /// Its object id.
-    pub(crate) oid: u32,
-    /// Its schema.
-    pub(crate) schema: String,
-    /// Its name.
-    pub(crate) name: String,
-    /// `pg_class.relkind`.
-    pub(crate) kind: char,
-    /// Inheritance parents, the relations a view reads and those its rules touch.
-    pub(crate) parents: Vec<u32>,
-    columns: BTreeMap<i16, String>,
-    /// For views: (column, origin table, origin column) of every target entry in the stored query.
-    origins: Vec<(i16, u32, i16)>,
-    /// Inheritance children and partitions.
-    children: Vec<u32>,
-    /// Functions that its stored queries (a view's, a rule's) call, as (schema, name).
-    functions: Vec<(String, String)>,
-    /// Changes with every change of a stored query.
-    stored: String,
-}
-
-impl Relation {
-    /// Functions that run when it is read or written, as (schema, name).
-    pub(crate) fn functions(&self) -> &[(String, String)] {
-        &self.functions
-    }
-
-    /// True for views and materialised views.
-    pub(crate) const fn is_view(&self) -> bool {
-        matches!(self.kind, 'v' | 'm')
-    }
-
-    /// The numbers of its columns, in order.
-    pub(crate) fn attributes(&self) -> impl Iterator<Item = i16> {
-        self.columns.keys().copied()
-    }
-
-    /// Whether it has a column of this name.
-    pub(crate) fn has_column(&self, name: &str) -> bool {
-        self.attribute(name).is_some()
-    }
-
-    /// What it is, for binding an approval to it: another object or other columns give another text.
-    pub(crate) fn definition(&self) -> String {
-        format!(
-            "{}.{} #{} {} {:?} {:?} {:?} {:?} {}",
-            self.schema,
-            self.name,
-            self.oid,
-            self.kind,
-            self.parents,
-            self.columns,
-            self.origins,
-            self.children,
-            self.stored
-        )
-    }
-
-    /// The number of a column.
-    pub(crate) fn attribute(&self, column: &str) -> Option<i16> {
-        self.columns.iter().find(|(_, name)| *name == column).map(|(number, _)| *number)
-    }
-}
 
 /// Labelled columns by table, as positions in the session's label list.
 #[derive(Clone, Debug, Default)]
@@ -129,13 +65,26 @@ pub(crate) enum Origin {
     Unknown,
 }
 
+/// The user functions of one name in one schema.
+#[derive(Clone, Debug)]
+struct UserFunctions {
+    schema: String,
+    /// An unqualified name may mean one of them.
+    on_path: bool,
+    /// Changes with every change of one of them.
+    digest: String,
+}
+
 /// What this session's names mean, as far as asked.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Catalog {
     names: HashMap<String, Option<u32>>,
-    functions: HashMap<String, Option<String>>,
+    functions: HashMap<String, Vec<UserFunctions>>,
     relations: HashMap<u32, Arc<Relation>>,
     current_schema: Option<String>,
+    snapshot: bool,
+    /// Counts changes, so that what follows from the catalog can be told from what followed from it before.
+    generation: u64,
 }
 
 /// Names whose meaning must be asked before a statement can be judged.
@@ -199,17 +148,19 @@ impl Catalog {
 
     /// Forgets what names mean: the search path, role or objects may have changed. Relations by id stay.
     pub(crate) fn forget_names(&mut self) {
+        self.generation += 1;
         self.names.clear();
         self.functions.clear();
     }
 
     /// Starts taking in the answers to `asked`: until told otherwise each name means nothing.
     pub(crate) fn begin(&mut self, asked: &Unresolved) {
+        self.generation += 1;
         if self.names.len() + self.functions.len() + self.relations.len() > MAX_REMEMBERED {
-            *self = Self::default();
+            *self = Self { generation: self.generation, ..Self::default() };
         }
         self.names.extend(asked.relations.iter().map(|name| (name.clone(), None)));
-        self.functions.extend(asked.functions.iter().map(|name| (name.clone(), None)));
+        self.functions.extend(asked.functions.iter().map(|name| (name.clone(), Vec::new())));
     }
 
     /// Takes in one row (the body of a DataRow) of the answer to `asked`.
@@ -217,9 +168,12 @@ impl Catalog {
     /// # Errors
     /// A row that does not have the question's shape.
     pub(crate) fn learn(&mut self, asked: &Unresolved, row: &[u8]) -> Result<(), ProtocolError> {
+        self.generation += 1;
         let cells = cells(row)?;
         if let [Some("schema"), key, ..] = cells.as_slice() {
             self.current_schema = key.map(str::to_owned);
+            let isolation = cells.get(2).copied().flatten().ok_or(SHAPE)?;
+            self.snapshot = !matches!(isolation, "read committed" | "read uncommitted");
             return Ok(());
         }
         let [Some("name" | "relation" | "function"), Some(key), ..] = cells.as_slice() else {
@@ -232,15 +186,25 @@ impl Catalog {
                 self.names.insert(name.clone(), oid);
             }
             Some(Some("relation")) => {
-                let relation = relation(&cells)?;
+                let relation = relation::relation(&cells)?;
                 self.relations.insert(relation.oid, Arc::new(relation));
             }
             _ => {
-                let schema = cells.get(2).copied().flatten().ok_or(SHAPE)?;
-                self.functions.insert((*key).to_owned(), Some(schema.to_owned()));
+                let cell = |i: usize| cells.get(i).copied().flatten();
+                let found = UserFunctions {
+                    schema: cell(2).ok_or(SHAPE)?.to_owned(),
+                    on_path: cell(3) == Some("true"),
+                    digest: cell(4).unwrap_or_default().to_owned(),
+                };
+                self.functions.entry((*key).to_owned()).or_default().push(found);
             }
         }
         Ok(())
+    }
+
+    /// Another number after every change.
+    pub(crate) const fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// The schema in which unqualified new objects are made.
@@ -248,9 +212,20 @@ impl Catalog {
         self.current_schema.as_deref()
     }
 
+    /// Whether the last answer was read in a snapshot that stays the same to the end of the transaction (PostgreSQL documentation,
+    /// "Transaction Isolation": REPEATABLE READ and SERIALIZABLE).
+    pub(crate) const fn reads_snapshot(&self) -> bool {
+        self.snapshot
+    }
+
     /// The relation a written name means, if it exists.
     pub(crate) fn relation(&self, written: &str) -> Option<&Arc<Relation>> {
         self.names.get(written).copied().flatten().and_then(|oid| self.relations.get(&oid))
+    }
+
+    /// The relation of an object id, if it was met.
+    pub(crate) fn by_oid(&self, oid: u32) -> Option<&Arc<Relation>> {
+        self.relations.get(&oid)
     }
 
     /// Whether it is known what a written name means: that it means nothing, or which relation it is.
@@ -264,7 +239,14 @@ impl Catalog {
 
     /// The schema of a user function that an unqualified name may mean.
     pub(crate) fn user_function(&self, name: &str) -> Option<&str> {
-        self.functions.get(name)?.as_deref()
+        self.functions.get(name)?.iter().find(|f| f.on_path).map(|f| f.schema.as_str())
+    }
+
+    /// What the user functions are that a written name may mean, for binding an approval to them; empty if there are none.
+    pub(crate) fn function_definition(&self, schema: Option<&str>, name: &str) -> String {
+        let fits = |f: &&UserFunctions| schema.map_or(f.on_path, |schema| f.schema == schema);
+        let found = self.functions.get(name).into_iter().flatten().filter(fits);
+        found.map(|f| format!("{} {};", f.schema, f.digest)).collect()
     }
 
     /// Everything a relation stands on: parents, base tables of views, without itself.
@@ -407,45 +389,4 @@ fn cells(row: &[u8]) -> Result<Vec<Option<&str>>, ProtocolError> {
     let text = |value: Option<_>| value.map(|v| std::str::from_utf8(v).map_err(|_| SHAPE)).transpose();
     let cells = (0..count).map(|_| reader.value().and_then(text)).collect::<Result<Vec<_>, _>>()?;
     reader.finish().map(|()| cells)
-}
-
-fn relation(cells: &[Option<&str>]) -> Result<Relation, ProtocolError> {
-    let [_, Some(oid), Some(schema), Some(name), Some(kind), more @ ..] = cells else {
-        return Err(SHAPE);
-    };
-    let [parents, columns, origins, children, functions, stored] = more else {
-        return Err(SHAPE);
-    };
-    let list = |text: &Option<&str>| {
-        text.unwrap_or_default().split(',').filter(|t| !t.is_empty()).map(str::to_owned).collect::<Vec<_>>()
-    };
-    let columns: BTreeMap<String, String> =
-        columns.map_or_else(|| Ok(BTreeMap::new()), |text| serde_json::from_str(text).map_err(|_| SHAPE))?;
-    Ok(Relation {
-        oid: number(oid)?,
-        schema: (*schema).to_owned(),
-        name: (*name).to_owned(),
-        kind: kind.chars().next().ok_or(SHAPE)?,
-        parents: list(parents).iter().map(|t| number(t)).collect::<Result<_, _>>()?,
-        columns: columns
-            .into_iter()
-            .map(|(n, name)| Ok((number(&n)?, name)))
-            .collect::<Result<_, ProtocolError>>()?,
-        origins: list(origins).iter().map(|t| origin(t)).collect::<Result<_, _>>()?,
-        children: list(children).iter().map(|t| number(t)).collect::<Result<_, _>>()?,
-        functions: functions_of(*functions)?,
-        stored: stored.unwrap_or_default().to_owned(),
-    })
-}
-
-fn functions_of(json: Option<&str>) -> Result<Vec<(String, String)>, ProtocolError> {
-    let names: Vec<(String, String)> =
-        json.map_or_else(|| Ok(Vec::new()), |text| serde_json::from_str(text).map_err(|_| SHAPE))?;
-    Ok(names)
-}
-
-fn origin(text: &str) -> Result<(i16, u32, i16), ProtocolError> {
-    let mut parts = text.split(':');
-    let mut next = || parts.next().ok_or(SHAPE);
-    Ok((number(next()?)?, number(next()?)?, number(next()?)?))
 }

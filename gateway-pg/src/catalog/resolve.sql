@@ -19,11 +19,15 @@ WITH RECURSIVE asked AS (
       AND d.classid OPERATOR(pg_catalog.=) 2618::pg_catalog.oid   -- pg_rewrite
       AND d.refclassid OPERATOR(pg_catalog.=) 1259::pg_catalog.oid -- pg_class
       AND d.refobjid OPERATOR(pg_catalog.<>) w.ev_class
+    UNION ALL
+    SELECT k.conrelid FROM pg_catalog.pg_constraint k
+    WHERE k.confrelid OPERATOR(pg_catalog.=) r.oid AND (k.confdeltype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[])
+      OR k.confupdtype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[]))
   ) x
 )
-SELECT 'schema', pg_catalog.current_schema()::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT 'schema', pg_catalog.current_schema()::pg_catalog.text, pg_catalog.current_setting('transaction_isolation'), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 UNION ALL
-SELECT 'name', a.ord::pg_catalog.text, a.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT 'name', a.ord::pg_catalog.text, a.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM asked a
 UNION ALL
 SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
@@ -46,30 +50,62 @@ SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname
    WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid AND c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['v','m']::pg_catalog."char"[])),
   (SELECT pg_catalog.string_agg(i.inhrelid::pg_catalog.text, ',') FROM pg_catalog.pg_inherits i
    WHERE i.inhparent OPERATOR(pg_catalog.=) c.oid),
-  -- The functions that its stored queries call (views and rules), the server's own views left out.
-  (SELECT pg_catalog.jsonb_agg(DISTINCT pg_catalog.jsonb_build_array(f.nspname, p.proname))::pg_catalog.text
-   FROM pg_catalog.pg_rewrite w,
-     LATERAL pg_catalog.regexp_matches(pg_catalog.concat(w.ev_qual, w.ev_action),
-       ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') AS m(part)
-     JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) (m.part)[1]::pg_catalog.oid
-     JOIN pg_catalog.pg_namespace f ON f.oid OPERATOR(pg_catalog.=) p.pronamespace
-   WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid AND c.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid),
+  -- The functions that run by themselves when it is used: of stored queries, triggers, defaults, checks, indexes, row policies.
+  -- events: 1 read, 4 insert, 8 delete, 16 update, 32 truncate (those of pg_trigger.tgtype). The server's own views are left out.
+  (SELECT pg_catalog.jsonb_agg(DISTINCT pg_catalog.jsonb_build_array(f.nspname, p.proname, s.events, s.via,
+     pg_catalog.md5(pg_catalog.to_jsonb(p)::pg_catalog.text)))::pg_catalog.text
+   FROM (
+     SELECT t.tgfoid AS oid, t.tgtype::pg_catalog.int4 OPERATOR(pg_catalog.&) 60 AS events, 'trigger' AS via
+     FROM pg_catalog.pg_trigger t
+     WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid AND NOT t.tgisinternal AND t.tgenabled OPERATOR(pg_catalog.<>) 'D'::pg_catalog."char"
+     UNION ALL
+     SELECT (m.part)[1]::pg_catalog.oid, e.events, e.via
+     FROM (
+       SELECT pg_catalog.concat(w.ev_qual, w.ev_action) AS tree, 63 AS events, 'view' AS via
+       FROM pg_catalog.pg_rewrite w WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid
+       UNION ALL
+       SELECT pg_catalog.concat(q.polqual, q.polwithcheck), 63, 'policy'
+       FROM pg_catalog.pg_policy q WHERE q.polrelid OPERATOR(pg_catalog.=) c.oid
+       UNION ALL
+       SELECT d.adbin::pg_catalog.text, 20, 'default'
+       FROM pg_catalog.pg_attrdef d WHERE d.adrelid OPERATOR(pg_catalog.=) c.oid
+       UNION ALL
+       SELECT k.conbin::pg_catalog.text, 20, 'check'
+       FROM pg_catalog.pg_constraint k WHERE k.conrelid OPERATOR(pg_catalog.=) c.oid AND k.contype OPERATOR(pg_catalog.=) 'c'::pg_catalog."char"
+       UNION ALL
+       SELECT pg_catalog.concat(i.indexprs, i.indpred), 20, 'index'
+       FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid
+     ) e, LATERAL pg_catalog.regexp_matches(e.tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') AS m(part)
+   ) s
+   JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) s.oid
+   JOIN pg_catalog.pg_namespace f ON f.oid OPERATOR(pg_catalog.=) p.pronamespace
+   WHERE c.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
+     AND (s.via OPERATOR(pg_catalog.=) ANY ('{view,policy}'::pg_catalog.text[]) OR p.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid)),
   -- Any change of a definition changes this.
   (SELECT pg_catalog.md5(pg_catalog.string_agg(pg_catalog.concat(w.ev_enabled, w.ev_qual, w.ev_action), '' ORDER BY w.oid))
-   FROM pg_catalog.pg_rewrite w WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid)
+   FROM pg_catalog.pg_rewrite w WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid),
+  -- The foreign keys through which changing it changes other tables: action on delete, on update, the table, the columns referred to.
+  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', k.confdeltype, k.confupdtype, k.conrelid, pg_catalog.array_to_string(k.confkey, '+')), ',')
+   FROM pg_catalog.pg_constraint k
+   WHERE k.confrelid OPERATOR(pg_catalog.=) c.oid AND (k.confdeltype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[])
+     OR k.confupdtype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[])))
 FROM reach r
 JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) r.oid
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
 UNION ALL
-SELECT DISTINCT 'function', p.proname::pg_catalog.text, n.nspname::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+-- The functions of each name, in any schema: the schema, whether it is on the path, and a digest of all their definitions.
+SELECT 'function', p.proname::pg_catalog.text, n.nspname::pg_catalog.text,
+  (n.nspname OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(true)))::pg_catalog.text,
+  pg_catalog.md5(pg_catalog.string_agg(pg_catalog.to_jsonb(p)::pg_catalog.text, '' ORDER BY p.oid)),
+  NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM pg_catalog.pg_proc p
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
 WHERE p.proname OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::pg_catalog.name[])
   AND n.nspname OPERATOR(pg_catalog.<>) 'pg_catalog'::pg_catalog.name
-  AND n.nspname OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(true))
+GROUP BY p.proname, n.nspname
 UNION ALL
 -- An unqualified operator may be a user's if one of that name lies in a schema on the path.
-SELECT DISTINCT 'function', ('operator ' OPERATOR(pg_catalog.||) o.oprname::pg_catalog.text), n.nspname::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT DISTINCT 'function', ('operator ' OPERATOR(pg_catalog.||) o.oprname::pg_catalog.text), n.nspname::pg_catalog.text, 'true', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM pg_catalog.pg_operator o
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) o.oprnamespace
 WHERE ('operator ' OPERATOR(pg_catalog.||) o.oprname::pg_catalog.text) OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[])

@@ -52,6 +52,20 @@ fn field(reader: &mut Reader<'_>) -> Result<Field, ProtocolError> {
     Ok(Field { name, table, attribute, type_oid, format })
 }
 
+/// The range of the column name in a (well-formed) RowDescription's body that contains byte `at`.
+pub fn name_at(body: &[u8], at: usize) -> Option<std::ops::Range<usize>> {
+    let mut reader = Reader::new(body, "RowDescription");
+    for _ in 0..reader.u16().ok()? {
+        let start = body.len() - reader.remaining();
+        let end = start + reader.c_bytes().ok()?.len();
+        if start > at || (start..end).contains(&at) {
+            return (start <= at).then_some(start..end);
+        }
+        reader.take(18).ok()?;
+    }
+    None
+}
+
 /// The transaction status in ReadyForQuery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransactionStatus {
@@ -175,6 +189,38 @@ pub fn row_cells(
     reader.finish()
 }
 
+/// Checks a DataRow as [`row_cells`] does, without keeping anything.
+///
+/// # Errors
+/// As [`row_cells`].
+pub fn check_row(body: &[u8], columns: usize) -> Result<(), ProtocolError> {
+    let mut reader = Reader::new(body, "DataRow");
+    if usize::from(reader.u16()?) != columns {
+        return Err(ProtocolError::Malformed("DataRow"));
+    }
+    for _ in 0..columns {
+        reader.value()?;
+    }
+    reader.finish()
+}
+
+/// The column and range of the value in a (well-formed) DataRow's body that contains byte `at`.
+pub fn cell_at(body: &[u8], at: usize) -> Option<(usize, std::ops::Range<usize>)> {
+    let mut reader = Reader::new(body, "DataRow");
+    let columns = usize::from(reader.u16().ok()?);
+    for column in 0..columns {
+        let start = body.len() - reader.remaining() + 4;
+        if start > at {
+            return None;
+        }
+        let length = reader.value().ok()?.map_or(0, <[u8]>::len);
+        if at < start + length {
+            return Some((column, start..start + length));
+        }
+    }
+    None
+}
+
 /// BackendKeyData: process id and secret key (4 bytes in protocol 3.0, up to 256 in 3.2).
 ///
 /// # Errors
@@ -196,6 +242,15 @@ mod tests {
         let mut cells = Vec::new();
         row_cells(body, 3, &mut cells).unwrap();
         assert_eq!(cells, [Some((6, 8)), None, Some((16, 16))]);
+        assert_eq!(check_row(body, 3), Ok(()));
+        for at in 0..body.len() {
+            let expected = (6..8).contains(&at).then_some((0, 6..8));
+            assert_eq!(cell_at(body, at), expected, "{at}");
+        }
+        for cut in 0..body.len() {
+            let cut = body.get(..cut).unwrap();
+            assert_eq!(check_row(cut, 3), row_cells(cut, 3, &mut Vec::new()));
+        }
         for cut in 0..body.len() {
             assert!(row_cells(&body[..cut], 3, &mut Vec::new()).is_err(), "cut at {cut}");
         }

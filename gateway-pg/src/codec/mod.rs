@@ -96,7 +96,7 @@ pub fn peek(buffer: &[u8], limit: impl Fn(u8) -> usize) -> Result<Option<(u8, us
     }
 }
 
-/// Takes the next whole frame off `buffer`, without copying; `None` until it is complete.
+/// Takes the next whole frame off `buffer`, a large one without copying; `None` until it is complete.
 ///
 /// # Errors
 /// [`ProtocolError::BadLength`].
@@ -106,7 +106,7 @@ pub fn next_frame(
 ) -> Result<Option<Frame>, ProtocolError> {
     match peek(buffer, limit)? {
         Some((_, total)) if buffer.len() >= total => {
-            Ok(Some(Frame { bytes: buffer.split_to(total).freeze() }))
+            Ok(Some(Frame { bytes: crate::intake::take(buffer, total) }))
         }
         _ => Ok(None),
     }

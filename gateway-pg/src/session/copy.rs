@@ -4,8 +4,11 @@
 //! before they are looked at.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use gateway_core::error::Denial;
+use gateway_core::masking::{CellFinding, Finding};
 use gateway_core::pipeline::Masker;
 
 use super::rows::{Chunk, Edit};
@@ -16,12 +19,76 @@ use crate::codec::ProtocolError;
 /// Longest line that is put together, in bytes: as long as the longest row that is held.
 const MAX_LINE_BYTES: usize = crate::codec::DEFAULT_MAX_FRAME_BYTES;
 
+/// How the lines of a copy are laid out.
+#[derive(Debug)]
+pub(super) struct Lines {
+    delimiter: u8,
+    columns: Vec<Column>,
+    /// Every column is scanned or passes: a line in which nothing is escaped needs no look at its single fields.
+    plain: bool,
+}
+
 /// A copy on its way out.
 #[derive(Debug)]
 pub(super) struct CopyOut {
-    delimiter: u8,
-    columns: Vec<Column>,
+    lines: Arc<Lines>,
     partial: BytesMut,
+}
+
+impl Lines {
+    fn new(delimiter: u8, columns: Vec<Column>) -> Self {
+        let plain = columns.iter().all(|c| *c == Column::Pass || c.is_scanned());
+        Self { delimiter, columns, plain }
+    }
+
+    /// Whether `body` is one whole line of plain fields, not more than there are columns, for which the scan of the whole chunk is enough.
+    fn is_plain_line(&self, body: &[u8]) -> bool {
+        let Some(line) = body.strip_suffix(b"\n").filter(|_| self.plain) else { return false };
+        if memchr::memchr2(b'\n', b'\\', line).is_none() {
+            return memchr::memchr_iter(self.delimiter, line).count() < self.columns.len();
+        }
+        let unescaped = |field: &[u8]| field == NULL || memchr::memchr(b'\\', field).is_none();
+        let mut fields = 0;
+        let plain = self.fields(line).all(|field| {
+            fields += 1;
+            line.get(field).is_some_and(unescaped)
+        });
+        plain && fields <= self.columns.len() && memchr::memchr(b'\n', line).is_none()
+    }
+
+    /// The fields of a line, in order.
+    fn fields<'a>(&'a self, line: &'a [u8]) -> impl Iterator<Item = Range<usize>> + 'a {
+        let mut next = Some(0);
+        std::iter::from_fn(move || {
+            let start = next?;
+            let end = self.field_end(line, start);
+            next = (end < line.len()).then_some(end + 1);
+            Some(start..end)
+        })
+    }
+
+    /// The field that contains byte `at` of a plain line, if its column is scanned.
+    pub(super) fn cell_at(&self, body: &[u8], at: usize) -> Option<Range<usize>> {
+        let line = body.strip_suffix(b"\n")?;
+        let mut fields = self.fields(line).zip(&self.columns).skip_while(|(field, _)| field.end <= at);
+        let (field, column) = fields.next()?;
+        (field.contains(&at) && column.is_scanned()).then_some(field)
+    }
+
+    /// Where the field that begins at `start` ends: at a delimiter that no backslash escapes.
+    fn field_end(&self, text: &[u8], start: usize) -> usize {
+        let mut position = start;
+        while let Some(found) =
+            memchr::memchr2(self.delimiter, b'\\', text.get(position..).unwrap_or_default())
+        {
+            position += found;
+            if text.get(position) == Some(&self.delimiter) {
+                return position;
+            }
+            position += 2;
+        }
+        text.len()
+    }
 }
 
 impl CopyOut {
@@ -40,7 +107,7 @@ impl CopyOut {
         if copy.format != CopyFormat::Text {
             return Err(ProtocolError::Malformed("COPY format"));
         }
-        Ok(Self { delimiter, columns, partial: BytesMut::new() })
+        Ok(Self { lines: Arc::new(Lines::new(delimiter, columns)), partial: BytesMut::new() })
     }
 
     /// Takes in a piece of the stream; whole lines in it become one message.
@@ -50,6 +117,12 @@ impl CopyOut {
         at: Range<usize>,
         chunk: &mut Chunk,
     ) -> Result<(), ProtocolError> {
+        // What the server sends: a message is a line.
+        if self.partial.is_empty() && self.lines.is_plain_line(body) {
+            chunk.line(&self.lines, at);
+            chunk.rows += 1;
+            return Ok(());
+        }
         if self.partial.len() + body.len() > MAX_LINE_BYTES {
             return Err(ProtocolError::Limit("bytes of a copied line"));
         }
@@ -89,32 +162,11 @@ impl CopyOut {
     /// The fields of one line; more fields than columns are not understood and withheld.
     fn fields(&self, lines: &[u8], line: Range<usize>, out: &mut Vec<(Range<usize>, Column)>) {
         let text = lines.get(line.clone()).unwrap_or_default();
-        let mut start = 0;
-        for i in 0.. {
-            let end = self.field_end(text, start);
-            let column =
-                self.columns.get(i).cloned().unwrap_or(Column::Withhold(super::shape::Encoding::Text));
-            out.push((line.start + start..line.start + end, column));
-            if end >= text.len() {
-                return;
-            }
-            start = end + 1;
+        for (i, field) in self.lines.fields(text).enumerate() {
+            let column = self.lines.columns.get(i).cloned();
+            let column = column.unwrap_or(Column::Withhold(super::shape::Encoding::Text));
+            out.push((line.start + field.start..line.start + field.end, column));
         }
-    }
-
-    /// Where the field that begins at `start` ends: at a delimiter that no backslash escapes.
-    fn field_end(&self, text: &[u8], start: usize) -> usize {
-        let mut position = start;
-        while let Some(found) =
-            memchr::memchr2(self.delimiter, b'\\', text.get(position..).unwrap_or_default())
-        {
-            position += found;
-            if text.get(position) == Some(&self.delimiter) {
-                return position;
-            }
-            position += 2;
-        }
-        text.len()
     }
 }
 
@@ -123,13 +175,23 @@ pub(super) fn mask_lines(
     masker: &mut Masker<'_>,
     lines: &Bytes,
     fields: &[(Range<usize>, Column)],
-) -> Option<Bytes> {
+) -> Result<Bytes, Denial> {
+    let mut found = Vec::new();
+    masker.cells(lines, &scanned(lines, fields), &mut found)?;
+    let mut found = found.as_slice();
     let mut out = BytesMut::with_capacity(lines.len() + 64);
     out.extend_from_slice(b"d\0\0\0\0");
     let mut position = 0;
     for (range, column) in fields {
         let raw = lines.get(range.clone()).unwrap_or_default();
-        if let Some(masked) = mask_field(masker, raw, column) {
+        let (here, later) = found.split_at(found.partition_point(|f| f.range.start < range.end));
+        found = later;
+        let masked = match (is_scanned_as_it_is(raw, column), here) {
+            (true, []) => None,
+            (true, _) => Some(encode(&masker.replace(raw, &within(here, range.start)))),
+            (false, _) => mask_field(masker, raw, column),
+        };
+        if let Some(masked) = masked {
             out.extend_from_slice(lines.get(position..range.start).unwrap_or_default());
             out.extend_from_slice(&masked);
             position = range.end;
@@ -140,7 +202,23 @@ pub(super) fn mask_lines(
     if let Some(field) = out.get_mut(1..5) {
         field.copy_from_slice(&length.to_be_bytes());
     }
-    Some(out.freeze())
+    Ok(out.freeze())
+}
+
+/// Whether a field's text is its value, and only its content counts.
+fn is_scanned_as_it_is(raw: &[u8], column: &Column) -> bool {
+    column.is_scanned() && memchr::memchr(b'\\', raw).is_none()
+}
+
+fn scanned(lines: &[u8], fields: &[(Range<usize>, Column)]) -> Vec<Range<usize>> {
+    let raw = |range: &Range<usize>| lines.get(range.clone()).unwrap_or_default();
+    let scanned = fields.iter().filter(|(range, column)| is_scanned_as_it_is(raw(range), column));
+    scanned.map(|(range, _)| range.clone()).collect()
+}
+
+fn within(found: &[CellFinding], start: usize) -> Vec<Finding> {
+    let moved = |f: &CellFinding| f.range.start - start..f.range.end - start;
+    found.iter().map(|f| Finding { range: moved(f), class: f.class.clone() }).collect()
 }
 
 const NULL: &[u8] = b"\\N";
@@ -187,7 +265,7 @@ fn decode(raw: &[u8]) -> std::borrow::Cow<'_, [u8]> {
 
 /// A value with the escapes of the text format. Every ASCII punctuation could be the delimiter; masked text holds brackets,
 /// letters, digits and what was left of the value, so backslash, line ends and tabs are what must be escaped.
-fn encode(value: &[u8]) -> Vec<u8> {
+pub(super) fn encode(value: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(value.len());
     for byte in value {
         match byte {
@@ -214,8 +292,8 @@ mod tests {
 
     #[test]
     fn escaped_delimiters_do_not_end_a_field() {
-        let copy = CopyOut { delimiter: b'|', columns: vec![], partial: BytesMut::new() };
-        assert_eq!(copy.field_end(b"a\\|b|c", 0), 4);
-        assert_eq!(copy.field_end(b"a\\\\|b", 0), 3);
+        let lines = Lines::new(b'|', vec![]);
+        assert_eq!(lines.field_end(b"a\\|b|c", 0), 4);
+        assert_eq!(lines.field_end(b"a\\\\|b", 0), 3);
     }
 }

@@ -15,11 +15,11 @@ use super::segment::defined_name;
 use super::shape::{self, Column, Shape};
 use super::{Phase, Portal, Session, Task};
 use crate::analysis::Statement;
-use crate::catalog::Origin;
+use crate::catalog::{Origin, Relation};
 use crate::codec::backend::{self, Field, TransactionStatus};
 use crate::codec::frontend::{Message, Named};
 use crate::codec::{Frame, HEADER_BYTES, ProtocolError, encode, peek};
-use crate::statement::{Prepared, Text, changes_definitions, changes_meaning, ends_transaction, may_mention};
+use crate::statement::{Prepared, Text, changes_meaning, ends_transaction, may_mention, written};
 
 /// How results are named in recordings: backend messages as sent, masked.
 pub const RECORD_ENCODING: &str = "postgres/3";
@@ -142,7 +142,7 @@ impl Session {
             self.answer(&mut flow, tag, body, position..position + total, &mut chunk)?;
             position += total;
         }
-        let raw = buffer.split_to(position).freeze();
+        let raw = crate::intake::take(buffer, position);
         self.emit(&mut flow, raw, chunk);
         self.phase = Phase::Flowing(flow);
         self.flow_over_if_done();
@@ -281,9 +281,9 @@ impl Session {
             ) => self.running(flow, tag, body, at, chunk),
             (Some(Expect::Simple { text, index }), b'T') => {
                 let (text, index) = (Arc::clone(text), *index);
-                let fields = backend::row_description(body)?;
-                flow.shape = Some(Arc::new(self.shape(flow, &fields, text.statement(index))));
-                chunk.edits.push((at, Edit::Names));
+                flow.shape = Some(self.described(flow, body, text.statement(index))?);
+                self.refuse_if_uncertain(flow, text.statement(index));
+                chunk.names(at);
                 Ok(())
             }
             (Some(Expect::Parse { name, prepared }), b'1') => {
@@ -307,7 +307,7 @@ impl Session {
             (Some(Expect::DescribeStatement { .. }), b't') => Ok(()),
             (Some(Expect::DescribeStatement { prepared }), b'T') => {
                 let _ = prepared.row.set(backend::row_description(body)?.into());
-                chunk.edits.push((at, Edit::Names));
+                chunk.names(at);
                 flow.expected.pop_front();
                 Ok(())
             }
@@ -318,13 +318,13 @@ impl Session {
             (Some(Expect::DescribePortal { portal, shown }), b'T' | b'n') => {
                 let (portal, shown) = (Arc::clone(portal), *shown);
                 if tag == b'T' {
-                    let fields = backend::row_description(body)?;
-                    let shape = self.shape(flow, &fields, portal.prepared.statement());
-                    let _ = portal.shape.set(Arc::new(shape));
+                    let shape = self.described(flow, body, portal.prepared.statement())?;
+                    let _ = portal.shape.set(shape);
+                    self.refuse_if_uncertain(flow, portal.prepared.statement());
                 }
                 match (shown, tag) {
                     (false, _) => chunk.edits.push((at, Edit::Drop)),
-                    (true, b'T') => chunk.edits.push((at, Edit::Names)),
+                    (true, b'T') => chunk.names(at),
                     (true, _) => {}
                 }
                 flow.expected.pop_front();
@@ -457,7 +457,6 @@ impl Session {
         if changes_meaning(statement) {
             self.catalog.forget_names();
             self.dirty_transaction = true;
-            self.defined |= changes_definitions(statement);
         } else if self.dirty_transaction && ends_transaction(statement) {
             // A rollback to a savepoint does not end the transaction, and a commit may be followed before it is answered.
             self.catalog.forget_names();
@@ -483,11 +482,28 @@ impl Session {
         if shape.passes { Ok(()) } else { chunk.row(shape, body, at) }
     }
 
+    /// The shape of a result that is described by the body of a RowDescription.
+    fn described(
+        &mut self,
+        flow: &Flow,
+        body: &[u8],
+        statement: Option<&Statement>,
+    ) -> Result<Arc<Shape>, ProtocolError> {
+        if !self.labels.is_empty() {
+            return Ok(Arc::new(self.shape(flow, &backend::row_description(body)?, statement)));
+        }
+        self.shapes.of(body, || {
+            let fields = backend::row_description(body)?;
+            // Without labels every column is what its type is; see `shape`.
+            Ok(Shape::new(fields.iter().map(shape::unlabelled).collect()))
+        })
+    }
+
     /// Decides once for a result what has to happen to each of its columns.
     fn shape(&self, flow: &Flow, fields: &[Field], statement: Option<&Statement>) -> Shape {
         let referent = statement.and_then(|s| self.referent(s, &[]).ok().flatten());
         let statement = referent.as_deref().and_then(Prepared::statement).or(statement);
-        let names = self.protected_names(flow, statement);
+        let names = self.names_of(&flow.protected, statement);
         let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         let columns = fields.iter().enumerate().map(|(i, field)| {
             let encoding = shape::encoding(field.type_oid, field.format);
@@ -506,18 +522,46 @@ impl Session {
         Shape::new(columns.collect())
     }
 
+    /// Names were asked for before the statement ran. The server has described its result now, so it holds its locks and what it
+    /// reads can no longer change; what changed, or was changing, in between could have made a view show something else.
+    fn refuse_if_uncertain(&mut self, flow: &mut Flow, statement: Option<&Statement>) {
+        let Some(statement) = statement.filter(|_| !self.labels.is_empty()) else { return };
+        let definitions = &self.config.definitions;
+        let views = self.views(statement);
+        let changing = definitions.is_changing(views.iter().map(|view| view.name.as_str()), &self.defining);
+        if !views.is_empty() && (changing || !self.epoch.is_unchanged(definitions.epoch())) {
+            let message = "another session is changing definitions, so what the view shows is uncertain";
+            let denial = Denial::new(DenialCode::NotUnderstood, message).with_hint("try again");
+            flow.refusal = Some(denial);
+            self.tasks.push_back(Task::CancelUpstream);
+        }
+    }
+
+    /// The views a statement names and everything those read.
+    fn views(&self, statement: &Statement) -> Vec<Arc<Relation>> {
+        let referent = self.referent(statement, &[]).ok().flatten();
+        let statements = [Some(statement), referent.as_deref().and_then(Prepared::statement)];
+        let names = statements.into_iter().flatten().flat_map(|s| &s.relations);
+        let relations = names.filter_map(|r| self.catalog.relation(&written(r.schema.as_deref(), &r.name)));
+        let views = relations.filter(|relation| relation.is_view());
+        views.flat_map(|view| [vec![Arc::clone(view)], self.catalog.reached(view)].concat()).collect()
+    }
+
     /// Names under which protected values may be mentioned: those of the labels, and of the columns that carry them on in views.
-    fn protected_names(&self, flow: &Flow, statement: Option<&Statement>) -> BTreeSet<String> {
-        let labels = flow.protected.iter().filter_map(|i| self.guard.labels().get(*i));
+    pub(super) fn names_of(
+        &self,
+        protected: &BTreeSet<usize>,
+        statement: Option<&Statement>,
+    ) -> BTreeSet<String> {
+        let labels = protected.iter().filter_map(|i| self.guard.labels().get(*i));
         let mut names: BTreeSet<String> = labels.map(|l| l.resource.name().to_owned()).collect();
         if names.is_empty() {
             return names;
         }
         let relations = statement.into_iter().flat_map(|s| &s.relations);
-        let known = relations
-            .filter_map(|r| self.catalog.relation(&crate::statement::written(r.schema.as_deref(), &r.name)));
+        let known = relations.filter_map(|r| self.catalog.relation(&written(r.schema.as_deref(), &r.name)));
         for relation in known {
-            let carriers = self.catalog.carriers(&self.labels, relation, &flow.protected);
+            let carriers = self.catalog.carriers(&self.labels, relation, protected);
             names.extend(carriers.into_iter().map(str::to_owned));
         }
         names
@@ -539,11 +583,13 @@ impl Session {
 
     /// Labels reachable from a statement whose values this principal may not see.
     pub(super) fn protected_by(&self, statement: &Statement, results: Option<&Results>) -> BTreeSet<usize> {
+        if self.labels.is_empty() {
+            return BTreeSet::new();
+        }
         let referent = self.referent(statement, &[]).ok().flatten();
         let statements = [Some(statement), referent.as_deref().and_then(Prepared::statement)];
         let relations = statements.into_iter().flatten().flat_map(|s| &s.relations);
-        let found = relations
-            .filter_map(|r| self.catalog.relation(&crate::statement::written(r.schema.as_deref(), &r.name)));
+        let found = relations.filter_map(|r| self.catalog.relation(&written(r.schema.as_deref(), &r.name)));
         let labels = found.flat_map(|r| self.catalog.protected(&self.labels, r));
         labels.filter(|l| !results.is_some_and(|r| r.reveals(*l))).collect()
     }

@@ -6,6 +6,7 @@
 
 mod copy;
 mod flow;
+mod hidden;
 mod rows;
 mod segment;
 pub(crate) mod shape;
@@ -22,13 +23,15 @@ use crate::analysis::{AnalysisCache, LexSettings};
 use crate::catalog::{Catalog, LabelIndex, Unresolved};
 use crate::codec::backend::{self, TransactionStatus};
 use crate::codec::{Frame, ProtocolError, encode, frontend, next_frame, peek};
-use crate::definitions::{Definitions, Epoch};
+use crate::definitions::{Definitions, Epoch, UnderWay};
 use crate::denial;
+use crate::memo::Memos;
 use crate::operation::Place;
 use crate::statement::Prepared;
 use flow::Flow;
 pub use flow::RECORD_ENCODING;
 use segment::Segment;
+use shape::Shapes;
 
 /// Messages of one segment before it is judged without waiting for Sync. Bounds what a pipeline can make the gateway hold.
 pub(crate) const MAX_SEGMENT_MESSAGES: usize = 1_000;
@@ -68,7 +71,7 @@ pub(crate) struct Portal {
     /// The server has run it at least once: another Execute continues it.
     pub(crate) started: std::sync::atomic::AtomicBool,
     /// What its names meant when it was bound or declared: it reads those objects, whatever the names mean later.
-    pub(crate) meaning: std::sync::OnceLock<Meaning>,
+    pub(crate) meaning: std::sync::OnceLock<Arc<Meaning>>,
     /// What has to happen to its columns, once the server has described them.
     pub(crate) shape: std::sync::OnceLock<Arc<shape::Shape>>,
 }
@@ -103,7 +106,7 @@ pub(crate) enum Task {
 struct Approved {
     prepare: Option<Permit>,
     execute: Option<Permit>,
-    then: Vec<Meaning>,
+    then: Vec<Arc<Meaning>>,
 }
 
 #[derive(Debug)]
@@ -138,16 +141,22 @@ pub(crate) struct Session {
     config: SessionConfig,
     labels: LabelIndex,
     catalog: Catalog,
+    memos: Memos,
+    shapes: Shapes,
     status: TransactionStatus,
     statements: HashMap<String, Arc<Prepared>>,
     portals: HashMap<String, Arc<Portal>>,
     phase: Phase,
     /// Something in the open transaction changed what names mean; its end may undo that.
     dirty_transaction: bool,
-    /// The open transaction changed definitions that other sessions see once it is committed.
-    defined: bool,
+    /// Changes of definitions in the open transaction, which other sessions see once it is committed.
+    defining: Vec<UnderWay>,
     /// The point in the history of definitions at which names were last asked for.
     epoch: Epoch,
+    /// The point at which the open transaction began.
+    began: Epoch,
+    /// The open transaction reads one snapshot to its end, the catalogue included.
+    snapshot: bool,
     /// Messages since the last Sync have been forwarded: an implicit transaction may be open.
     mid_unit: bool,
     /// The results of what was forwarded since the last Sync.
@@ -172,13 +181,17 @@ impl Session {
             config,
             labels,
             catalog: Catalog::default(),
+            memos: Memos::default(),
+            shapes: Shapes::default(),
             status: TransactionStatus::Idle,
             statements: HashMap::new(),
             portals: HashMap::new(),
             phase: Phase::Gathering(Segment::default()),
             dirty_transaction: false,
-            defined: false,
+            defining: Vec::new(),
             epoch: Epoch::default(),
+            began: Epoch::default(),
+            snapshot: false,
             mid_unit: false,
             kept: None,
             busy_at_end: false,
@@ -458,9 +471,8 @@ impl Session {
     /// At the end of a unit: an ended transaction may have undone what names mean, and its portals are gone.
     fn settle_transaction(&mut self) {
         if self.status == TransactionStatus::Idle {
-            if std::mem::take(&mut self.defined) {
-                self.config.definitions.changed();
-            }
+            self.defining.clear();
+            self.snapshot = false;
             if std::mem::take(&mut self.dirty_transaction) {
                 self.catalog.forget_names();
             }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use gateway_core::error::Denial;
-use gateway_core::masking::{CellFinding, Finding};
+use gateway_core::masking::Finding;
 use gateway_core::pipeline::Masker;
 
+use super::copy::Lines;
 use super::flow::unreadable;
 use super::shape::{self, Column, Encoding, Masked, Shape};
 use crate::codec::backend;
@@ -28,26 +29,36 @@ pub(super) enum Edit {
     Lines { lines: Bytes, fields: Vec<(Range<usize>, Column)> },
 }
 
-/// A DataRow that has columns to look at.
-#[derive(Debug)]
-struct Row {
-    at: Range<usize>,
-    shape: Arc<Shape>,
-    /// Its values within `Chunk::values`.
-    values: Range<usize>,
+/// How a frame with values is laid out.
+#[derive(Clone, Debug)]
+enum Layout {
+    /// A DataRow.
+    Row(Arc<Shape>),
+    /// A CopyData message that holds one whole line, in which only NULL is escaped.
+    Line(Arc<Lines>),
+    /// A RowDescription, whose names are scanned: a query can turn data into names.
+    Names,
 }
 
-/// A run of frames and what is known of them.
+/// A frame with values to look at.
+#[derive(Debug)]
+struct Piece {
+    start: usize,
+    end: usize,
+    /// Position in `Chunk::layouts`.
+    layout: usize,
+}
+
+/// A run of frames and what is known of them. Most rows have nothing to mask, so nothing is kept of a row but where it is: its cells are
+/// found again where a match could begin.
 #[derive(Debug, Default)]
 pub(super) struct Chunk {
+    /// In order, apart from `pieces`.
     pub(super) edits: Vec<(Range<usize>, Edit)>,
     pub(super) rows: u64,
-    looked_at: Vec<Row>,
-    /// Every value of the rows in `looked_at`, as ranges of the chunk.
-    values: Vec<Option<(usize, usize)>>,
-    /// Values whose text is scanned in bulk: ranges of the chunk, and for each its row and column.
-    cells: Vec<Range<usize>>,
-    owners: Vec<(usize, usize)>,
+    layouts: Vec<Layout>,
+    /// In order, not overlapping.
+    pieces: Vec<Piece>,
 }
 
 impl Chunk {
@@ -58,24 +69,30 @@ impl Chunk {
         body: &[u8],
         at: Range<usize>,
     ) -> Result<(), ProtocolError> {
-        let first = self.values.len();
-        backend::row_cells(body, shape.columns.len(), &mut self.values)?;
-        let offset = at.start + HEADER_BYTES;
-        for (i, value) in self.values.iter_mut().skip(first).enumerate() {
-            let Some((start, end)) = value else { continue };
-            (*start, *end) = (*start + offset, *end + offset);
-            if matches!(
-                shape.columns.get(i),
-                Some(Column::Scan(
-                    Encoding::Text | Encoding::Json | Encoding::NumberText | Encoding::JsonbBinary
-                ))
-            ) {
-                self.cells.push(*start..*end);
-                self.owners.push((self.looked_at.len(), i));
-            }
+        backend::check_row(body, shape.columns.len())?;
+        if !matches!(self.layouts.last(), Some(Layout::Row(last)) if Arc::ptr_eq(last, shape)) {
+            self.layouts.push(Layout::Row(Arc::clone(shape)));
         }
-        self.looked_at.push(Row { at, shape: Arc::clone(shape), values: first..self.values.len() });
+        self.piece(at);
         Ok(())
+    }
+
+    /// Notes a copied line whose fields are all plain or NULL, and are only to be scanned.
+    pub(super) fn line(&mut self, lines: &Arc<Lines>, at: Range<usize>) {
+        if !matches!(self.layouts.last(), Some(Layout::Line(last)) if Arc::ptr_eq(last, lines)) {
+            self.layouts.push(Layout::Line(Arc::clone(lines)));
+        }
+        self.piece(at);
+    }
+
+    /// Notes a RowDescription that goes to the client.
+    pub(super) fn names(&mut self, at: Range<usize>) {
+        self.layouts.push(Layout::Names);
+        self.piece(at);
+    }
+
+    fn piece(&mut self, at: Range<usize>) {
+        self.pieces.push(Piece { start: at.start, end: at.end, layout: self.layouts.len() - 1 });
     }
 
     /// The chunk as it may be released, or `None` if it may pass as it is.
@@ -85,103 +102,186 @@ impl Chunk {
         raw: &Bytes,
         withhold: bool,
     ) -> Result<Option<Bytes>, Denial> {
-        let mut found = Vec::new();
-        masker.cells(raw, &self.cells, &mut found)?;
-        let mut replaced: Vec<(Range<usize>, Bytes)> = Vec::new();
-        for (at, edit) in &self.edits {
-            let body = raw.get(at.start + HEADER_BYTES..at.end).unwrap_or_default();
-            if let Some(frame) = edit.apply(masker, body, withhold)? {
-                replaced.push((at.clone(), frame));
+        let found = self.findings(masker, raw)?;
+        let mut out = Splice { raw, out: BytesMut::new(), position: 0 };
+        let mut found = found.as_slice();
+        let mut edits = self.edits.iter().peekable();
+        for piece in &self.pieces {
+            while let Some((at, edit)) = edits.next_if(|(at, _)| at.start < piece.start) {
+                edit.apply_to(masker, &mut out, at, withhold)?;
             }
-        }
-        self.rows(masker, raw, &found, &mut replaced);
-        if replaced.is_empty() {
-            return Ok(None);
-        }
-        replaced.sort_by_key(|(at, _)| at.start);
-        Ok(Some(splice(raw, &replaced)))
-    }
-
-    /// Rebuilds the rows in which anything has to change.
-    fn rows(
-        &self,
-        masker: &mut Masker<'_>,
-        raw: &[u8],
-        found: &[CellFinding],
-        replaced: &mut Vec<(Range<usize>, Bytes)>,
-    ) {
-        let mut found = found.iter().peekable();
-        for (index, row) in self.looked_at.iter().enumerate() {
-            let mut cells: Vec<(usize, Vec<Finding>)> = Vec::new();
-            while let Some(finding) = found.next_if(|f| self.owners.get(f.cell).is_some_and(|o| o.0 == index))
-            {
-                let column = self.owners.get(finding.cell).map_or(0, |o| o.1);
-                let cell = self.cells.get(finding.cell).map_or(0, |c| c.start);
-                let local = Finding {
-                    range: finding.range.start - cell..finding.range.end - cell,
-                    class: finding.class.clone(),
-                };
-                match cells.last_mut() {
-                    Some((last, findings)) if *last == column => findings.push(local),
-                    _ => cells.push((column, vec![local])),
+            let (here, later) = found.split_at(found.partition_point(|f| f.range.start < piece.end));
+            found = later;
+            match self.layouts.get(piece.layout) {
+                Some(Layout::Row(shape)) => row(masker, &mut out, piece, shape, here)?,
+                Some(Layout::Line(_)) => line(masker, &mut out, piece, here),
+                Some(Layout::Names) if !here.is_empty() => {
+                    let at = piece.start..piece.end;
+                    Edit::Names.apply_to(masker, &mut out, &at, withhold)?;
                 }
-            }
-            if let Some(frame) = self.rebuild(masker, raw, row, &cells) {
-                replaced.push((row.at.clone(), frame));
+                Some(Layout::Names) | None => {}
             }
         }
+        for (at, edit) in edits {
+            edit.apply_to(masker, &mut out, at, withhold)?;
+        }
+        Ok(out.finish())
     }
 
-    fn rebuild(
-        &self,
-        masker: &mut Masker<'_>,
-        raw: &[u8],
-        row: &Row,
-        found: &[(usize, Vec<Finding>)],
-    ) -> Option<Bytes> {
-        let mut changed: Vec<(usize, Masked)> = Vec::new();
-        for (i, column) in row.shape.columns.iter().enumerate() {
-            let Some(Some((start, end))) = self.values.get(row.values.start + i) else { continue };
-            let value = raw.get(*start..*end).unwrap_or_default();
-            let masked = match column {
-                Column::Pass => None,
-                Column::Scan(encoding) => match (encoding, found.iter().find(|(c, _)| *c == i)) {
-                    (Encoding::Text | Encoding::Json, Some((_, findings))) => {
-                        Some(Some(masker.replace(value, findings)))
-                    }
-                    (Encoding::NumberText | Encoding::JsonbBinary, Some(_))
-                    | (Encoding::Integer(_) | Encoding::NumericBinary, None) => {
-                        shape::scan(masker, *encoding, value)
-                    }
-                    _ => None,
-                },
-                Column::Label(label, encoding) => Some(shape::label(masker, *label, *encoding, value)),
-                Column::Reveal(label, encoding) => shape::reveal(masker, *label, *encoding, value),
-                Column::Withhold(encoding) => Some(shape::withheld(masker, *encoding)),
-            };
-            changed.extend(masked.map(|m| (i, m)));
+    /// What must be masked in the cells that are scanned, in order: one pass over the whole chunk.
+    fn findings(&self, masker: &Masker<'_>, raw: &[u8]) -> Result<Vec<Finding>, Denial> {
+        let mut found = Vec::new();
+        if !self.pieces.is_empty() {
+            let mut last = 0;
+            masker.within(raw, |at| self.cell_at(raw, at, &mut last), &mut found)?;
         }
-        (!changed.is_empty()).then(|| self.encode(raw, row, &changed))
+        Ok(found)
     }
 
-    /// A DataRow with some values replaced.
-    fn encode(&self, raw: &[u8], row: &Row, changed: &[(usize, Masked)]) -> Bytes {
-        let mut out = BytesMut::with_capacity(row.at.len() + 64);
-        out.extend_from_slice(b"D\0\0\0\0");
-        let columns = u16::try_from(row.shape.columns.len()).unwrap_or(u16::MAX);
-        out.extend_from_slice(&columns.to_be_bytes());
-        let values = self.values.get(row.values.clone()).unwrap_or_default();
-        for (i, value) in values.iter().enumerate() {
-            let original = value.and_then(|(start, end)| raw.get(start..end));
-            let value = match changed.iter().find(|(c, _)| *c == i) {
-                Some((_, masked)) => masked.as_deref(),
-                None => original,
-            };
-            put_value(&mut out, value);
+    /// The cell to be scanned that contains a place. `last`: the piece looked at last, as places come in clusters.
+    fn cell_at(&self, raw: &[u8], at: usize, last: &mut usize) -> Option<Range<usize>> {
+        if !self.pieces.get(*last).is_some_and(|piece| (piece.start..piece.end).contains(&at)) {
+            *last = self.pieces.partition_point(|piece| piece.end <= at);
         }
-        finish_frame(&mut out, 0);
-        out.freeze()
+        let piece = self.pieces.get(*last).filter(|piece| piece.start + HEADER_BYTES <= at)?;
+        let body = raw.get(piece.start + HEADER_BYTES..piece.end)?;
+        let offset = piece.start + HEADER_BYTES;
+        let cell = match self.layouts.get(piece.layout)? {
+            Layout::Row(shape) => {
+                let (index, cell) = backend::cell_at(body, at - offset)?;
+                shape.columns.get(index).filter(|column| column.is_scanned()).map(|_| cell)
+            }
+            Layout::Line(lines) => lines.cell_at(body, at - offset),
+            Layout::Names => backend::name_at(body, at - offset),
+        }?;
+        Some(cell.start + offset..cell.end + offset)
     }
+}
+
+/// A chunk with frames replaced. Nothing is copied until the first one is.
+struct Splice<'a> {
+    raw: &'a [u8],
+    out: BytesMut,
+    /// What is copied up to here, or replaced.
+    position: usize,
+}
+
+impl Splice<'_> {
+    /// Copies what stands before `at`, which is to be replaced by what the caller appends.
+    fn replace(&mut self, at: &Range<usize>) -> &mut BytesMut {
+        if self.out.capacity() == 0 {
+            self.out.reserve(self.raw.len() + self.raw.len() / 16 + 64);
+        }
+        self.out.extend_from_slice(self.raw.get(self.position..at.start).unwrap_or_default());
+        self.position = at.end;
+        &mut self.out
+    }
+
+    /// The whole, or `None` if nothing was replaced.
+    fn finish(mut self) -> Option<Bytes> {
+        if self.position == 0 && self.out.is_empty() {
+            return None;
+        }
+        let end = self.raw.len();
+        self.replace(&(end..end));
+        Some(self.out.freeze())
+    }
+}
+
+/// Rebuilds a row if anything in it has to change.
+fn row(
+    masker: &mut Masker<'_>,
+    out: &mut Splice<'_>,
+    piece: &Piece,
+    shape: &Shape,
+    found: &[Finding],
+) -> Result<(), Denial> {
+    if found.is_empty() && !shape.looks_at_every_value {
+        return Ok(());
+    }
+    let raw = out.raw;
+    let offset = piece.start + HEADER_BYTES;
+    let mut values = Vec::with_capacity(shape.columns.len());
+    let body = raw.get(offset..piece.end).unwrap_or_default();
+    backend::row_cells(body, shape.columns.len(), &mut values).map_err(|e| unreadable(&e.to_string()))?;
+    let mut changed: Vec<(usize, Masked)> = Vec::new();
+    for (i, (column, value)) in shape.columns.iter().zip(&values).enumerate() {
+        let Some((start, end)) = *value else { continue };
+        let value = body.get(start..end).unwrap_or_default();
+        let here = local(found, start + offset..end + offset);
+        changed.extend(masked(masker, column, value, &here).map(|m| (i, m)));
+    }
+    if !changed.is_empty() {
+        let out = out.replace(&(piece.start..piece.end));
+        encode_row(out, body, &values, &changed);
+    }
+    Ok(())
+}
+
+/// The findings within a cell, counted from its beginning.
+fn local(found: &[Finding], cell: Range<usize>) -> Vec<Finding> {
+    let inside = found.iter().filter(|f| cell.contains(&f.range.start));
+    let moved = |f: &Finding| f.range.start - cell.start..f.range.end - cell.start;
+    inside.map(|f| Finding { range: moved(f), class: f.class.clone() }).collect()
+}
+
+/// A value as it may be seen, or `None` if it may pass as it is. `found`: what the scan found in it, if it was scanned.
+fn masked(masker: &mut Masker<'_>, column: &Column, value: &[u8], found: &[Finding]) -> Option<Masked> {
+    match column {
+        Column::Pass => None,
+        Column::Scan(encoding) => match (encoding, found.is_empty()) {
+            (Encoding::Text | Encoding::Json, false) => Some(Some(masker.replace(value, found))),
+            (Encoding::NumberText | Encoding::JsonbBinary, false)
+            | (Encoding::Integer(_) | Encoding::NumericBinary, true) => shape::scan(masker, *encoding, value),
+            _ => None,
+        },
+        Column::Label(label, encoding) => Some(shape::label(masker, *label, *encoding, value)),
+        Column::Reveal(label, encoding) => shape::reveal(masker, *label, *encoding, value),
+        Column::Withhold(encoding) => Some(shape::withheld(masker, *encoding)),
+    }
+}
+
+/// Replaces what was found in a copied line. A replacement is escaped as the text format wants it.
+fn line(masker: &mut Masker<'_>, out: &mut Splice<'_>, piece: &Piece, found: &[Finding]) {
+    if found.is_empty() {
+        return;
+    }
+    let raw = out.raw;
+    let out = out.replace(&(piece.start..piece.end));
+    let start = out.len();
+    out.extend_from_slice(b"d\0\0\0\0");
+    let mut position = piece.start + HEADER_BYTES;
+    for finding in found {
+        out.extend_from_slice(raw.get(position..finding.range.start).unwrap_or_default());
+        let value = raw.get(finding.range.clone()).unwrap_or_default();
+        let whole = Finding { range: 0..value.len(), class: finding.class.clone() };
+        out.extend_from_slice(&super::copy::encode(&masker.replace(value, &[whole])));
+        position = finding.range.end;
+    }
+    out.extend_from_slice(raw.get(position..piece.end).unwrap_or_default());
+    finish_frame(out, start);
+}
+
+/// A DataRow with some values replaced.
+fn encode_row(
+    out: &mut BytesMut,
+    body: &[u8],
+    values: &[Option<(usize, usize)>],
+    changed: &[(usize, Masked)],
+) {
+    let start = out.len();
+    out.extend_from_slice(b"D\0\0\0\0");
+    let columns = u16::try_from(values.len()).unwrap_or(u16::MAX);
+    out.extend_from_slice(&columns.to_be_bytes());
+    for (i, value) in values.iter().enumerate() {
+        let original = value.and_then(|(start, end)| body.get(start..end));
+        let value = match changed.iter().find(|(c, _)| *c == i) {
+            Some((_, masked)) => masked.as_deref(),
+            None => original,
+        };
+        put_value(out, value);
+    }
+    finish_frame(out, start);
 }
 
 fn put_value(out: &mut BytesMut, value: Option<&[u8]>) {
@@ -203,20 +303,22 @@ fn finish_frame(out: &mut BytesMut, start: usize) {
     }
 }
 
-/// `raw` with these frames replaced (in order, not overlapping).
-fn splice(raw: &[u8], replaced: &[(Range<usize>, Bytes)]) -> Bytes {
-    let mut out = BytesMut::with_capacity(raw.len() + 64 * replaced.len());
-    let mut position = 0;
-    for (at, frame) in replaced {
-        out.extend_from_slice(raw.get(position..at.start).unwrap_or_default());
-        out.extend_from_slice(frame);
-        position = at.end;
-    }
-    out.extend_from_slice(raw.get(position..).unwrap_or_default());
-    out.freeze()
-}
-
 impl Edit {
+    /// Replaces the frame at `at`, if that is needed.
+    fn apply_to(
+        &self,
+        masker: &mut Masker<'_>,
+        out: &mut Splice<'_>,
+        at: &Range<usize>,
+        withhold: bool,
+    ) -> Result<(), Denial> {
+        let body = out.raw.get(at.start + HEADER_BYTES..at.end).unwrap_or_default();
+        if let Some(frame) = self.apply(masker, body, withhold)? {
+            out.replace(at).extend_from_slice(&frame);
+        }
+        Ok(())
+    }
+
     /// The frame to send instead, or `None` to leave it.
     fn apply(&self, masker: &mut Masker<'_>, body: &[u8], withhold: bool) -> Result<Option<Bytes>, Denial> {
         match self {
@@ -224,7 +326,7 @@ impl Edit {
             Self::Fault { error } => fault(masker, body, *error, withhold),
             Self::Notification => notification(masker, body),
             Self::Names => names(masker, body),
-            Self::Lines { lines, fields } => Ok(super::copy::mask_lines(masker, lines, fields)),
+            Self::Lines { lines, fields } => super::copy::mask_lines(masker, lines, fields).map(Some),
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::codec::frontend::{Bind, Message, Named, Parse};
 use crate::codec::{Frame, ProtocolError, encode};
 use crate::operation::{self, Subject};
 use crate::statement::{
-    Prepared, Text, changes_definitions, changes_meaning, ends_transaction, names_something,
+    Prepared, Text, changes_definitions, changes_meaning, defined_names, ends_transaction, names_something,
 };
 
 /// Where a segment ends.
@@ -142,8 +142,9 @@ impl Session {
     fn understand(&mut self, message: Message) -> Result<(), Denial> {
         let (step, end) = match message {
             Message::Query(text) => {
-                let Phase::Gathering(segment) = &mut self.phase else { return Ok(()) };
-                segment.end = End::Simple;
+                if let Phase::Gathering(segment) = &mut self.phase {
+                    segment.end = End::Simple;
+                }
                 (Step::Query(self.text(text)?), End::Simple)
             }
             Message::FunctionCall => {
@@ -173,8 +174,10 @@ impl Session {
         Ok(())
     }
 
-    fn text(&self, bytes: bytes::Bytes) -> Result<Arc<Text>, Denial> {
-        Text::understand(&self.config.analyses, bytes, &self.config.lexing)
+    fn text(&mut self, bytes: bytes::Bytes) -> Result<Arc<Text>, Denial> {
+        let text = Text::understand(&self.config.analyses, &mut self.memos, bytes, &self.config.lexing)?;
+        text.analysis.statements.iter().try_for_each(|statement| own_name(&defined_name(statement)))?;
+        Ok(text)
     }
 
     fn parse_step(&mut self, parse: Parse) -> Result<Step, Denial> {
@@ -229,6 +232,9 @@ impl Session {
 
     /// All messages are here: make sure of what the names in them mean.
     fn assemble(&mut self, segment: Segment) {
+        if self.status == TransactionStatus::Idle && !self.mid_unit {
+            self.began = self.config.definitions.epoch();
+        }
         self.forget_if_changed(&segment);
         let asked = self.unresolved(&segment);
         if asked.is_empty() {
@@ -243,8 +249,13 @@ impl Session {
     /// The names in a segment whose meaning is not known.
     pub(super) fn unresolved(&self, segment: &Segment) -> Unresolved {
         let mut asked = Unresolved::default();
-        for text in segment.texts() {
-            asked.add(text.unresolved(&self.catalog));
+        let generation = self.catalog.generation();
+        for text in segment.texts().filter(|text| !text.memo.is_resolved(generation)) {
+            let unresolved = text.unresolved(&self.catalog);
+            if unresolved.is_empty() {
+                text.memo.set_resolved(generation);
+            }
+            asked.add(unresolved);
             // What EXECUTE and FETCH stand for is read again by the server, under the names of now.
             for referent in
                 text.analysis.statements.iter().filter_map(|s| self.referent(s, &[]).ok().flatten())
@@ -277,13 +288,44 @@ impl Session {
     fn forget_if_changed(&mut self, segment: &Segment) {
         let statements = segment.texts().flat_map(|t| &t.analysis.statements);
         if statements.into_iter().any(changes_definitions) {
-            self.config.definitions.changed();
+            self.began.follow(self.config.definitions.changed());
         }
-        let epoch = self.config.definitions.epoch();
-        if epoch != self.epoch {
-            self.epoch = epoch;
+        let now = self.config.definitions.epoch();
+        // In a fixed snapshot asking again gives the same answer, and locks keep what was used from changing.
+        let fixed = self.snapshot && self.epoch.is_unchanged(now);
+        if !fixed && !self.epoch.is_believed(now) {
+            self.epoch = now;
             self.catalog.forget_names();
         }
+    }
+
+    /// The catalogue was read in the transaction's snapshot, but the server runs statements by the definitions of now. Refuses names
+    /// asked for so late that they may have another meaning now.
+    fn refuse_old_snapshot(&mut self) -> Option<Denial> {
+        let in_transaction = self.status == TransactionStatus::Open || self.mid_unit;
+        self.snapshot = in_transaction && self.catalog.reads_snapshot();
+        if !self.snapshot || self.began.is_believed(self.config.definitions.epoch()) {
+            return None;
+        }
+        self.catalog.forget_names();
+        let message =
+            "the transaction's snapshot is too old to tell what the names in the statement mean now";
+        Some(Denial::new(DenialCode::NotUnderstood, message).with_hint(
+            "begin a new transaction and name every table early in it, for example in LOCK TABLE, or use READ COMMITTED",
+        ))
+    }
+
+    /// Tells other sessions which definitions the forwarded statements change.
+    fn announce_changes(&mut self, statements: &[Arc<Text>]) {
+        let statements = || statements.iter().flat_map(|t| &t.analysis.statements);
+        if !statements().any(changes_definitions) {
+            return;
+        }
+        let names = statements().flat_map(defined_names).collect();
+        self.defining.push(self.config.definitions.begin(names));
+        let before = self.config.definitions.changed();
+        self.began.follow(before);
+        self.epoch.follow(before);
     }
 
     /// Takes in the server's answer to what names mean.
@@ -311,6 +353,9 @@ impl Session {
                 self.mid_unit = false;
                 let message = "the server could not tell what the names in the statement mean";
                 let denial = Denial::new(DenialCode::NotUnderstood, message).with_hint("try again");
+                self.withdraw(approved, &denial);
+                self.deny(&segment, denial);
+            } else if let Some(denial) = self.refuse_old_snapshot() {
                 self.withdraw(approved, &denial);
                 self.deny(&segment, denial);
             } else if let Some(approved) = approved {
@@ -344,11 +389,11 @@ impl Session {
     }
 
     /// What all names in a segment mean now, and those in what its statements stand for.
-    pub(super) fn meanings(&self, segment: &Segment) -> Vec<Meaning> {
+    pub(super) fn meanings(&self, segment: &Segment) -> Vec<Arc<Meaning>> {
         let statements = segment.texts().flat_map(|t| &t.analysis.statements);
         let mut meanings = Vec::new();
         for statement in statements {
-            meanings.push(operation::meaning(&self.catalog, statement));
+            meanings.push(Arc::new(operation::meaning(&self.catalog, statement)));
             let referent = self.referent(statement, &[]).ok().flatten();
             meanings.extend(referent.map(|prepared| self.meaning(&prepared)));
         }
@@ -435,8 +480,9 @@ impl Session {
     }
 
     /// What the names of a prepared statement mean now.
-    pub(super) fn meaning(&self, prepared: &Prepared) -> Meaning {
-        prepared.statement().map(|s| operation::meaning(&self.catalog, s)).unwrap_or_default()
+    pub(super) fn meaning(&self, prepared: &Prepared) -> Arc<Meaning> {
+        let make = || prepared.statement().map(|s| operation::meaning(&self.catalog, s)).unwrap_or_default();
+        prepared.text.memo.meaning(self.catalog.generation(), prepared.index, make)
     }
 
     /// A portal reads the objects its names meant when it was made; judging it by other ones would be wrong.
@@ -478,7 +524,18 @@ impl Session {
             in_transaction: self.status != TransactionStatus::Idle,
             of: text.analysis.statements.len(),
         };
-        operation::operation(&subject)
+        // What it stands for and parameters of user types count too: then there is nothing to remember by its text.
+        let alone = subject.refers_to.is_none() && !types.iter().any(|oid| operation::is_user_type(*oid));
+        let template = if alone {
+            let key = (index, subject.in_transaction);
+            text.memo.template(self.catalog.generation(), key, || operation::template(&subject))?
+        } else {
+            Arc::new(operation::template(&subject)?)
+        };
+        let operation = template.operation(&subject);
+        let statements: Vec<_> = [Some(statement), subject.refers_to].into_iter().flatten().collect();
+        self.refuse_moving_hidden(&statements, &operation)?;
+        Ok(operation)
     }
 
     /// What `EXECUTE name`, `FETCH name` and the like stand for. A name nobody knows is not understood.
@@ -508,6 +565,7 @@ impl Session {
     pub(super) fn send(&mut self, segment: Segment, prepare: Option<Permit>, execute: Option<Permit>) {
         // The batch inside the permit is what was judged; rewriting replaces the text of a simple query.
         let statements: Vec<_> = segment.texts().map(Arc::clone).collect();
+        self.announce_changes(&statements);
         let mut results = None;
         let mut rewritten = None;
         for permit in [prepare, execute].into_iter().flatten() {

@@ -1,5 +1,9 @@
 //! What has to happen to each column of a result, decided once per RowDescription.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
 use gateway_core::pipeline::Masker;
 
 use crate::codec::backend::Field;
@@ -44,12 +48,55 @@ pub(crate) struct Shape {
     pub(crate) columns: Vec<Column>,
     /// True if every column passes: rows are not even looked into.
     pub(crate) passes: bool,
+    /// True if values of some column are looked at one by one; else rows in which the scan finds nothing pass as they are.
+    pub(crate) looks_at_every_value: bool,
+}
+
+impl Column {
+    /// Whether the bytes of its values are scanned as they come.
+    pub(crate) const fn is_scanned(&self) -> bool {
+        use Encoding::{Json, JsonbBinary, NumberText, Text};
+        matches!(self, Self::Scan(Text | Json | NumberText | JsonbBinary))
+    }
 }
 
 impl Shape {
     pub(crate) fn new(columns: Vec<Column>) -> Self {
         let passes = columns.iter().all(|c| *c == Column::Pass);
-        Self { columns, passes }
+        let looks_at_every_value = columns.iter().any(|c| *c != Column::Pass && !c.is_scanned());
+        Self { columns, passes, looks_at_every_value }
+    }
+}
+
+/// Shapes made lately, by the body of their RowDescription. For sessions without labels: there nothing else counts.
+#[derive(Debug, Default)]
+pub(crate) struct Shapes(VecDeque<(Bytes, Arc<Shape>)>);
+
+/// Shapes remembered for a session, each with a description of at most [`MAX_DESCRIPTION`] bytes.
+const MAX_SHAPES: usize = 16;
+
+/// A longer description is not remembered: bytes.
+const MAX_DESCRIPTION: usize = 4 * 1024;
+
+impl Shapes {
+    /// The shape of what is described so.
+    ///
+    /// # Errors
+    /// As `make`.
+    pub(crate) fn of<E>(
+        &mut self,
+        description: &[u8],
+        make: impl FnOnce() -> Result<Shape, E>,
+    ) -> Result<Arc<Shape>, E> {
+        if let Some((_, known)) = self.0.iter().find(|(known, _)| known == description) {
+            return Ok(Arc::clone(known));
+        }
+        let shape = Arc::new(make()?);
+        if description.len() <= MAX_DESCRIPTION {
+            self.0.truncate(MAX_SHAPES - 1);
+            self.0.push_front((Bytes::copy_from_slice(description), Arc::clone(&shape)));
+        }
+        Ok(shape)
     }
 }
 

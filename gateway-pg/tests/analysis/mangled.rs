@@ -105,7 +105,7 @@ fn the_cache_answers_as_the_analysis_does() {
     for text in texts() {
         for _ in 0..2 {
             let direct = analyse(&text, &settings(), &Limits::default());
-            let cached = cache.analyse(text.as_bytes(), &settings()).map(|analysis| (*analysis).clone());
+            let cached = cache.analyse(text.as_bytes(), &settings()).map(|found| found.to_analysis());
             assert_eq!(direct, cached, "{text}");
         }
     }

@@ -16,7 +16,7 @@ fn threads_agree() {
                 for offset in 0..texts.len() {
                     let index = (start * 31 + offset) % texts.len();
                     let found =
-                        cache.analyse(texts[index].as_bytes(), &settings()).map(|found| (*found).clone());
+                        cache.analyse(texts[index].as_bytes(), &settings()).map(|found| found.to_analysis());
                     assert_eq!(found, expected[index], "{}", texts[index]);
                 }
             });

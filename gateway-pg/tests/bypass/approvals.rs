@@ -21,7 +21,7 @@ use crate::client::{Client, Door, block};
 use crate::trial::{Attack, Outcome};
 
 pub fn attacks() -> Vec<Attack> {
-    let list: [(&str, Run); 15] = [
+    let list: [(&str, Run); 17] = [
         ("approve one statement, run another", another_statement),
         ("approve one statement, run it with other white space and more", same_start),
         ("run an approved statement twice", twice),
@@ -36,6 +36,8 @@ pub fn attacks() -> Vec<Attack> {
         ("approve under one search path, run under another", other_path),
         ("redefine a view while its delete is held", view_while_held),
         ("redefine a view between its approval and its retry", view_before_retry),
+        ("redefine a function while a delete that calls it is held", function_while_held),
+        ("redefine a function between an approval and its retry", function_before_retry),
         ("cancel while held, then let it be approved", cancelled),
     ];
     let mut attacks = Vec::new();
@@ -371,6 +373,35 @@ fn view_before_retry(stage: &Stage) -> Trial {
     stage.approve(id);
     ask(&stage.database, ALL).unwrap();
     stage.try_and_leave(&[], "DELETE FROM scratch.some");
+    Trial { damage: stage.left(40), twin: stage.honest(&mut agent) }
+}
+
+/// A function that chooses one product, and one that chooses all.
+const FEW: &str = "CREATE OR REPLACE FUNCTION public.order_total(number integer) RETURNS bigint LANGUAGE sql STABLE STRICT AS 'SELECT 2::bigint'";
+const MANY: &str = "CREATE OR REPLACE FUNCTION public.order_total(number integer) RETURNS bigint LANGUAGE sql STABLE STRICT AS 'SELECT 1000::bigint'";
+
+fn function_while_held(stage: &Stage) -> Trial {
+    let mut agent = stage.agent();
+    ask(&stage.database, FEW).unwrap();
+    block(async {
+        let mut events = stage.approver.subscribe();
+        let swap = async {
+            let id = stage.submitted(&mut events).await;
+            ask(&stage.database, MANY).unwrap();
+            stage.review(id, &alice().await).await.unwrap();
+        };
+        tokio::join!(agent.query("DELETE FROM products WHERE id < order_total(1)"), swap);
+    });
+    Trial { damage: stage.left(40), twin: stage.honest(&mut agent) }
+}
+
+fn function_before_retry(stage: &Stage) -> Trial {
+    let mut agent = stage.agent();
+    ask(&stage.database, FEW).unwrap();
+    let id = stage.ask_for(&mut agent, "DELETE FROM products WHERE id < public.order_total(1)");
+    stage.approve(id);
+    ask(&stage.database, MANY).unwrap();
+    stage.try_and_leave(&[], "DELETE FROM products WHERE id < public.order_total(1)");
     Trial { damage: stage.left(40), twin: stage.honest(&mut agent) }
 }
 

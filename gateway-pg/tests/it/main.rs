@@ -9,4 +9,5 @@ mod lives;
 mod logins;
 mod masking;
 mod policies;
+mod splits;
 mod support;

@@ -63,9 +63,11 @@ impl<'a> Entry<'a> {
 pub(crate) struct AuditLog(Mutex<File>);
 
 impl AuditLog {
-    /// Opens or makes the file, readable by its owner only.
+    /// Opens or makes the file, readable by its owner only. Its name survives a crash of the machine from then on.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
         Ok(Self(Mutex::new(file)))
     }
 

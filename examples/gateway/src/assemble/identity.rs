@@ -108,6 +108,7 @@ fn claims(from: &config::Claims) -> ClaimMapping {
     claims.task.clone_from(&from.task);
     claims.plan.clone_from(&from.plan);
     claims.trust_domain.clone_from(&from.trust_domain);
+    claims.delegation = from.delegation;
     claims.extra.clone_from(&from.extra);
     claims
 }

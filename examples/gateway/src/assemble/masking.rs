@@ -1,8 +1,6 @@
 //! What content is masked, and labels of columns.
 
-use std::sync::OnceLock;
-
-use gateway_core::masking::{DataClass, FieldRule, Rule, RuleError, RuleSet, Scanner, Transform};
+use gateway_core::masking::{DataClass, FieldRule, Rule, RuleSet, Scanner, Transform};
 use gateway_core::operation::Resource;
 use gateway_core::pipeline::Label;
 use toml::Spanned;
@@ -36,20 +34,11 @@ pub(super) fn scanner(file: &ConfigFile) -> Result<Scanner, Problems> {
 
 /// The built-in classes and those of the deployer's own rules.
 fn known_classes(file: &ConfigFile) -> Result<Vec<DataClass>, Problem> {
-    let mut classes = match builtin_classes() {
-        Ok(classes) => classes.clone(),
-        Err(e) => return Err(file.problem(0..0, "masking", e.to_string(), "report this as a bug")),
-    };
+    let mut classes = DataClass::BUILT_IN.to_vec();
     for rule in &file.config.masking.rules {
         classes.push(class(file, rule.span(), "masking.rule.class", &rule.get_ref().class)?);
     }
     Ok(classes)
-}
-
-/// What the built-in rules find; compiling them takes long enough to do it once.
-fn builtin_classes() -> &'static Result<Vec<DataClass>, RuleError> {
-    static CLASSES: OnceLock<Result<Vec<DataClass>, RuleError>> = OnceLock::new();
-    CLASSES.get_or_init(|| Scanner::new(RuleSet::builtin()).map(|scanner| scanner.classes().to_vec()))
 }
 
 /// A class that a switch or transform is for: one that nothing finds would silently do nothing.

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use gateway_core::identity::oidc::{Algorithm, ClaimPath};
+use gateway_core::identity::oidc::{Algorithm, ClaimPath, Delegation};
 use gateway_core::identity::{Phase, PrincipalKind, TrustDomain};
 use serde::Deserialize;
 use toml::Spanned;
@@ -87,6 +87,8 @@ pub(crate) struct Claims {
     pub(crate) task: Option<ClaimPath>,
     pub(crate) plan: Option<ClaimPath>,
     pub(crate) trust_domain: Option<TrustDomain>,
+    #[serde(default)]
+    pub(crate) delegation: Delegation,
     #[serde(default)]
     pub(crate) extra: BTreeMap<String, ClaimPath>,
 }

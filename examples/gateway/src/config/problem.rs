@@ -117,7 +117,14 @@ fn plain(message: &str) -> String {
             return format!("{ours}{rest}");
         }
     }
-    message
+    without_text(&message).unwrap_or(message)
+}
+
+/// A text where something else belongs may be a password in the wrong place: it is not repeated, line and column say which it is.
+fn without_text(message: &str) -> Option<String> {
+    let (what, rest) = message.split_once(": string \"")?;
+    let (_, expected) = rest.rsplit_once("\", expected ")?;
+    Some(format!("{what}: a text, expected {expected}"))
 }
 
 /// The path of keys, which the reader prints only without its input: `... in `a.b``.
@@ -181,6 +188,18 @@ mod tests {
         assert_eq!(nearest("audience", words()), Some("audiences"));
         assert_eq!(nearest("isuer", words()), Some("issuer"));
         assert_eq!(nearest("zzz", words()), None);
+    }
+
+    #[test]
+    fn a_text_in_the_wrong_place_is_not_repeated() {
+        for text in ["hunter2", "with \", expected in it", "'"] {
+            let message = format!("invalid type: string {text:?}, expected a boolean");
+            assert_eq!(plain(&message), "invalid type: a text, expected a boolean");
+        }
+        assert_eq!(
+            plain("invalid type: integer `7`, expected a string"),
+            "invalid type: integer `7`, expected a string"
+        );
     }
 
     #[test]

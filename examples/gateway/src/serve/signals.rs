@@ -19,7 +19,12 @@ pub(super) struct Signals {
     hangup: Signal,
     interrupt: Signal,
     terminate: Signal,
+    /// Never looked at: with a handler, a file at its size limit is an error of the write and not the end of the process.
+    _file_size: Signal,
 }
+
+/// SIGXFSZ, setrlimit(2). The same number on Linux (all but MIPS and PA-RISC), macOS and the BSDs.
+const FILE_SIZE: i32 = 25;
 
 impl Signals {
     /// From now on; before this they do what they always do.
@@ -28,6 +33,7 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            _file_size: signal(SignalKind::from_raw(FILE_SIZE))?,
         })
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use testkit::{Finished, Guard, Idp, Postgres, psql_command, run};
+use testkit::{Auth, Finished, Guard, Idp, Postgres, psql_command, run};
 
 /// Long beside anything a command does, even on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -19,7 +19,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) fn server() -> &'static Postgres {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
     SERVER.get_or_init(|| {
-        let server = Postgres::start().unwrap();
+        // `trusted` logs in without a password: cheap where many logins are not the point.
+        let server = Postgres::builder().role("trusted", Auth::Trust).start().unwrap();
         server.load_shop().unwrap();
         server
     })
@@ -103,7 +104,15 @@ impl Stage {
     }
 
     pub(crate) fn serve(&self) -> Serving<'_> {
-        Serving::start(self)
+        Serving::start(self, self.to_serve())
+    }
+
+    /// What [`serve`](Self::serve) runs, for those who run it differently.
+    pub(crate) fn to_serve(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
+        command.args(["serve", "--json", "--config", &self.arg("gateway.toml")]);
+        command.stdout(Stdio::piped()).stderr(fs::File::create(self.path("gateway.log")).unwrap());
+        command
     }
 
     /// Runs a command against this gateway's configuration.
@@ -116,19 +125,19 @@ impl Stage {
 /// A gateway that serves; killed when dropped.
 pub(crate) struct Serving<'a> {
     stage: &'a Stage,
-    process: Guard,
+    pub(crate) process: Guard,
     stdout: BufReader<ChildStdout>,
+    /// Everything it said on standard output, as far as it was read.
+    pub(crate) heard: String,
     pub(crate) address: String,
 }
 
 impl<'a> Serving<'a> {
-    fn start(stage: &'a Stage) -> Self {
-        let log = fs::File::create(stage.path("gateway.log")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
-        command.args(["serve", "--json", "--config", &stage.arg("gateway.toml")]);
-        let mut process = Guard::spawn(command.stdout(Stdio::piped()).stderr(log)).unwrap();
+    /// Starts the gateway with this command and waits until it is ready.
+    pub(crate) fn start(stage: &'a Stage, mut command: Command) -> Self {
+        let mut process = Guard::spawn(&mut command).unwrap();
         let stdout = BufReader::new(process.child().stdout.take().unwrap());
-        let mut serving = Self { stage, process, stdout, address: String::new() };
+        let mut serving = Self { stage, process, stdout, heard: String::new(), address: String::new() };
         serving.address = serving.next_event("listening")["address"].as_str().unwrap().to_owned();
         serving.next_event("ready");
         serving
@@ -141,6 +150,7 @@ impl<'a> Serving<'a> {
             if self.stdout.read_line(&mut line).unwrap() == 0 {
                 panic!("the gateway ended before `{event}`: {}", self.log());
             }
+            self.heard.push_str(&line);
             let value: Value = serde_json::from_str(&line).unwrap();
             if value["event"] == event {
                 return value;
@@ -159,6 +169,11 @@ impl<'a> Serving<'a> {
 
     /// Ends it cleanly; its recordings are sealed then.
     pub(crate) fn stop(mut self) {
+        self.end();
+    }
+
+    /// As [`stop`](Self::stop), for those who want to ask it something afterwards.
+    pub(crate) fn end(&mut self) {
         self.signal("TERM");
         self.next_event("stopped");
         assert!(self.process.child().wait().unwrap().success(), "{}", self.log());

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::super::telemetry::Refusal;
 use super::super::text::{MAX_CLAIM_BYTES, MAX_SUBJECT_BYTES, is_name};
 use super::super::{Actor, IdentityError, Phase, Principal, PrincipalKind, SpiffeId};
-use super::config::{ClaimMapping, ClaimPath, IssuerConfig, KindRule};
+use super::config::{ClaimMapping, ClaimPath, Delegation, IssuerConfig, KindRule};
 use crate::clock::Timestamp;
 
 /// Most actors in a delegation chain. Planner, executor and a few tools; longer chains are an attack on whoever walks
@@ -31,12 +31,13 @@ pub(super) fn principal(
     let mapping = &config.claims;
     let subject = name(claims.get("sub"), MAX_SUBJECT_BYTES, "sub")?;
     let subject = subject.ok_or_else(|| Refusal::invalid("claim", "the token has no `sub`"))?;
+    let (subject, actor_chain) = delegation(claims, config, subject)?;
     let mut principal = Principal::new(kind(claims, &mapping.kind)?, &config.issuer, &subject, expires_at);
     principal.groups = groups(claims, mapping)?;
     principal.phase = phase(claims, mapping.phase.as_ref())?;
     principal.task = mapped(claims, mapping.task.as_ref(), "task")?;
     principal.plan = mapped(claims, mapping.plan.as_ref(), "plan")?;
-    principal.actor_chain = actor_chain(claims, &config.issuer)?;
+    principal.actor_chain = actor_chain;
     principal.workload = workload(&subject, mapping)?;
     for (name, path) in &mapping.extra {
         if let Some(value) = path.find(claims) {
@@ -152,6 +153,25 @@ fn name(value: Option<&Value>, max_bytes: usize, what: &'static str) -> Result<O
             format!("`{what}` is not a printable text of at most {max_bytes} bytes"),
         )),
     }
+}
+
+/// Who acts, and for whom, nearest first.
+fn delegation(
+    claims: &Claims,
+    config: &IssuerConfig,
+    subject: String,
+) -> Result<(String, Vec<Actor>), Refusal> {
+    let mut chain = actor_chain(claims, &config.issuer)?;
+    if config.claims.delegation == Delegation::SubjectActs || chain.is_empty() {
+        return Ok((subject, chain));
+    }
+    let acting = chain.remove(0);
+    if acting.issuer != config.issuer {
+        // An issuer vouches for its own names only.
+        return Err(Refusal::invalid("actor_chain", "the acting party of the token is of another issuer"));
+    }
+    chain.push(Actor { issuer: config.issuer.clone(), subject });
+    Ok((acting.subject, chain))
 }
 
 /// RFC 8693 section 4.1: nested `act` objects, outermost first. An actor without `iss` is of the token's issuer.

@@ -173,7 +173,7 @@ impl Default for CacheLimits {
 }
 
 /// Which claims become what. A mapped claim of the wrong shape refuses the token; an absent (or null) one leaves the
-/// default. `act` (RFC 8693 section 4.1) is always read.
+/// default. `act` (RFC 8693 section 4.1) is always read, as [`delegation`](Self::delegation) says.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ClaimMapping {
@@ -192,8 +192,23 @@ pub struct ClaimMapping {
     /// The trust domain whose JWT-SVIDs this issuer signs: a `sub` beginning with `spiffe://` must then be a workload
     /// of it and becomes the principal's workload. Without it no subject becomes one.
     pub trust_domain: Option<TrustDomain>,
+    /// Whose name `sub` is when the token has an `act`.
+    pub delegation: Delegation,
     /// Further claims for policies: name there, claim here. Strings, numbers and booleans.
     pub extra: BTreeMap<String, ClaimPath>,
+}
+
+/// What `sub` and `act` of one token mean.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Delegation {
+    /// `sub` is who acts, `act` whom it acts for, nearest first: tokens in which a job names its planner.
+    #[default]
+    SubjectActs,
+    /// `sub` is who is acted for and the outermost `act` who acts (RFC 8693 section 4.1): tokens from a token exchange. A token
+    /// without `act` is its subject's own.
+    SubjectIsActedFor,
 }
 
 /// How a token's kind of actor is known.

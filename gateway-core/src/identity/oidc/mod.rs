@@ -17,9 +17,8 @@
 //! right shape. A token never says where its key is: `jku`, `x5u`, `jwk`, `x5c` and `crit` are refused.
 //!
 //! What it does not do: revocation lists and introspection (RFC 7662), nor detection of a token shown twice; tokens are
-//! bearer tokens until they expire. `act` is read as who the subject acts for, outermost first. RFC 8693 section 4.1 has
-//! `sub` for the party acted for and `act` for the actor; here `sub` must be the actor, as in the gateway's own token
-//! exchange. All of the chain is judged as involved either way.
+//! bearer tokens until they expire. Who acts and for whom, of `sub` and `act`, is configured ([`Delegation`]); all of the chain is
+//! judged as involved either way.
 
 mod algorithm;
 mod cache;
@@ -37,8 +36,8 @@ use async_trait::async_trait;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use config::{
-    CacheLimits, ClaimMapping, ClaimPath, ConfigError, IssuerConfig, KeyHost, KeySource, KindRule,
-    MAX_LEEWAY, MAX_STALE, MalformedPath, PlainHttp, Roots,
+    CacheLimits, ClaimMapping, ClaimPath, ConfigError, Delegation, IssuerConfig, KeyHost, KeySource,
+    KindRule, MAX_LEEWAY, MAX_STALE, MalformedPath, PlainHttp, Roots,
 };
 
 use super::telemetry::{Refusal, report};

@@ -100,7 +100,7 @@ impl<'a> Question<'a> {
             ));
         }
         let mut judged = Judged { accesses: Vec::with_capacity(accesses.len()), reads_time: false };
-        for access in accesses {
+        for access in accesses.iter() {
             let prepared = self.access(access, approvals)?;
             let (outcome, reads_time) = authorize(self, &prepared, extent)?;
             judged.accesses.push((access, outcome));

@@ -184,7 +184,7 @@ impl Key<'_> {
                 self.count(0);
                 self.facts(&input.operation.facts);
                 self.count(input.operation.accesses.len());
-                for access in &input.operation.accesses {
+                for access in input.operation.accesses.iter() {
                     self.text(access.action.as_str());
                     self.resource(&access.resource);
                 }

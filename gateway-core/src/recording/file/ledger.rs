@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +19,8 @@ use crate::session::SessionId;
 
 /// The ledger's name in its directory.
 pub(super) const LEDGER_NAME: &str = "ledger";
-/// A ledger never grows beyond this: about 3.9 million sessions. 512 MiB; a larger one takes too long to check at start.
+/// A ledger never grows beyond this: about 3.9 million entries, two for each session. 512 MiB; a larger one takes too long to
+/// check at start.
 const MAX_LEDGER_BYTES: u64 = 512 * 1024 * 1024;
 /// How many notes one sync may cover. 256: more would only make the first wait.
 const MAX_NOTES_PER_SYNC: usize = 256;
@@ -134,7 +136,8 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// Opens the directory's ledger or begins one. An incomplete last entry (a crash while writing, so nobody was told it is
-    /// there) is cut off; anything else that is wrong refuses.
+    /// there) is cut off; anything else that is wrong refuses. So do recordings without a ledger: it is on disk before the
+    /// first of them.
     pub(super) fn open(
         directory: &Path,
         key: Arc<RecordingKey>,
@@ -143,6 +146,7 @@ impl Ledger {
         let path = directory.join(LEDGER_NAME);
         let at = |e: io::Error| format!("`{}`: {e}", path.display());
         if !path.try_exists().map_err(at)? {
+            refuse_recordings(directory)?;
             storage.create(&path).map_err(at)?;
         }
         let scan = scan(&path, &key.public_key(), None).map_err(at)?;
@@ -151,6 +155,9 @@ impl Ledger {
                 "`{}`: {problem}; keep the directory as evidence and record into a new one",
                 path.display()
             ));
+        }
+        if scan.good_bytes == 0 {
+            refuse_recordings(directory)?;
         }
         if scan.torn_bytes > 0 {
             cut(&path, scan.good_bytes).map_err(at)?;
@@ -225,7 +232,10 @@ impl Ledger {
                 let facts: Vec<_> = batch.iter().map(|n| (n.kind, n.session.id, n.signed)).collect();
                 failed = self.append(&facts).err();
             }
-            batch.iter().for_each(|note| self.answer(note, failed.as_deref()));
+            // The application's log is told, and may panic when it cannot be written; others wait for their answer.
+            batch.iter().for_each(|note| {
+                let _ = catch_unwind(AssertUnwindSafe(|| self.answer(note, failed.as_deref())));
+            });
         }
     }
 
@@ -238,10 +248,22 @@ impl Ledger {
             (None, _) => {
                 let ledger = *self.head.lock().unwrap_or_else(PoisonError::into_inner);
                 let Signed { head, records, .. } = note.signed;
-                tracing::info!(session.id = %note.session.id, %head, records, %ledger, "recording sealed");
                 note.session.set_closed();
+                tracing::info!(session.id = %note.session.id, %head, records, %ledger, "recording sealed");
             }
         }
+    }
+}
+
+/// Only a directory without recordings may begin a ledger.
+fn refuse_recordings(directory: &Path) -> Result<(), String> {
+    let at = |cause: &dyn std::fmt::Display| format!("`{}`: {cause}", directory.display());
+    match recordings(directory).map_err(|e| at(&e))?.len() {
+        0 => Ok(()),
+        count => Err(at(&format_args!(
+            "{count} recordings but no ledger of them: it was lost or removed; restore the file `{LEDGER_NAME}` from a \
+             backup, or keep the directory as evidence and record into a new one"
+        ))),
     }
 }
 

@@ -146,7 +146,8 @@ impl FileRecorder {
     /// Records into `directory`, which is created if need be. Settles what a crash left there. Blocks; call it at start.
     ///
     /// # Errors
-    /// The directory cannot be used, another recorder uses it, or its ledger is damaged or of another key.
+    /// The directory cannot be used, another recorder uses it, its ledger is damaged or of another key, or it has recordings
+    /// but no ledger: one begun anew would vouch for what may have been removed.
     pub fn open(directory: &Path, key: RecordingKey, options: FileOptions) -> Result<Self, RecordError> {
         Self::open_with(directory, key, options, Arc::new(FileSystem))
     }
@@ -320,12 +321,16 @@ pub fn recordings(directory: &Path) -> std::io::Result<Vec<(SessionId, PathBuf)>
     ledger::recordings(directory)
 }
 
+/// Makes the directory and those above it that are missing, so that their names survive a crash of the machine.
 fn create_private(directory: &Path) -> std::io::Result<()> {
+    let missing: Vec<_> =
+        directory.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.exists()).collect();
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory)
+    builder.create(directory)?;
+    missing.into_iter().try_for_each(storage::sync_parent)
 }
 
 fn lock(directory: &Path) -> Result<File, RecordError> {

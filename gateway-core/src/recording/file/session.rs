@@ -43,8 +43,10 @@ impl Total {
         self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes)
     }
 
+    /// Saturates: a total that wrapped would fail every session.
     fn sub(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let less = |total: usize| Some(total.saturating_sub(bytes));
+        let _ = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         self.freed.notify_waiters();
     }
 
@@ -214,9 +216,11 @@ impl Session {
     pub(super) fn wrote(&self, until: u64, bytes: usize) {
         let mut queue = self.queue();
         queue.written = until;
-        queue.bytes = queue.bytes.saturating_sub(bytes);
+        // A session that failed meanwhile has given its bytes back already.
+        let freed = bytes.min(queue.bytes);
+        queue.bytes -= freed;
         drop(queue);
-        self.total.sub(bytes);
+        self.total.sub(freed);
         self.changed.notify_waiters();
     }
 
@@ -257,15 +261,16 @@ impl Session {
 
     /// As [`fail`](Self::fail), but what was accepted before is still written.
     fn fail_locked(&self, mut queue: MutexGuard<'_, Queue>, cause: &str) -> RecordError {
-        if queue.failed.is_none() {
-            tracing::error!(session.id = %self.id, cause, "recording failed");
-        }
-        let first = queue.failed.get_or_insert_with(|| cause.into());
-        let error = RecordError(first.to_string());
+        let first = queue.failed.is_none();
+        let error = RecordError(queue.failed.get_or_insert_with(|| cause.into()).to_string());
         drop(queue);
         self.changed.notify_waiters();
         // Somebody may wait for room in all queues together.
         self.total.freed.notify_waiters();
+        // Last: a log that panics must not leave anybody waiting.
+        if first {
+            tracing::error!(session.id = %self.id, cause, "recording failed");
+        }
         error
     }
 
@@ -359,4 +364,26 @@ fn weight(record: &Record) -> usize {
                 .sum(),
             _ => 0,
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(total: &Arc<Total>, n: u8) -> Session {
+        let record = Item::Record(Record::Closed { reason: crate::session::CloseReason::Downstream });
+        let (id, at) = (SessionId::from_bytes([n; 16]), Timestamp::from_micros(0));
+        Session::new(id, QueueLimits::default(), Arc::clone(total), at, record)
+    }
+
+    #[test]
+    fn a_session_that_fails_while_it_is_written_gives_its_room_back_once() {
+        let total = Arc::new(Total::default());
+        let (failing, other) = (session(&total, 1), session(&total, 2));
+        let work = failing.take();
+        failing.fail("the ledger: no space");
+        failing.wrote(work.until, work.bytes);
+        assert_eq!(total.bytes(), RECORD_OVERHEAD_BYTES);
+        assert!(other.has_room());
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::format::{Checkpoint, EntryKind, Head, Item};
 use super::frames::{Block, Frame, Frames, Stop};
@@ -57,7 +57,7 @@ pub enum Problem {
     #[error("the ledger has an end but no beginning of session `{0}`")]
     NeverOpened(SessionId),
     /// The directory has recordings but no ledger.
-    #[error("there is no ledger")]
+    #[error("there is no ledger, so nobody can say what was removed; restore it from a backup")]
     NoLedger,
     /// The ledger file is something else, or of an unknown version.
     #[error("the ledger is not one that this program knows")]
@@ -301,8 +301,13 @@ impl DirectoryVerification {
 }
 
 /// Verifies every recording in a directory against its ledger, also while a gateway writes to it. `expect_ledger_head`: a
-/// head of the ledger that was noted off the host. Without it, a ledger that was cut back *together with* the removal
-/// of every recording begun since is not noticed.
+/// head of the ledger that was noted off the host; it vouches for everything the ledger had when it was noted.
+///
+/// Without such a head, and for what came after it, whoever can write to the directory removes unnoticed:
+/// - every recording begun since some moment, by cutting the ledger back to that moment, all of them included, or cuts them
+///   back to their headers (they then count as [`interrupted`](DirectoryVerification::interrupted));
+/// - the end of any session whose closing or recovery is among the last entries of the ledger, by cutting off those entries and
+///   then the recording, which then looks like one that a crash ended.
 ///
 /// # Errors
 /// The directory or a file in it cannot be read.
@@ -311,35 +316,99 @@ pub fn verify_directory(
     key: &PublicKey,
     expect_ledger_head: Option<&Head>,
 ) -> io::Result<DirectoryVerification> {
-    let mut found = DirectoryVerification::default();
+    let look = Look { directory, key, expect: expect_ledger_head };
     // Files before the ledger: a recording gets its file before its entry.
     let present = ledger::recordings(directory)?;
-    let ledger = match ledger::scan(&directory.join(LEDGER_NAME), key, expect_ledger_head) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            found.problems.push(Problem::NoLedger);
-            found.problems.extend(expect_ledger_head.map(|head| Problem::HeadMissing(*head)));
-            None
-        }
-        other => Some(other?),
-    };
-    let mut listed = ledger.as_ref().map(|ledger| ledger.sessions.clone()).unwrap_or_default();
-    for (session, path) in present {
-        let listed = listed.remove(&session);
-        found.recording(session, &path, key, listed)?;
-    }
-    for (session, listed) in listed {
-        let path = directory.join(super::file_name(session));
-        // It may have come since the directory was read.
-        if path.try_exists()? {
-            found.recording(session, &path, key, Some(listed))?;
-        } else {
-            found.problems.push(Problem::Removed(session));
+    let ledger = look.ledger()?;
+    look.compare(present, ledger)
+}
+
+/// One verification of a directory.
+struct Look<'a> {
+    directory: &'a Path,
+    key: &'a PublicKey,
+    expect: Option<&'a Head>,
+}
+
+impl Look<'_> {
+    fn ledger(&self) -> io::Result<Option<ledger::Scan>> {
+        match ledger::scan(&self.directory.join(LEDGER_NAME), self.key, self.expect) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some),
         }
     }
-    if let Some(ledger) = ledger {
-        found.ledger(ledger, expect_ledger_head);
+
+    fn compare(
+        &self,
+        present: Vec<(SessionId, PathBuf)>,
+        ledger: Option<ledger::Scan>,
+    ) -> io::Result<DirectoryVerification> {
+        let mut found = DirectoryVerification::default();
+        let mut listed = ledger.as_ref().map(|ledger| ledger.sessions.clone()).unwrap_or_default();
+        let mut unlisted = Vec::new();
+        for (session, path) in present {
+            match listed.remove(&session) {
+                Some(listed) => found.recording(session, &path, self.key, Some(listed))?,
+                None => unlisted.push((session, path)),
+            }
+        }
+        for (session, listed) in listed {
+            let path = self.directory.join(super::file_name(session));
+            // It may have come since the directory was read.
+            if path.try_exists()? {
+                found.recording(session, &path, self.key, Some(listed))?;
+            } else {
+                found.problems.push(Problem::Removed(session));
+            }
+        }
+        self.unlisted(&mut found, unlisted, ledger.as_ref())?;
+        found.recordings.sort_by_key(|(session, _)| *session);
+        match ledger {
+            Some(ledger) => found.ledger(ledger, self.expect),
+            None => {
+                found.problems.push(Problem::NoLedger);
+                found.problems.extend(self.expect.map(|head| Problem::HeadMissing(*head)));
+            }
+        }
+        Ok(found)
     }
-    Ok(found)
+
+    /// Those that were not in the ledger when it was read. One may have begun just before and be listed by now: nothing but its
+    /// header is written before that, so whoever has more is in a ledger that is read after the file.
+    fn unlisted(
+        &self,
+        found: &mut DirectoryVerification,
+        files: Vec<(SessionId, PathBuf)>,
+        before: Option<&ledger::Scan>,
+    ) -> io::Result<()> {
+        let mut grown = Vec::new();
+        for (session, path) in files {
+            let one = verify(&path, self.key, None)?;
+            if one.is_interrupted_start() {
+                found.add(session, one, None, false);
+            } else {
+                grown.push((session, path, one));
+            }
+        }
+        let now =
+            before.filter(|_| !grown.is_empty()).map(|before| self.grown(before)).transpose()?.flatten();
+        for (session, path, one) in grown {
+            match now.as_ref().and_then(|now| now.sessions.get(&session)) {
+                // Read again: the ledger may know of an end that came after the first reading.
+                Some(listed) => found.recording(session, &path, self.key, Some(*listed))?,
+                None => found.add(session, one, None, false),
+            }
+        }
+        Ok(())
+    }
+
+    /// The ledger as it is now, if it only grew since it was read.
+    fn grown(&self, before: &ledger::Scan) -> io::Result<Option<ledger::Scan>> {
+        match ledger::scan(&self.directory.join(LEDGER_NAME), self.key, Some(&before.head)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => Ok(Some(other?).filter(|now| now.expected && now.problem.is_none())),
+        }
+    }
 }
 
 impl DirectoryVerification {
@@ -362,7 +431,13 @@ impl DirectoryVerification {
     ) -> io::Result<()> {
         let ended = listed.and_then(|listed| listed.ended);
         let expect = ended.map(|(_, head, _)| head);
-        let (mut one, met) = verify_heads(path, key, expect.as_ref())?;
+        let (one, met) = verify_heads(path, key, expect.as_ref())?;
+        self.add(session, one, listed, met);
+        Ok(())
+    }
+
+    /// `met`: whether the head that the ledger has of the end is in it.
+    fn add(&mut self, session: SessionId, mut one: Verification, listed: Option<Listed>, met: bool) {
         one.problems.retain(|problem| !matches!(problem, Problem::HeadMissing(_)));
         if let Some(inside) = one.session.filter(|inside| *inside != session) {
             one.problems.push(Problem::Renamed(inside));
@@ -373,7 +448,6 @@ impl DirectoryVerification {
             Some(listed) => self.against(session, &one, &listed, met),
         }
         self.recordings.push((session, one));
-        Ok(())
     }
 
     fn against(&mut self, session: SessionId, one: &Verification, listed: &Listed, met: bool) {
@@ -388,5 +462,52 @@ impl DirectoryVerification {
         {
             self.problems.push(Problem::CutBack { session, records });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{Principal, PrincipalKind};
+    use crate::policy::Revision;
+    use crate::recording::file::{FileOptions, FileRecorder, RecordingKey};
+    use crate::recording::{Header, Recorder};
+
+    fn header(session: SessionId) -> Header {
+        Header {
+            session,
+            principal: Principal::new(PrincipalKind::Agent, "https://issuer", "agent", Timestamp::MAX),
+            protocol: "test".to_owned(),
+            target: "target".to_owned(),
+            scope: None,
+            peer: "peer".to_owned(),
+            policy: Revision("r1".into()),
+            started: Timestamp::from_micros(0),
+        }
+    }
+
+    /// What is looked at while it grows: files are listed, then the ledger is read, then the files.
+    #[tokio::test]
+    async fn a_session_that_begins_and_ends_between_two_looks_is_no_problem() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = RecordingKey::generate().unwrap();
+        let recorder = FileRecorder::open(dir.path(), key, FileOptions::default()).unwrap();
+        let public = recorder.public_key();
+        let look = Look { directory: dir.path(), key: &public, expect: None };
+        let before = look.ledger().unwrap();
+        let session = SessionId::from_bytes([1; 16]);
+        let open = recorder.open(header(session)).await.unwrap();
+        open.close(Timestamp::from_micros(1), CloseReason::Downstream).await.unwrap();
+        let present = ledger::recordings(dir.path()).unwrap();
+        let found = look.compare(present.clone(), before).unwrap();
+        assert_eq!((found.problems.as_slice(), found.recordings.len()), ([].as_slice(), 1));
+        assert!(found.is_sound() && found.recordings[0].1.is_intact());
+        // One that really is not in the ledger stays a problem.
+        drop((open, recorder));
+        let ledger = dir.path().join(LEDGER_NAME);
+        let bytes = std::fs::read(&ledger).unwrap();
+        std::fs::write(&ledger, &bytes[..super::super::format::PREAMBLE_BYTES]).unwrap();
+        let found = look.compare(present, look.ledger().unwrap()).unwrap();
+        assert_eq!(found.problems, [Problem::Unlisted(session)]);
     }
 }

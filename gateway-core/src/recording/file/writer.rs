@@ -125,7 +125,8 @@ impl Writer {
                 Job::Write(session) => guarded(session, |session| context.write(session, scratch, &mut lazy)),
             };
             if let Err(cause) = outcome {
-                session.fail(&cause);
+                // The application's log is told, and may panic when it cannot be written; this thread has other sessions.
+                let _ = catch_unwind(AssertUnwindSafe(|| session.fail(&cause)));
                 // Never written or synced again: after a failed sync, a second one may lie (fsync(2), ERRORS).
                 session.drop_file();
             }

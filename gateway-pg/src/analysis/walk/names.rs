@@ -5,6 +5,7 @@ use pg_query::protobuf::{
     AConst, Alias, DefElem, Node, RangeVar, RoleSpec, RoleSpecType, TypeName, a_const::Val,
 };
 
+use super::super::variants::number_read;
 use super::{Walk, Walker};
 
 /// `None` for the empty string, which the tree uses for absent names.
@@ -67,6 +68,9 @@ fn keeps_text(name: &TypeName) -> bool {
 
 /// A constant's text.
 pub(super) fn constant_text(constant: &AConst) -> Option<String> {
+    if matches!(constant.val, Some(Val::Ival(_) | Val::Fval(_))) {
+        number_read();
+    }
     match constant.val.as_ref()? {
         Val::Ival(integer) => Some(integer.ival.to_string()),
         Val::Fval(float) => Some(float.fval.clone()),
@@ -78,6 +82,7 @@ pub(super) fn constant_text(constant: &AConst) -> Option<String> {
 
 /// A constant count of rows.
 pub(super) fn count(node: &Node) -> Option<u64> {
+    number_read();
     match node.node.as_ref()? {
         NodeEnum::AConst(constant) => match constant.val.as_ref()? {
             Val::Ival(integer) => u64::try_from(integer.ival).ok(),
@@ -94,6 +99,9 @@ pub(super) fn option_text(option: &DefElem) -> String {
 }
 
 fn value_text(node: &Node) -> String {
+    if matches!(node.node, Some(NodeEnum::Integer(_) | NodeEnum::Float(_))) {
+        number_read();
+    }
     match node.node.as_ref() {
         Some(NodeEnum::String(string)) => string.sval.clone(),
         Some(NodeEnum::Integer(integer)) => integer.ival.to_string(),
@@ -163,8 +171,7 @@ impl Walker {
                 self.role_named(&role_text(role));
                 Ok(vec![role_text(role)])
             }
-            Some(NodeEnum::Integer(integer)) => Ok(vec![integer.ival.to_string()]),
-            Some(NodeEnum::Float(float)) => Ok(vec![float.fval.clone()]),
+            Some(NodeEnum::Integer(_) | NodeEnum::Float(_)) => Ok(vec![value_text(node)]),
             Some(NodeEnum::AccessPriv(privilege)) => Ok(vec![privilege.priv_name.clone()]),
             _ => self.not_understood("an object's name"),
         }

@@ -9,6 +9,7 @@ use pg_query::protobuf::{
 
 use super::super::literals::is_connection_string;
 use super::super::model::{FunctionRole, Place, SettingChange, SettingKind, SettingScope};
+use super::super::variants::integer_met;
 use super::{Walk, Walker, names};
 
 impl Walker {
@@ -436,8 +437,10 @@ impl Walker {
     }
 
     fn constant(&mut self, constant: &AConst) {
-        if let Some(Val::Sval(string)) = constant.val.as_ref() {
-            self.text(&string.sval);
+        match constant.val.as_ref() {
+            Some(Val::Sval(string)) => self.text(&string.sval),
+            Some(Val::Ival(_)) => integer_met(constant.location),
+            _ => {}
         }
     }
 

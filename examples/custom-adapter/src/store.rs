@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use gateway_core::credentials::{Secret, UpstreamCredential};
+use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::wire::Lines;
+use crate::Lines;
 
 /// Keys the store holds at most, of at most one line each: 64 MiB.
 const MAX_KEYS: usize = 1_000;
@@ -67,7 +68,7 @@ impl KvServer {
     }
 
     async fn client(&self, tcp: TcpStream, account: &UpstreamCredential) -> io::Result<()> {
-        let mut lines = Lines::new(tcp);
+        let mut lines = Lines(BufReader::new(tcp));
         let secret = account.secrets().next().map(|secret| secret.expose().clone()).unwrap_or_default();
         let expected = format!("AUTH {} {secret}", account.username());
         if lines.next().await?.is_none_or(|line| line != expected) {

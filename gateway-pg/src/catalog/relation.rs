@@ -1,0 +1,194 @@
+//! One relation as the server describes it: its columns, what it stands on, what runs and changes along with it.
+
+use std::collections::BTreeMap;
+
+use super::{SHAPE, number};
+use crate::codec::ProtocolError;
+
+/// What happens to a relation's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Event {
+    Read,
+    Insert,
+    Delete,
+    Update,
+    Truncate,
+    /// Maintenance rebuilds what its rows are stored in.
+    Maintain,
+}
+
+impl Event {
+    /// The bits of `pg_trigger.tgtype` (PostgreSQL source, catalog/pg_trigger.h); 1 for reading.
+    const fn bits(self) -> u8 {
+        match self {
+            Self::Read => 1,
+            Self::Insert => 4,
+            Self::Delete => 8,
+            Self::Update => 16,
+            Self::Truncate => 32,
+            Self::Maintain => 1 | 16,
+        }
+    }
+}
+
+/// A function that runs by itself when a relation is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoredCall {
+    pub(crate) schema: String,
+    pub(crate) name: String,
+    /// `view` (or rule), `policy`, `trigger`, `default`, `check` or `index`.
+    pub(crate) via: String,
+    events: u8,
+    /// Changes with every change of the function.
+    digest: String,
+}
+
+/// A foreign key of another table through which changes come over it (PostgreSQL documentation, "Foreign Keys").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cascade {
+    /// The other table.
+    pub(crate) table: u32,
+    /// What happens to its rows when those they refer to are deleted.
+    pub(crate) on_delete: Option<Event>,
+    /// What happens to them when the columns they refer to change.
+    pub(crate) on_update: Option<Event>,
+    /// The columns they refer to.
+    pub(crate) key: Vec<i16>,
+}
+
+/// A table, view or the like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Relation {
+    /// Its object id.
+    pub(crate) oid: u32,
+    /// Its schema.
+    pub(crate) schema: String,
+    /// Its name.
+    pub(crate) name: String,
+    /// `pg_class.relkind`.
+    pub(crate) kind: char,
+    /// Inheritance parents, the relations a view reads and those its rules touch.
+    pub(crate) parents: Vec<u32>,
+    pub(super) columns: BTreeMap<i16, String>,
+    /// For views: (column, origin table, origin column) of every target entry in the stored query.
+    pub(super) origins: Vec<(i16, u32, i16)>,
+    /// Inheritance children and partitions.
+    pub(super) children: Vec<u32>,
+    /// Functions that run by themselves when it is used.
+    calls: Vec<StoredCall>,
+    /// Foreign keys of other tables that pass changes on.
+    cascades: Vec<Cascade>,
+    /// Changes with every change of a stored query.
+    stored: String,
+}
+
+impl Relation {
+    /// Functions that run by themselves when `event` happens to it.
+    pub(crate) fn calls(&self, event: Event) -> impl Iterator<Item = &StoredCall> {
+        self.calls.iter().filter(move |call| call.events & event.bits() != 0)
+    }
+
+    /// Foreign keys of other tables that pass changes on.
+    pub(crate) fn cascades(&self) -> &[Cascade] {
+        &self.cascades
+    }
+
+    /// True for views and materialised views.
+    pub(crate) const fn is_view(&self) -> bool {
+        matches!(self.kind, 'v' | 'm')
+    }
+
+    /// The numbers of its columns, in order.
+    pub(crate) fn attributes(&self) -> impl Iterator<Item = i16> {
+        self.columns.keys().copied()
+    }
+
+    /// Whether it has a column of this name.
+    pub(crate) fn has_column(&self, name: &str) -> bool {
+        self.attribute(name).is_some()
+    }
+
+    /// What it is, for binding an approval to it: another object or other columns give another text.
+    pub(crate) fn definition(&self) -> String {
+        format!(
+            "{}.{} #{} {} {:?} {:?} {:?} {:?} {:?} {:?} {}",
+            self.schema,
+            self.name,
+            self.oid,
+            self.kind,
+            self.parents,
+            self.columns,
+            self.origins,
+            self.children,
+            self.calls,
+            self.cascades,
+            self.stored
+        )
+    }
+
+    /// The number of a column.
+    pub(crate) fn attribute(&self, column: &str) -> Option<i16> {
+        self.columns.iter().find(|(_, name)| *name == column).map(|(number, _)| *number)
+    }
+}
+
+pub(super) fn relation(cells: &[Option<&str>]) -> Result<Relation, ProtocolError> {
+    let [_, Some(oid), Some(schema), Some(name), Some(kind), more @ ..] = cells else {
+        return Err(SHAPE);
+    };
+    let [parents, columns, origins, children, calls, stored, cascades] = more else {
+        return Err(SHAPE);
+    };
+    let list = |text: &Option<&str>| {
+        text.unwrap_or_default().split(',').filter(|t| !t.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let columns: BTreeMap<String, String> =
+        columns.map_or_else(|| Ok(BTreeMap::new()), |text| serde_json::from_str(text).map_err(|_| SHAPE))?;
+    Ok(Relation {
+        oid: number(oid)?,
+        schema: (*schema).to_owned(),
+        name: (*name).to_owned(),
+        kind: kind.chars().next().ok_or(SHAPE)?,
+        parents: list(parents).iter().map(|t| number(t)).collect::<Result<_, _>>()?,
+        columns: columns
+            .into_iter()
+            .map(|(n, name)| Ok((number(&n)?, name)))
+            .collect::<Result<_, ProtocolError>>()?,
+        origins: list(origins).iter().map(|t| origin(t)).collect::<Result<_, _>>()?,
+        children: list(children).iter().map(|t| number(t)).collect::<Result<_, _>>()?,
+        calls: calls_of(*calls)?,
+        cascades: list(cascades).iter().map(|t| cascade(t)).collect::<Result<_, _>>()?,
+        stored: stored.unwrap_or_default().to_owned(),
+    })
+}
+
+fn calls_of(json: Option<&str>) -> Result<Vec<StoredCall>, ProtocolError> {
+    let rows: Vec<(String, String, u8, String, String)> =
+        json.map_or_else(|| Ok(Vec::new()), |text| serde_json::from_str(text).map_err(|_| SHAPE))?;
+    let call = |(schema, name, events, via, digest)| StoredCall { schema, name, via, events, digest };
+    Ok(rows.into_iter().map(call).collect())
+}
+
+/// `on delete:on update:table:columns`, actions as `pg_constraint.confdeltype` and `confupdtype`.
+fn cascade(text: &str) -> Result<Cascade, ProtocolError> {
+    let [on_delete, on_update, table, key] = text.split(':').collect::<Vec<_>>()[..] else {
+        return Err(SHAPE);
+    };
+    let action = |code: &str, cascaded: Event| match code {
+        "c" => Some(cascaded),
+        "n" | "d" => Some(Event::Update),
+        _ => None,
+    };
+    Ok(Cascade {
+        table: number(table)?,
+        on_delete: action(on_delete, Event::Delete),
+        on_update: action(on_update, Event::Update),
+        key: key.split('+').map(number).collect::<Result<_, _>>()?,
+    })
+}
+
+fn origin(text: &str) -> Result<(i16, u32, i16), ProtocolError> {
+    let mut parts = text.split(':');
+    let mut next = || parts.next().ok_or(SHAPE);
+    Ok((number(next()?)?, number(next()?)?, number(next()?)?))
+}

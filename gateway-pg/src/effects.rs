@@ -1,0 +1,71 @@
+//! What happens along with a statement without being named in it: cascades of foreign keys, and functions that run by themselves.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::analysis::{Access as Use, RelationUse, Statement};
+use crate::catalog::{Catalog, Event, Relation};
+
+/// What a statement makes happen to the rows of a relation that it names.
+pub(crate) const fn event(used: Use) -> Event {
+    match used {
+        Use::Insert => Event::Insert,
+        Use::Update => Event::Update,
+        Use::Delete => Event::Delete,
+        Use::Truncate => Event::Truncate,
+        Use::Maintain => Event::Maintain,
+        Use::Read | Use::Reference | Use::Lock | Use::Ddl => Event::Read,
+    }
+}
+
+/// The columns that a statement updates through one of its relations; `None` if they are not known.
+pub(crate) fn updated_columns<'a>(statement: &'a Statement, used: &RelationUse) -> Option<Vec<&'a str>> {
+    let of_used = |index: usize| statement.relations.get(index) == Some(used);
+    let updates = statement.modifications.iter().filter(|m| m.access == Use::Update && of_used(m.relation));
+    let columns: Vec<_> = updates.flat_map(|m| &m.columns).map(String::as_str).collect();
+    (!columns.is_empty()).then_some(columns)
+}
+
+/// Every event that `first` on `relation` brings about, itself first. `columns`: those that it updates, if known.
+pub(crate) fn consequences(
+    catalog: &Catalog,
+    relation: &Arc<Relation>,
+    first: Event,
+    columns: Option<&[&str]>,
+) -> Vec<(Event, Arc<Relation>)> {
+    let mut found = vec![(first, Arc::clone(relation))];
+    let mut seen = BTreeSet::from([(first, relation.oid)]);
+    let mut next = 0;
+    while let Some((event, here)) = found.get(next).cloned() {
+        let columns = columns.filter(|_| next == 0);
+        for (event, oid) in passed_on(&here, event, columns) {
+            let Some(table) = catalog.by_oid(oid) else { continue };
+            let parts = catalog.descendants(table);
+            let fresh = [vec![Arc::clone(table)], parts].concat();
+            found.extend(fresh.into_iter().filter(|t| seen.insert((event, t.oid))).map(|t| (event, t)));
+        }
+        next += 1;
+    }
+    found
+}
+
+/// What foreign keys of other tables make of an event, as (event there, other table).
+fn passed_on<'a>(
+    relation: &'a Relation,
+    event: Event,
+    columns: Option<&'a [&'a str]>,
+) -> impl Iterator<Item = (Event, u32)> + 'a {
+    let key_changes = move |key: &[i16]| {
+        columns.is_none_or(|names| {
+            names.iter().any(|name| relation.attribute(name).is_none_or(|number| key.contains(&number)))
+        })
+    };
+    relation.cascades().iter().filter_map(move |cascade| {
+        let there = match event {
+            Event::Delete => cascade.on_delete,
+            Event::Update => cascade.on_update.filter(|_| key_changes(&cascade.key)),
+            _ => None,
+        };
+        Some((there?, cascade.table))
+    })
+}

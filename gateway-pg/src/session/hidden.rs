@@ -1,0 +1,98 @@
+//! Values that may not be shown may not be stored where their label does not follow them either.
+
+use std::collections::BTreeSet;
+
+use gateway_core::error::{Denial, DenialCode};
+use gateway_core::operation::Operation;
+
+use super::Session;
+use crate::analysis::{Access as Use, ColumnUse, Place, Statement};
+use crate::catalog::Catalog;
+use crate::statement::written;
+
+impl Session {
+    /// Refuses a statement that would put values of columns that are hidden from this principal somewhere else: into another column or
+    /// table, or into a function of which it is not known what it does with them.
+    ///
+    /// # Errors
+    /// The denial.
+    pub(super) fn refuse_moving_hidden(
+        &self,
+        statements: &[&Statement],
+        operation: &Operation,
+    ) -> Result<(), Denial> {
+        if self.labels.is_empty() {
+            return Ok(());
+        }
+        let calls = operation.accesses.iter().any(|a| {
+            // What a table runs by itself was set up by whoever owns the table.
+            a.action.as_str() == "call" && !a.resource.attributes.contains_key("via")
+        });
+        for statement in statements {
+            self.refuse_moving(statement, calls)?;
+        }
+        Ok(())
+    }
+
+    fn refuse_moving(&self, statement: &Statement, calls: bool) -> Result<(), Denial> {
+        let stores = stores(statement);
+        if !stores && !calls {
+            return Ok(());
+        }
+        let hidden = self.hidden_labels(statement);
+        if hidden.is_empty() {
+            return Ok(());
+        }
+        let names = self.names_of(&hidden, Some(statement));
+        let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        // With one table and nothing nested, what is put out is RETURNING, which is masked as any result.
+        let nested = statement.sources.len() > 1 || statement.outputs.is_empty() || !modifies(statement);
+        let moved = |c: &&ColumnUse| calls || c.places.iter().any(|p| is_stored(*p, nested));
+        match statement.columns.iter().filter(moved).find(|c| may_be(c, &names)) {
+            None => Ok(()),
+            Some(column) => Err(cannot_move(column, stores)),
+        }
+    }
+
+    /// Labels whose values a statement reaches and this principal may not see.
+    fn hidden_labels(&self, statement: &Statement) -> BTreeSet<usize> {
+        let relations = statement.relations.iter().filter_map(|r| {
+            let name = written(r.schema.as_deref(), &r.name);
+            self.catalog.relation(&name)
+        });
+        let labels = relations.flat_map(|r| Catalog::protected(&self.catalog, &self.labels, r));
+        labels.filter(|label| !self.guard.reveals_label(*label)).collect()
+    }
+}
+
+/// Whether it puts values into tables, or makes one of them.
+fn stores(statement: &Statement) -> bool {
+    let makes = matches!(&*statement.kind, "create_table_as" | "select_into" | "create_materialized_view");
+    // EXPLAIN ANALYZE runs what it explains.
+    let explained = statement.explain.is_some() && !statement.objects.is_empty();
+    makes || explained || modifies(statement)
+}
+
+fn modifies(statement: &Statement) -> bool {
+    statement.modifications.iter().any(|m| matches!(m.access, Use::Insert | Use::Update))
+}
+
+fn is_stored(place: Place, nested: bool) -> bool {
+    match place {
+        Place::Assignment | Place::Other => true,
+        Place::Output => nested,
+        Place::Filter | Place::Order => false,
+    }
+}
+
+fn may_be(column: &ColumnUse, names: &BTreeSet<&str>) -> bool {
+    column.star || column.whole_row || column.name.last().is_some_and(|name| names.contains(name.as_str()))
+}
+
+fn cannot_move(column: &ColumnUse, stores: bool) -> Denial {
+    let name = if column.name.is_empty() { "*".to_owned() } else { column.name.join(".") };
+    let what = if stores { "stored elsewhere" } else { "given to this function" };
+    let message = format!("`{name}` may hold values that are hidden from you, which cannot be {what}");
+    Denial::new(DenialCode::Forbidden, message)
+        .with_hint("leave the hidden columns out, and name columns instead of `*`")
+}
