@@ -121,7 +121,7 @@ fn content_is_masked_at_its_length_wherever_a_read_cuts_it() {
             text.push_str(&"x ".repeat((at - text.len()) / 2));
             text.push_str(card);
             text.push(' ');
-            text.push_str(if text.len() % 2 == 0 { "" } else { "y" });
+            text.push_str(if text.len().is_multiple_of(2) { "" } else { "y" });
         }
     }
     text.push_str(card);
