@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use gateway_core::error::Denial;
-use gateway_core::operation::{Access, Action, Effect, Fact, Operation, Resource};
+use gateway_core::operation::{Access, Action, Argument, Effect, Fact, Facts, Operation, Resource};
 
 use crate::command::Command;
 use crate::sftp::FileAction;
@@ -42,13 +42,20 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    /// What gives a program its meaning besides its line; part of what an approval is bound to.
+    /// What gives a program its meaning besides its line: shown to whoever reviews it, and part of what an approval is bound to.
     fn bind(&self, operation: &mut Operation) {
         for (name, value) in &self.environment {
-            operation.binding.push((Cow::Borrowed("env"), format!("{name}={value}")));
+            operation.arguments.push(argument(format!("env {name}"), value));
         }
-        operation.binding.push((Cow::Borrowed("pty"), self.terminal.is_some().to_string()));
+        if self.terminal.is_some() {
+            operation.arguments.push(argument("pty".to_owned(), "yes"));
+        }
     }
+}
+
+/// Something that belongs to an operation besides its statement.
+pub(crate) fn argument(kind: String, value: &str) -> Argument {
+    Argument { kind, value: Some(Bytes::copy_from_slice(value.as_bytes())) }
 }
 
 fn operation(
@@ -58,8 +65,9 @@ fn operation(
     facts: impl IntoIterator<Item = (&'static str, Fact)>,
 ) -> Operation {
     let mut operation = Operation::new(kind, statement);
-    operation.accesses = vec![Access::new(Action::new(kind), resource)];
-    operation.facts = facts.into_iter().map(|(name, fact)| (Cow::Borrowed(name), fact)).collect();
+    operation.accesses = [Access::new(Action::new(kind), resource)].into();
+    let facts: Facts = facts.into_iter().map(|(name, fact)| (Cow::Borrowed(name), fact)).collect();
+    operation.facts = facts.into();
     operation
 }
 
@@ -68,21 +76,22 @@ pub(crate) fn exec(target: &Resource, command: &Command, setting: &Setting) -> O
     let mut exec = Operation::new("exec", command.line.clone());
     let access =
         |action: &'static str, name: &str| Access::new(Action::new(action), target.child("Command", name));
-    exec.accesses = command.programs.iter().map(|program| access("exec", program)).collect();
-    exec.accesses.extend(command.server.map(|server| access("serve", server)));
-    let mut known = command.resolved && !exec.accesses.is_empty();
+    let mut accesses: Vec<_> = command.programs.iter().map(|program| access("exec", program)).collect();
+    accesses.extend(command.server.map(|server| access("serve", server)));
+    let mut known = command.resolved && !accesses.is_empty();
     for (path, written) in &command.files {
         let action = Action::new(if *written { "redirect_write" } else { "redirect_read" });
         match file(target, path.as_bytes()) {
-            Some(resource) => exec.accesses.push(Access::new(action, resource)),
+            Some(resource) => accesses.push(Access::new(action, resource)),
             None => known = false,
         }
     }
     if !known {
-        exec.accesses.push(Access::new(Action::new("exec_unresolved"), target.clone()));
+        accesses.push(Access::new(Action::new("exec_unresolved"), target.clone()));
     }
-    exec.facts = command.facts.clone();
-    exec.facts.insert(Cow::Borrowed("pty"), setting.terminal.is_some().into());
+    let mut facts = command.facts.clone();
+    facts.insert(Cow::Borrowed("pty"), setting.terminal.is_some().into());
+    (exec.accesses, exec.facts) = (accesses.into(), facts.into());
     setting.bind(&mut exec);
     exec
 }

@@ -391,7 +391,8 @@ mod tests {
 
     #[tokio::test]
     async fn everything_else_is_refused() {
-        let refused: [(&str, fn(&mut SshCertificateProof)); 11] = [
+        type Change = fn(&mut SshCertificateProof);
+        let refused: [(&str, Change); 11] = [
             ("not trusted", |p| p.authority = SshPublicKey::from_wire(&b"another"[..])),
             ("host certificate", |p| p.for_user = false),
             ("not believed", |p| p.signature_algorithm = "ssh-rsa".to_owned()),

@@ -1,6 +1,7 @@
 //! The gateway between stock clients and a real OpenSSH server.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod clients;
 mod commands;
 mod files;
 mod logins;

@@ -161,6 +161,13 @@ pub fn gateway(policy: &str) -> Gateway {
     Setup::new(policy).start()
 }
 
+/// One that masks content.
+pub fn masking(policy: &str) -> Gateway {
+    let mut setup = Setup::new(policy);
+    setup.content = true;
+    setup.start()
+}
+
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 impl Gateway {

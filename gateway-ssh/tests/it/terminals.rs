@@ -3,7 +3,7 @@
 use gateway_core::recording::Record;
 use testkit::run;
 
-use crate::support::{ALL, DEADLINE, gateway};
+use crate::support::{ALL, DEADLINE, gateway, masking};
 
 const NO_SHELL: &str = r#"
 permit (principal, action, resource) unless { [Action::"reveal", Action::"shell", Action::"pty", Action::"env"].contains(action) };
@@ -24,7 +24,7 @@ fn shells_and_terminals_are_refused_in_words() {
 
 #[test]
 fn a_permitted_shell_is_masked_and_recorded_with_its_size() {
-    let gateway = gateway(ALL);
+    let gateway = masking(ALL);
     let mut ssh = gateway.client("ssh");
     ssh.args(["-tt", "agent-7@127.0.0.1"]);
     let done = run(&mut ssh, "stty size; echo 4111 1111 1111 \"1111\" end; exit 5\n", DEADLINE).unwrap();

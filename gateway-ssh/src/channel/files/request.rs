@@ -1,7 +1,5 @@
 //! From the client: requests resolved, judged and sent on.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use gateway_core::error::{Denial, DenialCode};
 use gateway_core::operation::{Operation, Resource};
@@ -307,11 +305,12 @@ fn described(target: &Resource, request: &FileOperation) -> Result<Operation, De
             operation::touch(&mut accesses, *action, &path);
         }
     }
-    let mut operation = Operation::new(kind, text);
-    operation.accesses = accesses;
-    operation.effect = request.effect();
-    operation.facts = request.facts();
+    let mut judged = Operation::new(kind, text);
+    judged.accesses = accesses.into();
+    judged.effect = request.effect();
+    judged.facts = request.facts().into();
     // Flags and attributes, exactly.
-    operation.binding.push((Cow::Borrowed("request"), format!("{:?}", request.request())));
-    Ok(operation)
+    let exactly = format!("{:?}", request.request());
+    judged.arguments.push(operation::argument("request".to_owned(), &exactly));
+    Ok(judged)
 }

@@ -1,0 +1,65 @@
+//! Other stock clients than OpenSSH's.
+
+use std::process::Command;
+
+use testkit::run;
+
+use crate::support::{ALL, DEADLINE, gateway, keys, server};
+
+/// Runs a Python script that gets port, key file and a folder on the server.
+fn python(script: &str) -> String {
+    let gateway = gateway(ALL);
+    let folder = tempfile::tempdir_in(server().home()).unwrap();
+    let mut python = Command::new("/usr/bin/python3");
+    python.arg("-").arg(gateway.address.port().to_string()).arg(keys().agent.private()).arg(folder.path());
+    let done = run(&mut python, script, DEADLINE).unwrap();
+    assert!(done.status.success(), "{}", done.stderr);
+    done.stdout
+}
+
+#[test]
+fn paramiko() {
+    let said = python(
+        r#"
+import paramiko, sys
+port, key, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+client = paramiko.SSHClient()
+client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+client.connect("127.0.0.1", port, "agent-7", pkey=paramiko.Ed25519Key.from_private_key_file(key), allow_agent=False, look_for_keys=False)
+stdin, stdout, stderr = client.exec_command("cat; echo problem >&2; exit 9")
+stdin.write("input"); stdin.channel.shutdown_write()
+print(stdout.read().decode(), stderr.read().decode().strip(), stdout.channel.recv_exit_status())
+sftp = client.open_sftp()
+with sftp.open(folder + "/f", "w") as file:
+    file.write("line\n" * 100000)
+with sftp.open(folder + "/f") as file:
+    file.prefetch()
+    print(len(file.read()), sftp.stat(folder + "/f").st_size, sftp.listdir(folder))
+print([client.exec_command(f"echo {n}")[1].read().decode().strip() for n in range(5)])
+"#,
+    );
+    assert_eq!(said, "input problem 9\n500000 500000 ['f']\n['0', '1', '2', '3', '4']\n");
+}
+
+#[test]
+fn asyncssh() {
+    let said = python(
+        r#"
+import asyncio, asyncssh, sys
+port, key, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+async def main():
+    async with asyncssh.connect("127.0.0.1", port, username="agent-7", client_keys=[key], known_hosts=None, agent_path=None) as client:
+        done = await client.run("cat; exit 4", input="input")
+        print(done.stdout, done.exit_status)
+        several = await asyncio.gather(*[client.run(f"sleep 0.2; echo {n}") for n in range(8)])
+        print([one.stdout.strip() for one in several])
+        async with client.start_sftp_client() as sftp:
+            async with sftp.open(folder + "/f", "w") as file:
+                await file.write("line\n" * 1000)
+            await sftp.rename(folder + "/f", folder + "/g")
+            print(await sftp.getsize(folder + "/g"))
+asyncio.run(main())
+"#,
+    );
+    assert_eq!(said, "input 4\n['0', '1', '2', '3', '4', '5', '6', '7']\n5000\n");
+}
