@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use testkit::{Error, Result, Sshd};
 
 /// A command that must run exactly once writes a line here each time.
-const RESTART: &str = "#!/bin/sh\necho restarted >>restarts\necho the shop was restarted\n";
+const RESTART: &str = "#!/bin/sh\ncd \"${0%/*}\" && echo restarted >>restarts\necho the shop was restarted\n";
 
 const NOTES: &str = "customer 17 pays with 4111 1111 1111 1111\nand writes from jane.doe@example.com\n";
 

@@ -171,7 +171,7 @@ fn mistakes_about_ssh_are_told_with_key_and_remedy() {
         (
             "host = \"10.0.0.5\"",
             "host = \"h\"\nknown_hosts = \"Cargo.toml\"",
-            &["Cargo.toml", "no key for `h`", "ssh-keyscan"],
+            &["Cargo.toml", "line 1 is not", "ssh-keyscan"],
         ),
         ("key_file = \"web1.key\"", "", &["`target.credential`", "`key_file"]),
         ("targets = [\"web1\"]", "targets = [\"web2\"]", &["no target `web2`", "did you mean `web1`?"]),
