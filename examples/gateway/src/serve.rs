@@ -167,7 +167,7 @@ impl Gateway {
 
 /// What serves a listener.
 enum Server {
-    Postgres(PgGateway),
+    Postgres(Box<PgGateway>),
     Ssh(SshGateway),
 }
 
@@ -217,7 +217,7 @@ fn gateways(
         let server = match &endpoint.serves {
             // Assembling has checked that every listener's targets exist.
             Serves::Postgres(pg) => match targets.postgres.get(&pg.target).cloned() {
-                Some(target) => Server::Postgres(pg_gateway(&pipeline, target, pg)),
+                Some(target) => Server::Postgres(Box::new(pg_gateway(&pipeline, target, pg))),
                 None => return Ok(None),
             },
             Serves::Ssh(ssh) => Server::Ssh(ssh_gateway(&pipeline, &targets, ssh, announcer)?),

@@ -268,7 +268,13 @@ fn a_terminal_becomes_an_asciicast() {
     let serving = hosts.stage.serve();
     let shown = hosts.ssh(
         &serving,
-        &["-tt", &format!("printf 'caf\\303\\251 \\033[1mbold\\033[0m \\377\\n'; cat {}", notes())],
+        &[
+            "-tt",
+            &format!(
+                "printf 'caf\\303\\251 \\033[1mbold\\033[0m \\033]0;title\\007\\377\\n'; cat {}",
+                notes()
+            ),
+        ],
     );
     assert!(shown.stdout.contains("café"), "{shown:?}");
     hosts.ssh(&serving, &["printf 'a\\nb\\n'"]);
@@ -282,7 +288,7 @@ fn a_terminal_becomes_an_asciicast() {
     assert!(header["env"]["TERM"].is_string(), "{header}");
     let output: String =
         events.iter().filter(|(_, kind, _)| kind == "o").map(|(_, _, data)| data.as_str()).collect();
-    assert!(output.contains("café \u{1b}[1mbold\u{1b}[0m \u{fffd}\r\n"), "{output:?}");
+    assert!(output.contains("café \u{1b}[1mbold\u{1b}[0m \u{1b}]0;title\u{7}\u{fffd}\r\n"), "{output:?}");
     assert!(output.contains("card **** **** **** 1111 end") && !output.contains("4111"), "{output:?}");
     let (_, only) = cast(&export(&sessions[1], &["--operation", "1"]).success().unwrap());
     assert!(only.iter().all(|(_, kind, _)| kind != "o"), "{only:?}");
@@ -298,6 +304,13 @@ fn a_terminal_becomes_an_asciicast() {
         replay.contains("               caf\u{e9} bold \u{fffd}\n") && !replay.contains('\u{1b}'),
         "{replay:?}"
     );
+    // At a terminal it is drawn as it was, without what does more than draw.
+    let mut script = Command::new("script");
+    let (binary, config) = (env!("CARGO_BIN_EXE_gateway"), hosts.stage.arg("gateway.toml"));
+    let line = format!("{binary} sessions replay {} --config {config} --speed 1000", sessions[1]);
+    let drawn = run(script.args(["-qec", &line, "/dev/null"]), "", DEADLINE).unwrap();
+    assert!(drawn.stdout.contains("caf\u{e9} \u{1b}[1mbold\u{1b}[0m \u{fffd}\r\n"), "{drawn:?}");
+    assert!(drawn.stdout.contains("sealed") && !drawn.stdout.contains("\u{1b}]0"), "{drawn:?}");
     let list = hosts.stage.command(&["sessions", "list", "--json", "--target", "shop"]).success().unwrap();
     let rows: Value = serde_json::from_str(&list).unwrap();
     let database = export(rows[0]["id"].as_str().unwrap(), &[]);

@@ -130,7 +130,7 @@ impl Screen {
         }
         if let Some(modes) = sequence.strip_prefix('?') {
             let known = matches!(last, 'h' | 'l') && modes.split(';').all(|mode| MODES.contains(&mode));
-            if known && modes.contains("47") || known && modes.contains("1049") {
+            if known && modes.split(';').any(|mode| mode.ends_with("47") || mode == "1049") {
                 self.alternate = last == 'h';
             }
             return known;
