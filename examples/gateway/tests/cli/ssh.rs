@@ -309,7 +309,7 @@ fn a_terminal_becomes_an_asciicast() {
     let (binary, config) = (env!("CARGO_BIN_EXE_gateway"), hosts.stage.arg("gateway.toml"));
     let line = format!("{binary} sessions replay {} --config {config} --speed 1000", sessions[1]);
     let drawn = run(script.args(["-qec", &line, "/dev/null"]), "", DEADLINE).unwrap();
-    assert!(drawn.stdout.contains("caf\u{e9} \u{1b}[1mbold\u{1b}[0m \u{fffd}\r\n"), "{drawn:?}");
+    assert!(drawn.stdout.contains("caf\u{e9} \u{1b}[1mbold\u{1b}[0m \u{fffd}\r"), "{drawn:?}");
     assert!(drawn.stdout.contains("sealed") && !drawn.stdout.contains("\u{1b}]0"), "{drawn:?}");
     let list = hosts.stage.command(&["sessions", "list", "--json", "--target", "shop"]).success().unwrap();
     let rows: Value = serde_json::from_str(&list).unwrap();
