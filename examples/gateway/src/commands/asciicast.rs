@@ -1,4 +1,4 @@
-//! An SSH session as an asciicast: https://docs.asciinema.org/manual/asciicast/v2/
+//! An SSH session as an asciicast: <https://docs.asciinema.org/manual/asciicast/v2/>
 //!
 //! Commands without a terminal are shown behind `$ `, with what they printed; a refusal as the line the agent was told.
 
