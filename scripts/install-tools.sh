@@ -109,9 +109,13 @@ has_python_module() {
     /usr/bin/python3 -c "import $1" 2>/dev/null
 }
 
-need_ssh() {
+need_openssh() {
     need "OpenSSH server" openssh-server has_sshd
     need "OpenSSH client" openssh-client has ssh
+}
+
+# Other clients and what works over SSH.
+need_ssh_clients() {
     need "rsync" rsync has rsync
     need "git" git has git
     need "paramiko" python3-paramiko has_python_module paramiko
@@ -244,7 +248,8 @@ done
 need_build
 [ -z "$test$demo$bench$drivers" ] || need_server
 [ -z "$test$demo" ] || need_python
-[ -z "$test" ] || need_ssh
+[ -z "$test$demo" ] || need_openssh
+[ -z "$test" ] || need_ssh_clients
 [ -z "$test$demo" ] || need "curl" curl has curl
 [ -z "$bench" ] || need "pgbouncer" pgbouncer has pgbouncer
 [ -z "$drivers" ] || need_drivers
