@@ -58,8 +58,9 @@ fn operation(
     facts: impl IntoIterator<Item = (&'static str, Fact)>,
 ) -> Operation {
     let mut operation = Operation::new(kind, statement);
-    operation.accesses = vec![Access::new(Action::new(kind), resource)];
-    operation.facts = facts.into_iter().map(|(name, fact)| (Cow::Borrowed(name), fact)).collect();
+    operation.accesses = [Access::new(Action::new(kind), resource)].into();
+    let facts = facts.into_iter().map(|(name, fact)| (Cow::Borrowed(name), fact));
+    operation.facts = facts.collect::<gateway_core::operation::Facts>().into();
     operation
 }
 
@@ -68,21 +69,23 @@ pub(crate) fn exec(target: &Resource, command: &Command, setting: &Setting) -> O
     let mut exec = Operation::new("exec", command.line.clone());
     let access =
         |action: &'static str, name: &str| Access::new(Action::new(action), target.child("Command", name));
-    exec.accesses = command.programs.iter().map(|program| access("exec", program)).collect();
-    exec.accesses.extend(command.server.map(|server| access("serve", server)));
-    let mut known = command.resolved && !exec.accesses.is_empty();
+    let mut accesses: Vec<_> = command.programs.iter().map(|program| access("exec", program)).collect();
+    accesses.extend(command.server.map(|server| access("serve", server)));
+    let mut known = command.resolved && !accesses.is_empty();
     for (path, written) in &command.files {
         let action = Action::new(if *written { "redirect_write" } else { "redirect_read" });
         match file(target, path.as_bytes()) {
-            Some(resource) => exec.accesses.push(Access::new(action, resource)),
+            Some(resource) => accesses.push(Access::new(action, resource)),
             None => known = false,
         }
     }
     if !known {
-        exec.accesses.push(Access::new(Action::new("exec_unresolved"), target.clone()));
+        accesses.push(Access::new(Action::new("exec_unresolved"), target.clone()));
     }
-    exec.facts = command.facts.clone();
-    exec.facts.insert(Cow::Borrowed("pty"), setting.terminal.is_some().into());
+    exec.accesses = accesses.into();
+    let mut facts = command.facts.clone();
+    facts.insert(Cow::Borrowed("pty"), setting.terminal.is_some().into());
+    exec.facts = facts.into();
     setting.bind(&mut exec);
     exec
 }

@@ -308,9 +308,9 @@ fn described(target: &Resource, request: &FileOperation) -> Result<Operation, De
         }
     }
     let mut operation = Operation::new(kind, text);
-    operation.accesses = accesses;
+    operation.accesses = accesses.into();
     operation.effect = request.effect();
-    operation.facts = request.facts();
+    operation.facts = request.facts().into();
     // Flags and attributes, exactly.
     operation.binding.push((Cow::Borrowed("request"), format!("{:?}", request.request())));
     Ok(operation)
