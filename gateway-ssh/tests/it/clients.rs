@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use gateway_core::credentials::{Secret, UpstreamCredential};
+use gateway_core::recording::Record;
 use testkit::{Sshd, run};
 
 use crate::support::{ALL, DEADLINE, Gateway, Setup, gateway, keys, public, server};
@@ -97,4 +98,39 @@ asyncio.run(main())
     // The first connection served all that came one after the other.
     let logins = host.log().matches("Accepted publickey").count();
     assert!((2..=5).contains(&logins), "{logins}");
+}
+
+#[test]
+fn signals_are_judged_and_window_sizes_reach_the_program() {
+    let gateway = gateway(ALL);
+    let said = python_through(
+        &gateway,
+        r#"
+import asyncio, asyncssh, sys
+port, key = int(sys.argv[1]), sys.argv[2]
+async def main():
+    async with asyncssh.connect("127.0.0.1", port, username="agent-7", client_keys=[key], known_hosts=None, agent_path=None) as client:
+        process = await client.create_process("cat")
+        process.send_signal("USR1")
+        process.stdin.write_eof()
+        await process.wait()
+        process = await client.create_process("stty -echo; stty size; read x; stty size", term_type="xterm", term_size=(80, 24))
+        print((await process.stdout.readline()).strip())
+        process.change_terminal_size(100, 40)
+        process.stdin.write("\n")
+        done = await process.wait()
+        print(done.stdout.strip())
+asyncio.run(main())
+"#,
+    );
+    assert_eq!(said, "24 80\n40 100\n");
+    let mut presented = Vec::new();
+    for record in gateway.records() {
+        if let Record::Presented { operations, .. } = record {
+            presented.extend(operations.into_iter().map(|o| format!("{} {}", o.kind, o.statement)));
+        }
+    }
+    for wanted in ["signal USR1", "pty xterm 80x24", "pty xterm 100x40"] {
+        assert!(presented.iter().any(|said| said == wanted), "{wanted}: {presented:?}");
+    }
 }
