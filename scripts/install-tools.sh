@@ -1,9 +1,10 @@
 #!/bin/sh
 # Installs what building, the tests, the demo and the benches need, on Debian and its relatives.
 #
-#   scripts/install-tools.sh            everything
+#   scripts/install-tools.sh            everything but --drivers
 #   scripts/install-tools.sh --build    only what compiling needs
 #   scripts/install-tools.sh --test --demo --bench    what these need; flags add up, and each includes --build
+#   scripts/install-tools.sh --drivers  the stock clients of the drivers matrix, in versions of their own, in a cache folder
 #   scripts/install-tools.sh --print-python   only prints the interpreter that has psycopg 3
 #
 # Safe to repeat: it looks first, and when nothing is missing it installs nothing and is done in a moment.
@@ -108,9 +109,13 @@ has_python_module() {
     /usr/bin/python3 -c "import $1" 2>/dev/null
 }
 
-need_ssh() {
+need_openssh() {
     need "OpenSSH server" openssh-server has_sshd
     need "OpenSSH client" openssh-client has ssh
+}
+
+# Other clients and what works over SSH.
+need_ssh_clients() {
     need "rsync" rsync has rsync
     need "git" git has git
     need "paramiko" python3-paramiko has_python_module paramiko
@@ -181,10 +186,48 @@ install_psycopg() {
     python_with_psycopg >/dev/null || fail "psycopg 3 was installed and still cannot be imported"
 }
 
+# --- the drivers matrix ----------------------------------------------------------------------------------------------
+
+has_module_compiler() {
+    has java && java --list-modules 2>/dev/null | grep -q '^jdk.compiler'
+}
+
+need_drivers() {
+    need "Java with its compiler" default-jdk-headless has_module_compiler
+    need "JDBC driver" libpostgresql-jdbc-java test -e /usr/share/java/postgresql.jar
+    need "libpq headers" libpq-dev test -e /usr/include/postgresql/libpq-fe.h
+    need "node" nodejs has node
+    need "npm" npm has npm
+    need "openssl" openssl has openssl
+    need "Python virtual environments" python3-venv python3 -c 'import ensurepip'
+}
+
+# Folders outside the tree; made anew when the list of packages changes.
+install_drivers() {
+    drivers_folder=$(dirname "$0")/../drivers
+    cache=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/agent-gateway-drivers
+    mkdir -p "$cache/node"
+    if ! cmp -s "$drivers_folder"/requirements.txt "$cache/venv/installed"; then
+        say "installing the Python drivers in $cache/venv"
+        python3 -m venv --clear "$cache/venv" || fail "could not make the virtual environment $cache/venv"
+        "$cache/venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$drivers_folder"/requirements.txt \
+            || fail "pip could not install the drivers, see above"
+        cp "$drivers_folder"/requirements.txt "$cache/venv/installed"
+    fi
+    if ! cmp -s "$drivers_folder"/node/package.json "$cache/node/installed"; then
+        say "installing the Node drivers in $cache/node"
+        cp "$drivers_folder"/node/package.json "$cache/node/package.json"
+        (cd "$cache/node" && npm install --silent --no-package-lock --no-audit --no-fund --ignore-scripts) \
+            || fail "npm could not install the drivers, see above"
+        cp "$drivers_folder"/node/package.json "$cache/node/installed"
+    fi
+}
+
 # --- the run ---------------------------------------------------------------------------------------------------------
 
 venv=${TOOLS_VENV:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/gateway-tools-venv}
-test='' demo='' bench='' want_psycopg=''
+test='' demo='' bench='' drivers='' want_psycopg=''
+# The drivers matrix fetches many packages: only when it is asked for.
 [ $# -gt 0 ] || { test=yes demo=yes bench=yes; }
 for flag in "$@"; do
     case $flag in
@@ -192,6 +235,7 @@ for flag in "$@"; do
         --test) test=yes ;;
         --demo) demo=yes ;;
         --bench) bench=yes ;;
+        --drivers) drivers=yes ;;
         --print-python)
             python_with_psycopg || fail "no python3 here has psycopg 3, run scripts/install-tools.sh --demo"
             exit 0
@@ -202,14 +246,17 @@ for flag in "$@"; do
 done
 
 need_build
-[ -z "$test$demo$bench" ] || need_server
+[ -z "$test$demo$bench$drivers" ] || need_server
 [ -z "$test$demo" ] || need_python
-[ -z "$test" ] || need_ssh
+[ -z "$test$demo" ] || need_openssh
+[ -z "$test" ] || need_ssh_clients
 [ -z "$test$demo" ] || need "curl" curl has curl
 [ -z "$bench" ] || need "pgbouncer" pgbouncer has pgbouncer
+[ -z "$drivers" ] || need_drivers
 
 # A name a line, no name twice, split on purpose.
 # shellcheck disable=SC2086
 [ -z "$missing" ] || install_packages $missing
 [ -z "$want_psycopg" ] || install_psycopg
+[ -z "$drivers" ] || install_drivers
 say "done"

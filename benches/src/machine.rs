@@ -91,10 +91,22 @@ fn ticks_per_second() -> f64 {
 /// # Errors
 /// There is no such process.
 pub(crate) fn peak_kib(pid: u32) -> Result<f64> {
+    status_kib(pid, "VmHWM:")
+}
+
+/// The memory a process has resident now, in KiB.
+///
+/// # Errors
+/// There is no such process.
+pub(crate) fn resident_kib(pid: u32) -> Result<f64> {
+    status_kib(pid, "VmRSS:")
+}
+
+fn status_kib(pid: u32, name: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|line| line.trim().split(' ').next()?.parse().ok());
-    kib.ok_or_else(|| format!("/proc/{pid}/status does not tell the peak of memory").into())
+    kib.ok_or_else(|| format!("/proc/{pid}/status does not tell `{name}`").into())
 }
 
 /// Starts the count of [`peak_kib`] anew (proc(5), clear_refs, 5). Where that is not allowed the peak is of the whole life.

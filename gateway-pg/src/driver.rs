@@ -37,6 +37,9 @@ const MAX_WAITING: usize = 256 * 1024;
 /// Pieces written with one system call.
 const MAX_PIECES: usize = 16;
 
+/// Rounds without waiting after which the clock is looked at again. 32: at most some milliseconds of work.
+const LIFE_ROUNDS: u32 = 32;
+
 /// How long what is left to say may take when a session ends.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -160,7 +163,11 @@ impl Driver {
 
     /// Does whatever can be done now; ready when the session is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut rounds = (0..LIFE_ROUNDS).cycle();
         loop {
+            if rounds.next() == Some(0) || self.guard.has_failed() {
+                self.check_life(cx);
+            }
             match self.step(cx) {
                 Ok(true) if self.ended.is_none() => {}
                 Ok(false) if self.ended.is_none() => return Poll::Pending,
@@ -175,7 +182,6 @@ impl Driver {
 
     /// One round; true if anything moved.
     fn step(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
-        self.check_life(cx);
         let mut moved = self.tasks();
         moved |= self.poll_deciding(cx);
         moved |= self.poll_catching_up(cx);
@@ -342,10 +348,16 @@ impl Driver {
             if self.down_out.is_empty() {
                 break;
             }
-            let mut pieces = [IoSlice::new(&[]); MAX_PIECES];
-            pieces.iter_mut().zip(&self.down_out).for_each(|(to, piece)| *to = IoSlice::new(piece));
-            let used = pieces.get(..self.down_out.len().min(MAX_PIECES)).unwrap_or_default();
-            match ready!(Pin::new(&mut self.down).poll_write_vectored(cx, used)?) {
+            let written = match (self.down_out.len(), self.down_out.front()) {
+                (1, Some(only)) => Pin::new(&mut self.down).poll_write(cx, only),
+                _ => {
+                    let mut pieces = [IoSlice::new(&[]); MAX_PIECES];
+                    pieces.iter_mut().zip(&self.down_out).for_each(|(to, piece)| *to = IoSlice::new(piece));
+                    let used = pieces.get(..self.down_out.len().min(MAX_PIECES)).unwrap_or_default();
+                    Pin::new(&mut self.down).poll_write_vectored(cx, used)
+                }
+            };
+            match ready!(written?) {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => self.written_down(written),
             }

@@ -2,7 +2,7 @@
 //!
 //! Statements are analysed with PostgreSQL's own grammar, names are resolved by the server itself, every operation passes the
 //! core's pipeline, results are masked by column origin and by content. What is not understood is refused: FunctionCall,
-//! replication, encodings other than UTF8, `COPY TO STDOUT` in csv and binary.
+//! replication, encodings other than UTF8, the binary `COPY` of a query.
 
 pub mod analysis;
 mod cancel;

@@ -182,16 +182,26 @@ fn refuse_setting(change: &SettingChange) -> Result<(), Denial> {
     ))
 }
 
-/// Only text goes out of COPY for now: csv and binary cannot be masked yet.
+/// What goes out of COPY must be understood to be masked: known formats, known options, known columns.
 fn refuse_copy(subject: &Subject<'_>, statement: &Statement) -> Result<(), Denial> {
     let Some(copy) = &statement.copy else { return Ok(()) };
     if copy.direction == CopyDirection::From || copy.endpoint != CopyEndpoint::Client {
         return Ok(());
     }
-    if copy.format != CopyFormat::Text {
-        return Err(not_understood("COPY TO STDOUT is understood in text format only", "leave FORMAT out"));
-    }
-    let known = ["format", "delimiter", "header", "freeze"];
+    let known: &[&str] = match copy.format {
+        CopyFormat::Text => &["format", "delimiter", "header", "freeze"],
+        CopyFormat::Csv => {
+            &["format", "delimiter", "header", "freeze", "null", "quote", "escape", "force_quote"]
+        }
+        CopyFormat::Binary if !copy.query => &["format", "freeze"],
+        CopyFormat::Binary => {
+            let message = "the types of a query's columns are not known to a binary COPY";
+            return Err(not_understood(message, "copy a table, or use csv"));
+        }
+        CopyFormat::Unknown => {
+            return Err(not_understood("this COPY format is not understood", "use text, csv or binary"));
+        }
+    };
     if let Some((name, _)) = copy.options.iter().find(|(name, _)| !known.contains(&name.as_str())) {
         return Err(not_understood(
             format!("the COPY option `{name}` is not understood here"),

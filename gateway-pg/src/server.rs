@@ -12,6 +12,7 @@ use gateway_core::credentials::UpstreamCredential;
 use gateway_core::error::{Denial, DenialCode};
 use gateway_core::identity::VerifiedPrincipal;
 use gateway_core::pipeline::{Guard, Label, Pipeline, SessionRequest};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -206,9 +207,11 @@ impl PgGateway {
         let login = async {
             tcp.set_nodelay(true)?;
             match arrive(tcp, &self.acceptance).await? {
-                Arrival::Cancel { pid, key } => {
+                Arrival::Cancel { pid, key, mut stream } => {
                     let known = self.cancels.cancel(pid, key);
                     tracing::debug!(known, "cancel request");
+                    // The client takes the end of the connection for "done", and a TLS end without its alert for a failure.
+                    stream.shutdown().await?;
                     Ok(None)
                 }
                 Arrival::Session(arrived) => self.admit(*arrived, &peer).await,

@@ -10,10 +10,12 @@
 
 mod algorithms;
 mod channel;
+mod check;
 mod command;
 mod denial;
 mod gate;
 mod handler;
+mod host_key;
 mod login;
 mod operation;
 mod server;
@@ -24,6 +26,8 @@ mod target;
 mod upstream;
 
 pub use channel::RECORD_ENCODINGS;
+pub use check::CheckError;
+pub use host_key::HostKey;
 pub use operation::SCHEMA;
 pub use server::{ListenerLimits, PROTOCOL, SshGateway, SshGatewayBuilder};
 pub use target::{BuildError, HostKeys, Target};

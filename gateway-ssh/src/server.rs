@@ -23,6 +23,7 @@ use tokio::time::{sleep, timeout};
 use crate::algorithms::{PACKET_BYTES, WINDOW_BYTES, preferred};
 use crate::gate::{Gate, Gated};
 use crate::handler::Connection;
+use crate::host_key::HostKey;
 use crate::session::SshSession;
 use crate::target::{BuildError, Target};
 
@@ -149,7 +150,8 @@ impl SshGatewayBuilder {
         if targets.is_empty() {
             return Err(BuildError::NoTarget);
         }
-        let keys: Result<Vec<_>, _> = self.host_keys.iter().map(host_key).collect();
+        let read = |pem| HostKey::from_pem(pem).map(HostKey::into_private);
+        let keys: Result<Vec<_>, _> = self.host_keys.iter().map(read).collect();
         let keys = keys?;
         if keys.is_empty() {
             return Err(BuildError::HostKey(
@@ -170,12 +172,6 @@ fn check(target: &Target) -> Result<(), BuildError> {
         return Err(BuildError::NoHostKey(target.name.clone()));
     }
     Ok(())
-}
-
-fn host_key(pem: &Secret<String>) -> Result<PrivateKey, BuildError> {
-    // The error may quote the key: it is not passed on.
-    russh::keys::decode_secret_key(pem.expose(), None)
-        .map_err(|_| BuildError::HostKey("give an unencrypted private key, as PEM".to_owned()))
 }
 
 fn config(keys: Vec<PrivateKey>, limits: &ListenerLimits) -> Config {

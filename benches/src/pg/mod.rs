@@ -19,7 +19,8 @@ use self::check::Recorded;
 use self::data::Wide;
 use self::drain::Client;
 use self::rounds::{Per, Run, measure};
-use self::subject::{DATABASE, GATEWAY, Gateway, PGBOUNCER, Pgbouncer, Subject};
+use self::subject::{DATABASE, DIRECT, GATEWAY, Gateway, PGBOUNCER, Pgbouncer, Subject, Tls};
+use crate::machine::resident_kib;
 use crate::report::{Report, progress};
 use crate::sample::percentile;
 use crate::{Error, Result, Size};
@@ -33,6 +34,7 @@ pub(crate) fn run(size: Size, only: &str, report: &mut Report) -> Result<()> {
     report.version("pgbouncer", Pgbouncer::version());
     let mut failures = Vec::new();
     reads(size, only, report, &mut failures)?;
+    encrypted(size, only, report, &mut failures)?;
     writes(size, only, report, &mut failures)?;
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n       ").into()) }
 }
@@ -59,6 +61,22 @@ fn reads(size: Size, only: &str, report: &mut Report, failures: &mut Vec<String>
     let case = "pgbench -S, prepared, 8 clients, fixed rate";
     stage.case(report, failures, case, |report, subjects| stage.fixed_rate(report, case, subjects));
     stage.case(report, failures, "connect", |report, subjects| stage.connects(report, subjects));
+    stage.case(report, failures, "idle sessions", idle);
+    Ok(())
+}
+
+/// The same with TLS on both sides of whatever is in between.
+fn encrypted(size: Size, only: &str, report: &mut Report, failures: &mut Vec<String>) -> Result<()> {
+    let cases = ["simple", "prepared"].map(|mode| (mode, format!("pgbench -S, {mode}, 8 clients, TLS")));
+    if !cases.iter().any(|(_, case)| case.contains(only)) {
+        return Ok(());
+    }
+    let stage = Stage::start(Durability::None, size, only, Some(Tls::new()?))?;
+    for (mode, case) in &cases {
+        stage.case(report, failures, case, |report, subjects| {
+            stage.transactions(report, case, subjects, &["-S", "-M", mode], 8)
+        });
+    }
     Ok(())
 }
 
@@ -73,6 +91,25 @@ fn writes(size: Size, only: &str, report: &mut Report, failures: &mut Vec<String
         stage.transactions(report, case, subjects, &["-M", "simple"], 8)
     });
     Ok(())
+}
+
+/// What a session takes that has run one statement and waits for nothing.
+fn idle(report: &mut Report, subjects: &[Subject]) -> Result<Least> {
+    for subject in subjects {
+        let Some(pid) = subject.pid else { continue };
+        // What is made once, at the first session.
+        drop(Client::log_in(subject)?);
+        let before = resident_kib(pid)?;
+        let mut sessions = Vec::with_capacity(IDLE_SESSIONS);
+        for _ in 0..IDLE_SESSIONS {
+            let mut client = Client::log_in(subject)?;
+            client.drain("SELECT abalance FROM pgbench_accounts WHERE aid = 1", None)?;
+            sessions.push(client);
+        }
+        let each = (resident_kib(pid)? - before) / IDLE_SESSIONS as f64;
+        report.add("idle sessions", subject.name, "memory per idle session", each, "KiB");
+    }
+    Ok(Least { operations: IDLE_SESSIONS as u64, masked: 0 })
 }
 
 /// What the recording of a case must hold at least.
@@ -99,11 +136,21 @@ struct Stage {
     size: Size,
     /// Cases whose names do not contain it are left out.
     only: String,
+    tls: Option<Tls>,
 }
 
 impl Stage {
     fn new(durability: Durability, size: Size, only: &str) -> Result<Self> {
-        let server = Postgres::builder()
+        Self::start(durability, size, only, None)
+    }
+
+    fn start(durability: Durability, size: Size, only: &str, tls: Option<Tls>) -> Result<Self> {
+        let builder = Postgres::builder();
+        let builder = match &tls {
+            Some(tls) => builder.tls_with(&tls.ca, &tls.certificate),
+            None => builder,
+        };
+        let server = builder
             .durability(durability)
             .setting("shared_buffers", "512MB")
             .setting("max_connections", "400")
@@ -114,7 +161,8 @@ impl Stage {
             .start()?;
         server.psql("postgres", &format!("CREATE DATABASE {DATABASE} OWNER {}", subject::ACCOUNT))?;
         pgbench::load(&server, size.pick(5, 20))?;
-        Ok(Self { pgbouncer: Pgbouncer::start(&server)?, server, size, only: only.to_owned() })
+        let pgbouncer = Pgbouncer::start(&server, tls.as_ref())?;
+        Ok(Self { pgbouncer, server, size, only: only.to_owned(), tls })
     }
 
     /// Runs one case with gateways of its own, so that memory and recordings are this case's alone; then checks what was recorded.
@@ -141,9 +189,9 @@ impl Stage {
         body: impl FnOnce(&mut Report, &[Subject]) -> Result<Least>,
     ) -> Result<()> {
         let folder = tempfile::Builder::new().prefix("bench-recordings-").tempdir()?;
-        let recording = Gateway::start(&self.server, Some(folder.path()))?;
-        let unrecorded = Gateway::start(&self.server, None)?;
-        let direct = Subject::direct(&self.server);
+        let recording = Gateway::start(&self.server, Some(folder.path()), self.tls.as_ref())?;
+        let unrecorded = Gateway::start(&self.server, None, self.tls.as_ref())?;
+        let direct = Subject::direct(&self.server, self.tls.is_some());
         let subjects = [&direct, self.pgbouncer.subject(), recording.subject(), unrecorded.subject()];
         let least = body(report, &subjects.map(Clone::clone))?;
         unrecorded.stop()?;
@@ -224,8 +272,14 @@ impl Stage {
     }
 
     fn fixed_rate(&self, report: &mut Report, case: &str, subjects: &[Subject]) -> Result<Least> {
-        let seconds = self.size.pick(2, 8).to_string();
-        let arguments = ["-n", "-S", "-M", "prepared", "-c", "8", "-j", "2", "-R", RATE, "-T", &seconds];
+        let seconds = self.size.pick(4, 9).to_string();
+        let direct = subjects.iter().find(|subject| subject.name == DIRECT).ok_or("nothing is direct")?;
+        let common = ["-n", "-S", "-M", "prepared", "-c", "8", "-j", "2"];
+        let fastest = pgbench::run(&self.server, direct, &[&common[..], &["-T", "2"]].concat())?;
+        let rate = (fastest.transactions_per_second * RATE_SHARE).round();
+        report.add(case, DIRECT, "fixed rate", rate, "tps");
+        let rate = rate.to_string();
+        let arguments = [&common[..], &["-R", &rate, "-T", &seconds]].concat();
         let done = measure(report, case, (subjects, self.size.pick(1, 3)), Per::Million, |subject| {
             let times = pgbench::latencies(&self.server, subject, &arguments)?;
             let micros = |share: f64| percentile(&times, share) * 1000.0;
@@ -252,5 +306,9 @@ impl Stage {
     }
 }
 
-/// Transactions per second at which latencies are compared: well below what any subject can do on two cores.
-const RATE: &str = "4000";
+/// The share of what the direct connection can do at which latencies are compared: well below what any subject can do, so that what is
+/// measured is not a queue.
+const RATE_SHARE: f64 = 0.1;
+
+/// Sessions that wait for nothing: enough that what one takes can be told.
+const IDLE_SESSIONS: usize = 100;

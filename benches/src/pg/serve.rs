@@ -35,6 +35,18 @@ pub(super) struct Settings {
     pub(super) token: String,
     /// Where to record; `None`: records are made and thrown away.
     pub(super) recordings: Option<PathBuf>,
+    /// Set if both sides are encrypted.
+    pub(super) tls: Option<TlsFiles>,
+}
+
+/// PEM texts.
+#[derive(Serialize, Deserialize)]
+pub(super) struct TlsFiles {
+    /// Who vouches for the server.
+    pub(super) ca: String,
+    /// The gateway's own certificate.
+    pub(super) chain: String,
+    pub(super) key: String,
 }
 
 /// What we write as one line to our standard output once we listen.
@@ -56,12 +68,18 @@ pub(crate) fn run() -> Result<()> {
     let mut line = String::new();
     stdin().read_line(&mut line)?;
     let settings: Settings = serde_json::from_str(&line)?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(settings))
+    // Client and server want cores too: half of them, as there is no gain in moving sessions between threads that wait for a core.
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads((cores / 2).max(1)).enable_all().build()?.block_on(serve(settings))
 }
 
 async fn serve(settings: Settings) -> Result<()> {
     let (recorder, key) = recorder(settings.recordings.as_deref())?;
-    let gateway = PgGateway::new(pipeline(&settings, recorder)?, target(&settings));
+    let mut gateway = PgGateway::new(pipeline(&settings, recorder)?, target(&settings));
+    if let Some(tls) = &settings.tls {
+        gateway = gateway.tls(gateway_pg::tls::server_config(&tls.chain, &tls.key, None)?).require_tls();
+    }
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let ready = Ready { port: listener.local_addr()?.port(), key };
     writeln!(stdout(), "{}", serde_json::to_string(&ready)?)?;
@@ -109,8 +127,8 @@ fn target(settings: &Settings) -> Target {
     Target {
         name: TARGET.to_owned(),
         address: Address::Tcp("127.0.0.1".to_owned(), settings.upstream),
-        ssl_mode: SslMode::Disable,
-        ca_pem: None,
+        ssl_mode: if settings.tls.is_some() { SslMode::VerifyFull } else { SslMode::Disable },
+        ca_pem: settings.tls.as_ref().map(|tls| tls.ca.clone()),
         database: Some(settings.database.clone()),
         labels: Arc::from([]),
     }

@@ -10,9 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use testkit::{Postgres, random_text};
+use testkit::{Ca, Certificate, Postgres, random_text};
 
-use super::serve::{Ready, Settings};
+use super::serve::{Ready, Settings, TlsFiles};
 use crate::Result;
 
 /// The database everything happens in.
@@ -35,17 +35,38 @@ pub(super) struct Subject {
     pub(super) password: String,
     /// The process in between, if there is one.
     pub(super) pid: Option<u32>,
+    /// Clients use TLS.
+    pub(super) tls: bool,
+}
+
+/// What every connection of a stage is encrypted with.
+pub(super) struct Tls {
+    pub(super) ca: Ca,
+    pub(super) certificate: Certificate,
+}
+
+impl Tls {
+    /// A CA and a certificate of a server on loopback.
+    ///
+    /// # Errors
+    /// Their files cannot be written.
+    pub(super) fn new() -> Result<Self> {
+        let ca = Ca::new()?;
+        let certificate = ca.server()?;
+        Ok(Self { ca, certificate })
+    }
 }
 
 impl Subject {
     /// The server itself.
-    pub(super) fn direct(server: &Postgres) -> Self {
+    pub(super) fn direct(server: &Postgres, tls: bool) -> Self {
         Self {
             name: DIRECT,
             port: server.port(),
             user: ACCOUNT.to_owned(),
             password: server.password(ACCOUNT).to_owned(),
             pid: None,
+            tls,
         }
     }
 }
@@ -85,7 +106,7 @@ impl Pgbouncer {
     ///
     /// # Errors
     /// It is not installed, or does not listen within seconds.
-    pub(super) fn start(server: &Postgres) -> Result<Self> {
+    pub(super) fn start(server: &Postgres, tls: Option<&Tls>) -> Result<Self> {
         let program = program().ok_or("pgbouncer is not installed; `apt-get install pgbouncer`")?;
         let owner = fs::metadata(server.socket_folder())?;
         let folder = tempfile::Builder::new().prefix("bench-pgbouncer-").tempdir()?;
@@ -97,7 +118,19 @@ impl Pgbouncer {
         let users = folder.path().join("users.txt");
         own(&users, Some(&format!("\"{ACCOUNT}\" \"{}\"\n", server.password(ACCOUNT))))?;
         let settings = folder.path().join("pgbouncer.ini");
-        own(&settings, Some(&ini(server, port, &users)))?;
+        let mut text = ini(server, port, &users);
+        if let Some(tls) = tls {
+            let (chain, key) = (folder.path().join("server.crt"), folder.path().join("server.key"));
+            own(&chain, Some(&tls.certificate.pem))?;
+            own(&key, Some(&tls.certificate.key_pem))?;
+            text.push_str(&format!(
+                "server_tls_sslmode = require\nclient_tls_sslmode = require\nclient_tls_cert_file = {}\n\
+                 client_tls_key_file = {}\n",
+                chain.display(),
+                key.display()
+            ));
+        }
+        own(&settings, Some(&text))?;
         own(folder.path(), None)?;
         let mut command = Command::new("sh");
         command.args(["-c", SUPERVISOR, "supervisor"]).arg(program).arg("-q").arg(&settings);
@@ -109,7 +142,8 @@ impl Pgbouncer {
         if !testkit::wait_until(listens, START_DEADLINE) {
             return Err("pgbouncer does not listen".into());
         }
-        let subject = Subject { name: PGBOUNCER, port, pid: Some(pid), ..Subject::direct(server) };
+        let subject =
+            Subject { name: PGBOUNCER, port, pid: Some(pid), ..Subject::direct(server, tls.is_some()) };
         Ok(Self { subject, _process: process, _folder: folder })
     }
 
@@ -167,7 +201,7 @@ impl Gateway {
     ///
     /// # Errors
     /// It does not start; its own words are on standard error.
-    pub(super) fn start(server: &Postgres, recordings: Option<&Path>) -> Result<Self> {
+    pub(super) fn start(server: &Postgres, recordings: Option<&Path>, tls: Option<&Tls>) -> Result<Self> {
         let token = random_text(48);
         let settings = Settings {
             upstream: server.port(),
@@ -176,6 +210,11 @@ impl Gateway {
             password: server.password(ACCOUNT).to_owned(),
             token: token.clone(),
             recordings: recordings.map(Path::to_owned),
+            tls: tls.map(|tls| TlsFiles {
+                ca: tls.ca.pem().to_owned(),
+                chain: tls.certificate.pem.clone(),
+                key: tls.certificate.key_pem.clone(),
+            }),
         };
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("serve-gateway").stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -186,7 +225,14 @@ impl Gateway {
         let ready: Ready = serde_json::from_str(&process.line()?)?;
         let name = if recordings.is_some() { GATEWAY } else { UNRECORDED };
         let pid = Some(process.0.id());
-        let subject = Subject { name, port: ready.port, user: "agent".to_owned(), password: token, pid };
+        let subject = Subject {
+            name,
+            port: ready.port,
+            user: "agent".to_owned(),
+            password: token,
+            pid,
+            tls: tls.is_some(),
+        };
         Ok(Self { subject, key: ready.key, process })
     }
 

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use gateway_core::approval::RequestId;
 use gateway_core::recording::file::Head;
 
-/// Stands between AI agents and your databases: verifies who asks, judges every statement, holds what people must approve,
+/// Stands between AI agents and your databases and hosts: verifies who asks, judges every statement, holds what people must approve,
 /// masks what comes back, and records all of it.
 #[derive(Debug, Parser)]
 #[command(name = "gateway", version, arg_required_else_help = true, after_help = OVERVIEW)]
@@ -20,6 +20,7 @@ First steps:
   gateway check --config gateway.toml     is everything in order?
   gateway serve --config gateway.toml     run it
   psql \"host=127.0.0.1 port=6432 user=agent dbname=shop\"     with the agent's token as the password
+  ssh -p 2222 agent%web1@127.0.0.1                           with the token too, or a key or certificate
   gateway approvals list --config gateway.toml --token-file me.jwt
   gateway sessions list --config gateway.toml
 
@@ -287,7 +288,8 @@ Examples:
   gateway sessions list --config gateway.toml --principal agent-7
   gateway sessions replay --config gateway.toml 3f0c
   gateway sessions verify /var/lib/gateway/recordings --key recording.pub
-  gateway sessions export 3f0c --config gateway.toml | jq 'select(.event == \"denied\")'";
+  gateway sessions export 3f0c --config gateway.toml | jq 'select(.event == \"denied\")'
+  gateway sessions export 3f0c --config gateway.toml --format asciicast >3f0c.cast";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SessionsCommand {
@@ -298,11 +300,11 @@ pub(crate) enum SessionsCommand {
         #[arg(value_name = "ID|FILE")]
         session: String,
     },
-    /// Play a session back: times, decisions, statements and the rows that were released
+    /// Play a session back: times, decisions, statements and what was released: rows, output, terminals
     Replay(Replay),
     /// Prove that a recording, or a folder of them, is complete and unchanged
     Verify(Verify),
-    /// Write a recording as JSON lines
+    /// Write a recording as JSON lines, or an SSH session as an asciicast
     Export(Export),
 }
 
@@ -351,11 +353,17 @@ pub(crate) struct Export {
     /// How
     #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
     pub(crate) format: ExportFormat,
+    /// Only this operation, by its number in `sessions show`: for sessions with several programs at once
+    #[arg(long, value_name = "N")]
+    pub(crate) operation: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ExportFormat {
+    /// Every record, one JSON object a line
     Jsonl,
+    /// What an SSH session showed, for players of asciicast v2
+    Asciicast,
 }
 
 #[cfg(test)]

@@ -18,13 +18,16 @@ use gateway_core::policy::PolicyEngine;
 use gateway_core::policy::cedar::CedarEngine;
 use gateway_core::recording::Recorder;
 use gateway_pg::{CheckError, PgGateway};
+use gateway_ssh::SshGateway;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
 
 use crate::admin::{AdminServer, AdminSocket, AuditLog};
-use crate::assemble::{Endpoint, EnvSecrets, Parts, PolicySource, assemble};
+use crate::assemble::{
+    Endpoint, EnvSecrets, Parts, PgEndpoint, PolicySource, Serves, SshEndpoint, Targets, assemble,
+};
 use crate::cli::{LogFormat, SecretsArg, Serve};
 use crate::config::{self, ConfigFile};
 use crate::output::{Failure, Outcome};
@@ -90,15 +93,17 @@ impl Gateway {
             audit: Arc::new(open_audit_log(file)?),
         };
         let (engine, policies) = (Arc::clone(&parts.engine), parts.policies.clone());
-        let (gateways, mut servers) = (gateways(file, parts, &data, clock)?, JoinSet::new());
+        let (gateways, mut servers) = (gateways(file, parts, &data, clock, announcer)?, JoinSet::new());
         let (stop, stopping) = watch::channel(false);
         for (endpoint, gateway) in gateways {
-            check_labels(&gateway, &endpoint.target).await?;
+            if let Server::Postgres(gateway) = &gateway {
+                check_labels(gateway, &endpoint.targets().join(", ")).await?;
+            }
             let listener = TcpListener::bind(endpoint.address).await;
             let listener = listener.map_err(|e| cannot_listen(&endpoint.address.to_string(), &e))?;
-            announcer.listening(listener.local_addr()?, &endpoint.target)?;
+            announcer.listening(listener.local_addr()?, endpoint.targets(), endpoint.protocol())?;
             let stopped = stopped(stopping.clone());
-            servers.spawn(async move { gateway.serve(listener, stopped).await.map_err(Failure::from) });
+            servers.spawn(async move { gateway.serve(listener, stopped).await });
         }
         let socket = listen_for_reviewers(file.admin_socket()).await?;
         announcer.admin(&file.admin_socket())?;
@@ -160,13 +165,33 @@ impl Gateway {
     }
 }
 
+/// What serves a listener.
+enum Server {
+    Postgres(PgGateway),
+    Ssh(SshGateway),
+}
+
+impl Server {
+    async fn serve(
+        self,
+        listener: TcpListener,
+        stop: impl Future<Output = ()> + Send,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Postgres(gateway) => gateway.serve(listener, stop).await.map_err(Failure::from),
+            Self::Ssh(gateway) => gateway.serve(listener, stop).await.map_err(Failure::from),
+        }
+    }
+}
+
 /// One gateway for each listener, all with the same pipeline.
 fn gateways(
     file: &ConfigFile,
     parts: Parts,
     data: &Data,
     clock: Arc<dyn Clock>,
-) -> Result<Vec<(Endpoint, PgGateway)>, Failure> {
+    announcer: Announcer,
+) -> Result<Vec<(Endpoint, Server)>, Failure> {
     let Parts { authenticator, engine, patterns, scanner, credentials, targets, endpoints, .. } = parts;
     for warning in engine.warnings().iter() {
         tracing::warn!(%warning, "policy warning");
@@ -188,17 +213,43 @@ fn gateways(
         config::Delivery::Retry => Delivery::Retry,
     })
     .build()?;
-    let serving = |endpoint: Endpoint| {
-        // Assembling has checked that every listener's target exists.
-        let target = targets.get(&endpoint.target).cloned()?;
-        let gateway = pg_gateway(&pipeline, target, &endpoint);
-        Some((endpoint, gateway))
+    let server = |endpoint: Endpoint| {
+        let server = match &endpoint.serves {
+            // Assembling has checked that every listener's targets exist.
+            Serves::Postgres(pg) => match targets.postgres.get(&pg.target).cloned() {
+                Some(target) => Server::Postgres(pg_gateway(&pipeline, target, pg)),
+                None => return Ok(None),
+            },
+            Serves::Ssh(ssh) => Server::Ssh(ssh_gateway(&pipeline, &targets, ssh, announcer)?),
+        };
+        Ok(Some((endpoint, server)))
     };
-    Ok(endpoints.into_iter().filter_map(serving).collect())
+    endpoints.into_iter().filter_map(|endpoint| server(endpoint).transpose()).collect()
+}
+
+/// An SSH gateway as an endpoint wants it. Makes its host key if there is none yet.
+fn ssh_gateway(
+    pipeline: &Pipeline,
+    targets: &Targets,
+    endpoint: &SshEndpoint,
+    announcer: Announcer,
+) -> Result<SshGateway, Failure> {
+    let (key, made) = endpoint.host_key.open_or_create().map_err(Failure::new)?;
+    announcer.host_key(endpoint.host_key.path(), &key, made)?;
+    let mut builder =
+        SshGateway::builder(pipeline.clone()).host_key(key.pem()?).limits(endpoint.limits.clone());
+    for target in endpoint.targets.iter().filter_map(|name| targets.ssh.get(name)) {
+        builder = builder.target(target.clone());
+    }
+    Ok(builder.build()?)
 }
 
 /// A PostgreSQL gateway as an endpoint wants it.
-pub(crate) fn pg_gateway(pipeline: &Pipeline, target: gateway_pg::Target, endpoint: &Endpoint) -> PgGateway {
+pub(crate) fn pg_gateway(
+    pipeline: &Pipeline,
+    target: gateway_pg::Target,
+    endpoint: &PgEndpoint,
+) -> PgGateway {
     let mut gateway =
         PgGateway::new(pipeline.clone(), target).tokens(endpoint.tokens).limits(endpoint.limits.clone());
     if let Some(tls) = &endpoint.tls {

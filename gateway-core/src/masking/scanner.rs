@@ -326,6 +326,8 @@ fn cell_at(cells: &[Range<usize>], last: usize, at: usize) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::{Rule, RuleError, Validator};
     use super::*;
 
@@ -442,5 +444,72 @@ mod tests {
         let scanner = Scanner::new(RuleSet::builtin()).unwrap();
         let size: usize = scanner.program.groups.iter().map(|group| group.machine.size()).sum();
         assert!(size < 2 << 20, "{size} bytes");
+    }
+
+    fn values() -> impl Strategy<Value = Vec<String>> {
+        let value = prop_oneof![
+            "[a-z0-9 .:@+(-]{0,40}",
+            prop::sample::select(vec![
+                "4111 1111 1111 1111",
+                "4111111111111111",
+                "call (415) 555-0132 now",
+                "ada@example.com",
+                "10.1.2.3",
+                "2001:db8::1",
+                "GB82WEST12345698765432",
+                "password=hunter2",
+                "536-22-8726",
+                "1:2:3:4:5:6:7:8",
+            ])
+            .prop_map(str::to_owned),
+        ];
+        prop::collection::vec(value, 0..24)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+
+        #[test]
+        fn values_are_masked_the_same_however_they_are_looked_at(values in values(), between in "[\t\\x00a1@:.-]{0,3}") {
+            static SCANNER: std::sync::OnceLock<Scanner> = std::sync::OnceLock::new();
+            let scanner = SCANNER.get_or_init(|| Scanner::new(RuleSet::builtin()).unwrap());
+            let skip = ClassSet::default();
+            let (mut buffer, mut cells, mut expected) = (Vec::new(), Vec::new(), Vec::new());
+            for value in &values {
+                let start = buffer.len();
+                buffer.extend_from_slice(value.as_bytes());
+                cells.push(start..buffer.len());
+                buffer.extend_from_slice(between.as_bytes());
+                let mut alone = Vec::new();
+                scanner.find(value.as_bytes(), &skip, &mut alone);
+                let moved = |f: Finding| Finding { range: f.range.start + start..f.range.end + start, ..f };
+                expected.extend(alone.into_iter().map(moved));
+            }
+            let mut listed = Vec::new();
+            scanner.find_cells(&buffer, &cells, &skip, &mut listed).unwrap();
+            let listed: Vec<_> =
+                listed.into_iter().map(|f| Finding { range: f.range, class: f.class }).collect();
+            prop_assert_eq!(&listed, &expected);
+            let mut asked = Vec::new();
+            let cell_at = |at: usize| cells.iter().find(|cell| cell.contains(&at)).cloned();
+            scanner.alone().find_within(&buffer, &skip, cell_at, &mut asked).unwrap();
+            prop_assert_eq!(&asked, &expected);
+        }
+    }
+
+    #[test]
+    fn a_cell_that_is_none_refuses_the_whole() {
+        let scanner = Scanner::new(RuleSet::builtin()).unwrap();
+        let mut out = Vec::new();
+        for cell in [0..1, 0..100, 13..14] {
+            let found = scanner.alone().find_within(
+                b"x ada@example.com",
+                &ClassSet::default(),
+                |_| Some(cell.clone()),
+                &mut out,
+            );
+            assert_eq!(found, Err(BadCell(5)), "{cell:?}");
+            assert!(out.is_empty());
+        }
     }
 }

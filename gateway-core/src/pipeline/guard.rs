@@ -161,6 +161,11 @@ impl Guard {
         (self.expires_at() <= self.0.pipeline.clock.now()).then_some(CloseReason::IdentityExpired)
     }
 
+    /// True once the recorder has failed: as [`is_over`](Self::is_over), without a look at the clock.
+    pub fn has_failed(&self) -> bool {
+        self.0.failed.load(Ordering::Acquire)
+    }
+
     /// Records that a batch is refused before policy was asked: it could not be understood or broke a limit.
     pub fn refuse(&self, pending: &Pending, denial: Denial) -> Denial {
         match self.0.record_refusal(pending, &denial) {

@@ -170,6 +170,14 @@ impl Results {
         self.first
     }
 
+    /// Results of the same batch for what the target sends on its account once it is answered, such as notifications after LISTEN.
+    /// What is left of its caps is left to them. They need no [`complete`](Self::complete): each release is recorded by itself.
+    #[must_use]
+    pub fn afterwards(&self) -> Self {
+        let (guard, plan) = (Arc::clone(&self.guard), Arc::clone(&self.plan));
+        Self { guard, plan, masked: BTreeMap::new(), rows: 0, bytes: 0, ..*self }
+    }
+
     /// Whether the policies changed since the masks were decided: have [`Guard::catch_up`](super::Guard::catch_up) ask
     /// anew and call [`adopt_masks`](Self::adopt_masks) before the next release.
     pub fn is_stale(&self) -> bool {

@@ -70,6 +70,8 @@ pub(crate) struct Relation {
     /// Inheritance parents, the relations a view reads and those its rules touch.
     pub(crate) parents: Vec<u32>,
     pub(super) columns: BTreeMap<i16, String>,
+    /// The types of its columns, as object ids.
+    types: BTreeMap<i16, u32>,
     /// For views: (column, origin table, origin column) of every target entry in the stored query.
     pub(super) origins: Vec<(i16, u32, i16)>,
     /// Inheritance children and partitions.
@@ -108,6 +110,11 @@ impl Relation {
         self.attribute(name).is_some()
     }
 
+    /// The type of a column, as an object id.
+    pub(crate) fn type_of(&self, attribute: i16) -> Option<u32> {
+        self.types.get(&attribute).copied()
+    }
+
     /// What it is, for binding an approval to it: another object or other columns give another text.
     pub(crate) fn definition(&self) -> String {
         format!(
@@ -117,7 +124,7 @@ impl Relation {
             self.oid,
             self.kind,
             self.parents,
-            self.columns,
+            (&self.columns, &self.types),
             self.origins,
             self.children,
             self.calls,
@@ -142,7 +149,7 @@ pub(super) fn relation(cells: &[Option<&str>]) -> Result<Relation, ProtocolError
     let list = |text: &Option<&str>| {
         text.unwrap_or_default().split(',').filter(|t| !t.is_empty()).map(str::to_owned).collect::<Vec<_>>()
     };
-    let columns: BTreeMap<String, String> =
+    let columns: BTreeMap<i16, (String, u32)> =
         columns.map_or_else(|| Ok(BTreeMap::new()), |text| serde_json::from_str(text).map_err(|_| SHAPE))?;
     Ok(Relation {
         oid: number(oid)?,
@@ -150,10 +157,8 @@ pub(super) fn relation(cells: &[Option<&str>]) -> Result<Relation, ProtocolError
         name: (*name).to_owned(),
         kind: kind.chars().next().ok_or(SHAPE)?,
         parents: list(parents).iter().map(|t| number(t)).collect::<Result<_, _>>()?,
-        columns: columns
-            .into_iter()
-            .map(|(n, name)| Ok((number(&n)?, name)))
-            .collect::<Result<_, ProtocolError>>()?,
+        types: columns.iter().map(|(number, (_, kind))| (*number, *kind)).collect(),
+        columns: columns.into_iter().map(|(number, (name, _))| (number, name)).collect(),
         origins: list(origins).iter().map(|t| origin(t)).collect::<Result<_, _>>()?,
         children: list(children).iter().map(|t| number(t)).collect::<Result<_, _>>()?,
         calls: calls_of(*calls)?,

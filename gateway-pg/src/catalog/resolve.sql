@@ -40,7 +40,7 @@ SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname
      WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid AND d.classid OPERATOR(pg_catalog.=) 2618::pg_catalog.oid
        AND d.refclassid OPERATOR(pg_catalog.=) 1259::pg_catalog.oid AND d.refobjid OPERATOR(pg_catalog.<>) w.ev_class
   ) p),
-  (SELECT pg_catalog.json_object_agg(t.attnum, t.attname)::pg_catalog.text FROM pg_catalog.pg_attribute t
+  (SELECT pg_catalog.json_object_agg(t.attnum, pg_catalog.json_build_array(t.attname, t.atttypid::pg_catalog.int8))::pg_catalog.text FROM pg_catalog.pg_attribute t
    WHERE t.attrelid OPERATOR(pg_catalog.=) c.oid AND t.attnum OPERATOR(pg_catalog.>) 0 AND NOT t.attisdropped),
   -- The origin of each view column: target entries of the stored query tree, outer and inner alike.
   (SELECT pg_catalog.string_agg(pg_catalog.array_to_string(m.part, ':'), ',')

@@ -47,7 +47,12 @@ pub(crate) struct Acceptance {
 /// A first packet that was not a session.
 pub(crate) enum Arrival {
     Session(Box<Arrived>),
-    Cancel { pid: u32, key: Vec<u8> },
+    /// A cancel request, and the connection to close once it has been passed on.
+    Cancel {
+        pid: u32,
+        key: Vec<u8>,
+        stream: BoxedStream,
+    },
 }
 
 /// A client that wants a session, not yet identified.
@@ -80,7 +85,7 @@ pub(crate) async fn arrive(mut tcp: TcpStream, acceptance: &Acceptance) -> io::R
             }
             Startup::Ssl => tcp.write_all(b"N").await?,
             Startup::GssEnc => return Err(invalid("a second GSSENCRequest")),
-            Startup::Cancel { pid, key } => return Ok(Arrival::Cancel { pid, key }),
+            Startup::Cancel { pid, key } => return Ok(Arrival::Cancel { pid, key, stream: Box::new(tcp) }),
             Startup::Session { version, parameters } => {
                 let local = tcp.peer_addr()?.ip().is_loopback() && tcp.local_addr()?.ip().is_loopback();
                 let wishes = if local && acceptance.plaintext_on_loopback {
@@ -115,7 +120,7 @@ async fn arrive_tls(tcp: TcpStream, acceptance: &Acceptance, direct: bool) -> io
         .collect();
     let packet = read_startup(&mut stream).await?;
     match startup::decode(&packet).map_err(invalid)? {
-        Startup::Cancel { pid, key } => Ok(Arrival::Cancel { pid, key }),
+        Startup::Cancel { pid, key } => Ok(Arrival::Cancel { pid, key, stream: Box::new(stream) }),
         Startup::Session { version, parameters } => {
             let wishes = Wishes::new(parameters);
             Ok(Arrival::Session(Box::new(Arrived {

@@ -34,7 +34,7 @@ pub(crate) fn is_reported(name: &str) -> bool {
 
 /// Settings a client may choose at startup: none of them changes who runs or how text is read, and names are resolved by the
 /// server in their light.
-const STARTUP_SETTINGS: [&str; 13] = [
+const STARTUP_SETTINGS: [&str; 15] = [
     "application_name",
     "datestyle",
     "timezone",
@@ -47,6 +47,8 @@ const STARTUP_SETTINGS: [&str; 13] = [
     "default_transaction_read_only",
     "default_transaction_isolation",
     "geqo",
+    "jit",
+    "plan_cache_mode",
     "bytea_output",
 ];
 
@@ -182,12 +184,13 @@ mod tests {
     fn harmless_settings_pass() {
         let good = wishes(&[
             ("user", "a"),
-            ("options", r"-c search_path=a\ b --statement-timeout=5s"),
+            ("options", r"-c search_path=a\ b --statement-timeout=5s -c jit=off"),
             ("DateStyle", "ISO"),
         ])
         .unwrap();
         assert_eq!(good.settings["search_path"], "a b");
         assert_eq!(good.settings["statement_timeout"], "5s");
         assert_eq!(good.settings["datestyle"], "ISO");
+        assert_eq!(good.settings["jit"], "off");
     }
 }

@@ -1,7 +1,7 @@
-//! COPY TO STDOUT in text format: lines and fields masked by column.
+//! COPY TO STDOUT in text and csv: lines and fields masked by column.
 //!
-//! PostgreSQL documentation, COPY, "Text Format". A CopyData message may hold any piece of the stream, so lines are put together
-//! before they are looked at.
+//! PostgreSQL documentation, COPY, "Text Format" and "CSV Format". A CopyData message may hold any piece of the stream, so lines are put
+//! together before they are looked at. The binary format is in `tuples`.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,17 +12,45 @@ use gateway_core::masking::{CellFinding, Finding};
 use gateway_core::pipeline::Masker;
 
 use super::rows::{Chunk, Edit};
-use super::shape::Column;
+use super::shape::{self, Column, Encoding, Masked, Shape};
+use super::tuples::Tuples;
 use crate::analysis::{Copy, CopyFormat};
 use crate::codec::ProtocolError;
 
 /// Longest line that is put together, in bytes: as long as the longest row that is held.
-const MAX_LINE_BYTES: usize = crate::codec::DEFAULT_MAX_FRAME_BYTES;
+pub(super) const MAX_LINE_BYTES: usize = crate::codec::DEFAULT_MAX_FRAME_BYTES;
+
+/// How values are written in a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Syntax {
+    /// `\\` escapes, `\\N` is null.
+    Text,
+    /// Quoted where needed; within quotes `escape` stands before a quote or itself.
+    Csv { quote: u8, escape: u8, null: Vec<u8> },
+}
+
+impl Syntax {
+    /// The byte without which a line is nothing but values and delimiters.
+    const fn special(&self) -> u8 {
+        match self {
+            Self::Text => b'\\',
+            Self::Csv { quote, .. } => *quote,
+        }
+    }
+
+    fn null(&self) -> &[u8] {
+        match self {
+            Self::Text => NULL,
+            Self::Csv { null, .. } => null,
+        }
+    }
+}
 
 /// How the lines of a copy are laid out.
 #[derive(Debug)]
 pub(super) struct Lines {
     delimiter: u8,
+    syntax: Syntax,
     columns: Vec<Column>,
     /// Every column is scanned or passes: a line in which nothing is escaped needs no look at its single fields.
     plain: bool,
@@ -30,22 +58,41 @@ pub(super) struct Lines {
 
 /// A copy on its way out.
 #[derive(Debug)]
-pub(super) struct CopyOut {
-    lines: Arc<Lines>,
-    partial: BytesMut,
+pub(super) enum CopyOut {
+    /// Text or csv, and the beginning of a line whose end has not come.
+    Lines(Arc<Lines>, BytesMut),
+    /// Binary.
+    Tuples(Tuples),
 }
 
 impl Lines {
-    fn new(delimiter: u8, columns: Vec<Column>) -> Self {
+    fn new(delimiter: u8, syntax: Syntax, columns: Vec<Column>) -> Self {
         let plain = columns.iter().all(|c| *c == Column::Pass || c.is_scanned());
-        Self { delimiter, columns, plain }
+        Self { delimiter, syntax, columns, plain }
+    }
+
+    /// As the statement's options say.
+    fn of(copy: &Copy, columns: Vec<Column>) -> Result<Self, ProtocolError> {
+        let csv = copy.format == CopyFormat::Csv;
+        let delimiter = single(copy, "delimiter", if csv { b',' } else { b'\t' })?;
+        let syntax = if csv {
+            let quote = single(copy, "quote", b'"')?;
+            let null = option(copy, "null").unwrap_or_default().as_bytes().to_vec();
+            Syntax::Csv { quote, escape: single(copy, "escape", quote)?, null }
+        } else {
+            Syntax::Text
+        };
+        Ok(Self::new(delimiter, syntax, columns))
     }
 
     /// Whether `body` is one whole line of plain fields, not more than there are columns, for which the scan of the whole chunk is enough.
     fn is_plain_line(&self, body: &[u8]) -> bool {
         let Some(line) = body.strip_suffix(b"\n").filter(|_| self.plain) else { return false };
-        if memchr::memchr2(b'\n', b'\\', line).is_none() {
+        if memchr::memchr2(b'\n', self.syntax.special(), line).is_none() {
             return memchr::memchr_iter(self.delimiter, line).count() < self.columns.len();
+        }
+        if self.syntax != Syntax::Text {
+            return false;
         }
         let unescaped = |field: &[u8]| field == NULL || memchr::memchr(b'\\', field).is_none();
         let mut fields = 0;
@@ -75,8 +122,19 @@ impl Lines {
         (field.contains(&at) && column.is_scanned()).then_some(field)
     }
 
-    /// Where the field that begins at `start` ends: at a delimiter that no backslash escapes.
+    /// Where the field that begins at `start` ends: at a delimiter that is not part of the value.
     fn field_end(&self, text: &[u8], start: usize) -> usize {
+        let rest = |from: usize| text.get(from..).unwrap_or_default();
+        match &self.syntax {
+            Syntax::Text => self.text_field_end(text, start),
+            Syntax::Csv { quote, escape, .. } => {
+                let value = quoted_end(rest(start), *quote, *escape).map_or(start, |end| start + end);
+                memchr::memchr(self.delimiter, rest(value)).map_or(text.len(), |n| value + n)
+            }
+        }
+    }
+
+    fn text_field_end(&self, text: &[u8], start: usize) -> usize {
         let mut position = start;
         while let Some(found) =
             memchr::memchr2(self.delimiter, b'\\', text.get(position..).unwrap_or_default())
@@ -91,80 +149,184 @@ impl Lines {
     }
 }
 
-impl CopyOut {
-    pub(super) fn new(copy: &Copy, columns: Vec<Column>) -> Result<Self, ProtocolError> {
-        let delimiter = copy
-            .options
-            .iter()
-            .rev()
-            .find(|(name, _)| name == "delimiter")
-            .map(|(_, value)| value.as_bytes());
-        let delimiter = match delimiter {
-            None => b'\t',
-            Some([one]) => *one,
-            Some(_) => return Err(ProtocolError::Malformed("COPY delimiter")),
+impl Lines {
+    /// The end of the first line of `text`, its newline included; `None` if it has not come.
+    fn line_end(&self, text: &[u8]) -> Option<usize> {
+        let Syntax::Csv { quote, escape, .. } = &self.syntax else {
+            return memchr::memchr(b'\n', text).map(|end| end + 1);
         };
-        if copy.format != CopyFormat::Text {
-            return Err(ProtocolError::Malformed("COPY format"));
+        let mut position = 0;
+        loop {
+            let rest = text.get(position..)?;
+            let found = memchr::memchr2(b'\n', *quote, rest)?;
+            if rest.get(found) == Some(&b'\n') {
+                return Some(position + found + 1);
+            }
+            position += found + quoted_end(rest.get(found..)?, *quote, *escape)?;
         }
-        Ok(Self { lines: Arc::new(Lines::new(delimiter, columns)), partial: BytesMut::new() })
     }
 
-    /// Takes in a piece of the stream; whole lines in it become one message.
+    /// The end of the last whole line of `text`.
+    fn lines_end(&self, text: &[u8]) -> usize {
+        let mut end = 0;
+        while let Some(line) = self.line_end(text.get(end..).unwrap_or_default()) {
+            end += line;
+        }
+        end
+    }
+
+    /// Whether a field's text is its value, and only its content counts.
+    fn is_scanned_as_it_is(&self, raw: &[u8], column: &Column) -> bool {
+        column.is_scanned() && memchr::memchr(self.syntax.special(), raw).is_none()
+    }
+
+    /// A value as it stands in a line; null if there is none.
+    pub(super) fn encode(&self, value: Option<&[u8]>) -> Vec<u8> {
+        match (&self.syntax, value) {
+            (syntax, None) => syntax.null().to_vec(),
+            (Syntax::Text, Some(value)) => encode_text(value, self.delimiter),
+            (Syntax::Csv { quote, escape, .. }, Some(value)) => encode_csv(value, *quote, *escape),
+        }
+    }
+
+    fn decode<'a>(&self, raw: &'a [u8]) -> std::borrow::Cow<'a, [u8]> {
+        match &self.syntax {
+            Syntax::Text => decode_text(raw),
+            Syntax::Csv { quote, escape, .. } => decode_csv(raw, *quote, *escape),
+        }
+    }
+
+    /// A field as it may be seen, or `None` if it may pass as it is.
+    fn masked(&self, masker: &mut Masker<'_>, raw: &[u8], column: &Column) -> Option<Vec<u8>> {
+        if raw == self.syntax.null() {
+            return None;
+        }
+        let value = self.decode(raw);
+        let masked: Masked = match column {
+            Column::Pass => return None,
+            Column::Scan(encoding) => shape::scan(masker, *encoding, &value)?,
+            Column::Label(label, encoding) => shape::label(masker, *label, *encoding, &value),
+            Column::Reveal(label, encoding) => shape::reveal(masker, *label, *encoding, &value)?,
+            Column::Withhold(encoding) => shape::withheld(masker, *encoding),
+        };
+        Some(self.encode(masked.as_deref()))
+    }
+}
+
+fn option<'a>(copy: &'a Copy, name: &str) -> Option<&'a str> {
+    copy.options.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+}
+
+/// An option of one byte.
+fn single(copy: &Copy, name: &str, otherwise: u8) -> Result<u8, ProtocolError> {
+    match option(copy, name).map(str::as_bytes) {
+        None => Ok(otherwise),
+        Some([one]) => Ok(*one),
+        Some(_) => Err(ProtocolError::Malformed("COPY option of one byte")),
+    }
+}
+
+/// Where a quoted value that `text` begins with ends, after its closing quote; `None` if it is not quoted or not closed.
+fn quoted_end(text: &[u8], quote: u8, escape: u8) -> Option<usize> {
+    let mut position = 1;
+    if text.first() != Some(&quote) {
+        return None;
+    }
+    loop {
+        position += memchr::memchr2(quote, escape, text.get(position..)?)?;
+        let escapes = text.get(position) == Some(&escape)
+            && matches!(text.get(position + 1), Some(next) if *next == quote || *next == escape);
+        if escapes {
+            position += 2;
+        } else if text.get(position) == Some(&quote) {
+            return Some(position + 1);
+        } else {
+            position += 1;
+        }
+    }
+}
+
+impl CopyOut {
+    pub(super) fn new(copy: &Copy, columns: Vec<Column>) -> Result<Self, ProtocolError> {
+        match copy.format {
+            CopyFormat::Binary => Ok(Self::Tuples(Tuples::new(Shape::new(columns)))),
+            CopyFormat::Text | CopyFormat::Csv => {
+                Ok(Self::Lines(Arc::new(Lines::of(copy, columns)?), BytesMut::new()))
+            }
+            CopyFormat::Unknown => Err(ProtocolError::Malformed("COPY format")),
+        }
+    }
+
+    /// Takes in a piece of the stream; what is whole of it becomes one message.
     pub(super) fn data(
         &mut self,
         body: &[u8],
         at: Range<usize>,
         chunk: &mut Chunk,
     ) -> Result<(), ProtocolError> {
+        let (lines, partial) = match self {
+            Self::Tuples(tuples) => return tuples.data(body, at, chunk),
+            Self::Lines(lines, partial) => (lines, partial),
+        };
         // What the server sends: a message is a line.
-        if self.partial.is_empty() && self.lines.is_plain_line(body) {
-            chunk.line(&self.lines, at);
+        if partial.is_empty() && lines.is_plain_line(body) {
+            chunk.line(lines, at);
             chunk.rows += 1;
             return Ok(());
         }
-        if self.partial.len() + body.len() > MAX_LINE_BYTES {
+        if partial.len() + body.len() > MAX_LINE_BYTES {
             return Err(ProtocolError::Limit("bytes of a copied line"));
         }
-        self.partial.extend_from_slice(body);
-        let Some(end) = memchr::memrchr(b'\n', &self.partial) else {
+        partial.extend_from_slice(body);
+        let end = lines.lines_end(partial);
+        if end == 0 {
             chunk.edits.push((at, Edit::Drop));
             return Ok(());
-        };
-        let lines = self.partial.split_to(end + 1).freeze();
-        self.lines(lines, at, chunk);
+        }
+        let whole = partial.split_to(end).freeze();
+        masked_later(lines, whole, at, chunk);
         Ok(())
     }
 
     /// The end of the stream: what is left is a line too. The CopyDone frame stands at `at`.
-    pub(super) fn finish(mut self, at: Range<usize>, chunk: &mut Chunk) {
-        if !self.partial.is_empty() {
-            let lines = self.partial.split().freeze();
-            // The remaining line goes out in place of an empty range before CopyDone.
-            self.lines(lines, at.start..at.start, chunk);
+    ///
+    /// # Errors
+    /// A binary stream that ends in the middle of a tuple.
+    pub(super) fn finish(self, at: Range<usize>, chunk: &mut Chunk) -> Result<(), ProtocolError> {
+        match self {
+            Self::Tuples(tuples) => tuples.finish(),
+            Self::Lines(lines, partial) => {
+                if !partial.is_empty() {
+                    // The remaining line goes out in place of an empty range before CopyDone.
+                    masked_later(&lines, partial.freeze(), at.start..at.start, chunk);
+                }
+                Ok(())
+            }
         }
     }
+}
 
-    fn lines(&mut self, lines: Bytes, at: Range<usize>, chunk: &mut Chunk) {
-        let mut fields = Vec::new();
-        let mut start = 0;
-        while start < lines.len() {
-            let rest = lines.get(start..).unwrap_or_default();
-            let end = memchr::memchr(b'\n', rest).map_or(lines.len(), |n| start + n);
-            // A header line is masked like any other: whether there is one is the statement's word, and not worth trusting.
-            self.fields(&lines, start..end, &mut fields);
-            chunk.rows += 1;
-            start = end + 1;
-        }
-        chunk.edits.push((at, Edit::Lines { lines, fields }));
+fn masked_later(layout: &Arc<Lines>, lines: Bytes, at: Range<usize>, chunk: &mut Chunk) {
+    let mut fields = Vec::new();
+    let mut start = 0;
+    while start < lines.len() {
+        let rest = lines.get(start..).unwrap_or_default();
+        let end = layout.line_end(rest).map_or(lines.len(), |end| start + end);
+        // A header line is masked like any other: whether there is one is the statement's word, and not worth trusting.
+        let newline = usize::from(lines.get(end.wrapping_sub(1)) == Some(&b'\n'));
+        layout.note_fields(&lines, start..end - newline, &mut fields);
+        chunk.rows += 1;
+        start = end;
     }
+    chunk.edits.push((at, Edit::Lines { layout: Arc::clone(layout), lines, fields }));
+}
 
+impl Lines {
     /// The fields of one line; more fields than columns are not understood and withheld.
-    fn fields(&self, lines: &[u8], line: Range<usize>, out: &mut Vec<(Range<usize>, Column)>) {
+    fn note_fields(&self, lines: &[u8], line: Range<usize>, out: &mut Vec<(Range<usize>, Column)>) {
         let text = lines.get(line.clone()).unwrap_or_default();
-        for (i, field) in self.lines.fields(text).enumerate() {
-            let column = self.lines.columns.get(i).cloned();
-            let column = column.unwrap_or(Column::Withhold(super::shape::Encoding::Text));
+        for (i, field) in self.fields(text).enumerate() {
+            let column = self.columns.get(i).cloned().unwrap_or(Column::Withhold(Encoding::Text));
             out.push((line.start + field.start..line.start + field.end, column));
         }
     }
@@ -173,11 +335,12 @@ impl CopyOut {
 /// The lines as a CopyData message, masked.
 pub(super) fn mask_lines(
     masker: &mut Masker<'_>,
+    layout: &Lines,
     lines: &Bytes,
     fields: &[(Range<usize>, Column)],
 ) -> Result<Bytes, Denial> {
     let mut found = Vec::new();
-    masker.cells(lines, &scanned(lines, fields), &mut found)?;
+    masker.cells(lines, &scanned(layout, lines, fields), &mut found)?;
     let mut found = found.as_slice();
     let mut out = BytesMut::with_capacity(lines.len() + 64);
     out.extend_from_slice(b"d\0\0\0\0");
@@ -186,10 +349,10 @@ pub(super) fn mask_lines(
         let raw = lines.get(range.clone()).unwrap_or_default();
         let (here, later) = found.split_at(found.partition_point(|f| f.range.start < range.end));
         found = later;
-        let masked = match (is_scanned_as_it_is(raw, column), here) {
+        let masked = match (layout.is_scanned_as_it_is(raw, column), here) {
             (true, []) => None,
-            (true, _) => Some(encode(&masker.replace(raw, &within(here, range.start)))),
-            (false, _) => mask_field(masker, raw, column),
+            (true, _) => Some(layout.encode(Some(&masker.replace(raw, &within(here, range.start))))),
+            (false, _) => layout.masked(masker, raw, column),
         };
         if let Some(masked) = masked {
             out.extend_from_slice(lines.get(position..range.start).unwrap_or_default());
@@ -198,21 +361,13 @@ pub(super) fn mask_lines(
         }
     }
     out.extend_from_slice(lines.get(position..).unwrap_or_default());
-    let length = u32::try_from(out.len() - 1).unwrap_or(u32::MAX);
-    if let Some(field) = out.get_mut(1..5) {
-        field.copy_from_slice(&length.to_be_bytes());
-    }
+    super::rows::finish_frame(&mut out, 0);
     Ok(out.freeze())
 }
 
-/// Whether a field's text is its value, and only its content counts.
-fn is_scanned_as_it_is(raw: &[u8], column: &Column) -> bool {
-    column.is_scanned() && memchr::memchr(b'\\', raw).is_none()
-}
-
-fn scanned(lines: &[u8], fields: &[(Range<usize>, Column)]) -> Vec<Range<usize>> {
+fn scanned(layout: &Lines, lines: &[u8], fields: &[(Range<usize>, Column)]) -> Vec<Range<usize>> {
     let raw = |range: &Range<usize>| lines.get(range.clone()).unwrap_or_default();
-    let scanned = fields.iter().filter(|(range, column)| is_scanned_as_it_is(raw(range), column));
+    let scanned = fields.iter().filter(|(range, column)| layout.is_scanned_as_it_is(raw(range), column));
     scanned.map(|(range, _)| range.clone()).collect()
 }
 
@@ -223,22 +378,8 @@ fn within(found: &[CellFinding], start: usize) -> Vec<Finding> {
 
 const NULL: &[u8] = b"\\N";
 
-fn mask_field(masker: &mut Masker<'_>, raw: &[u8], column: &Column) -> Option<Vec<u8>> {
-    if raw == NULL || *column == Column::Pass {
-        return None;
-    }
-    let decoded = decode(raw);
-    let masked = match column {
-        Column::Label(label, _) => masker.field(*label, &decoded),
-        Column::Reveal(label, _) => Some(masker.text_revealing(*label, &decoded)?),
-        Column::Withhold(encoding) => super::shape::withheld(masker, *encoding),
-        Column::Scan(_) | Column::Pass => Some(masker.text(&decoded)?),
-    };
-    Some(masked.map_or_else(|| NULL.to_vec(), |text| encode(&text)))
-}
-
 /// A field's value without its escapes.
-fn decode(raw: &[u8]) -> std::borrow::Cow<'_, [u8]> {
+fn decode_text(raw: &[u8]) -> std::borrow::Cow<'_, [u8]> {
     if memchr::memchr(b'\\', raw).is_none() {
         return raw.into();
     }
@@ -263,37 +404,123 @@ fn decode(raw: &[u8]) -> std::borrow::Cow<'_, [u8]> {
     out.into()
 }
 
-/// A value with the escapes of the text format. Every ASCII punctuation could be the delimiter; masked text holds brackets,
-/// letters, digits and what was left of the value, so backslash, line ends and tabs are what must be escaped.
-pub(super) fn encode(value: &[u8]) -> Vec<u8> {
+/// A value with the escapes of the text format. `\\` before any other byte stands for that byte, so it keeps a delimiter in a value.
+fn encode_text(value: &[u8], delimiter: u8) -> Vec<u8> {
     let mut out = Vec::with_capacity(value.len());
     for byte in value {
         match byte {
-            b'\\' => out.extend_from_slice(b"\\\\"),
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\r' => out.extend_from_slice(b"\\r"),
             b'\t' => out.extend_from_slice(b"\\t"),
-            _ => out.push(*byte),
+            byte if *byte == b'\\' || *byte == delimiter => out.extend_from_slice(&[b'\\', *byte]),
+            byte => out.push(*byte),
         }
     }
     out
 }
 
+/// A quoted value: right for any value, and never null.
+fn encode_csv(value: &[u8], quote: u8, escape: u8) -> Vec<u8> {
+    let mut out = Vec::with_capacity(value.len() + 2);
+    out.push(quote);
+    for byte in value {
+        if *byte == quote || *byte == escape {
+            out.push(escape);
+        }
+        out.push(*byte);
+    }
+    out.push(quote);
+    out
+}
+
+fn decode_csv(raw: &[u8], quote: u8, escape: u8) -> std::borrow::Cow<'_, [u8]> {
+    let inner = raw.strip_prefix(&[quote]).and_then(|rest| rest.strip_suffix(&[quote]));
+    let Some(inner) = inner else { return raw.into() };
+    let mut out = Vec::with_capacity(inner.len());
+    let mut bytes = inner.iter().copied().peekable();
+    while let Some(byte) = bytes.next() {
+        let escapes =
+            byte == escape && matches!(bytes.peek(), Some(next) if *next == quote || *next == escape);
+        out.extend(if escapes { bytes.next() } else { Some(byte) });
+    }
+    out.into()
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn csv(quote: u8, escape: u8) -> Lines {
+        Lines::new(b',', Syntax::Csv { quote, escape, null: Vec::new() }, vec![Column::Pass; 3])
+    }
 
     #[test]
     fn escapes_survive_a_round_trip() {
-        for value in [&b"a\tb\nc\\d"[..], b"", b"plain"] {
-            assert_eq!(&*decode(&encode(value)), value);
+        let text = Lines::new(b':', Syntax::Text, vec![]);
+        for value in [&b"a\tb\nc\\d"[..], b"", b"plain", b"a:b", b"[X:Y]", b"\"\"", b"x,\"y"] {
+            for lines in [&text, &csv(b'"', b'"'), &csv(b'"', b'\\'), &csv(b'\'', b'|')] {
+                let field = lines.encode(Some(value));
+                assert_eq!(&*lines.decode(&field), value);
+                assert_eq!(lines.field_end(&field, 0), field.len(), "{field:?}");
+            }
         }
     }
 
     #[test]
     fn escaped_delimiters_do_not_end_a_field() {
-        let lines = Lines::new(b'|', vec![]);
+        let lines = Lines::new(b'|', Syntax::Text, vec![]);
         assert_eq!(lines.field_end(b"a\\|b|c", 0), 4);
         assert_eq!(lines.field_end(b"a\\\\|b", 0), 3);
+    }
+
+    #[test]
+    fn quotes_keep_delimiters_and_line_ends_in_a_field() {
+        let lines = csv(b'"', b'"');
+        let text = b"1,\"a,\"\"b\n\",c\n2,,\n\"open\n";
+        assert_eq!(lines.lines_end(text), 17);
+        assert_eq!(lines.fields(&text[..12]).collect::<Vec<_>>(), [0..1, 2..10, 11..12]);
+        assert!(!lines.is_plain_line(b"1,\"a\",c\n") && lines.is_plain_line(b"1,a,c\n"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
+
+        #[test]
+        fn a_plain_line_has_the_fields_that_taking_it_apart_gives(
+            fields in prop::collection::vec(prop_oneof!["[a-z0-9@]{0,6}", Just("\\N".to_owned())], 1..6),
+            columns in 1..7usize,
+        ) {
+            let text = super::super::shape::Encoding::Text;
+            let lines = Lines::new(b'|', Syntax::Text, vec![Column::Scan(text); columns]);
+            let line = format!("{}\n", fields.join("|"));
+            prop_assert_eq!(lines.is_plain_line(line.as_bytes()), fields.len() <= columns);
+            let mut start = 0;
+            for field in &fields {
+                let range = start..start + field.len();
+                for at in range.clone() {
+                    let expected = (fields.len() <= columns).then_some(range.clone());
+                    prop_assert_eq!(lines.cell_at(line.as_bytes(), at).filter(|_| fields.len() <= columns), expected);
+                }
+                prop_assert_eq!(lines.cell_at(line.as_bytes(), range.end), None);
+                start = range.end + 1;
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_plain_is_taken_apart() {
+        let text = super::super::shape::Encoding::Text;
+        let plain = Lines::new(b'\t', Syntax::Text, vec![Column::Scan(text); 2]);
+        for line in ["a\\tb\tc\n", "a\tb\tc\n", "a\tb", "a\nb\n", "a\t\\Nb\n", ""] {
+            assert!(!plain.is_plain_line(line.as_bytes()), "{line:?}");
+        }
+        assert!(plain.is_plain_line(b"a\t\\N\n") && plain.is_plain_line(b"\n"));
+        let labelled = Lines::new(b'\t', Syntax::Text, vec![Column::Scan(text), Column::Label(0, text)]);
+        assert!(!labelled.is_plain_line(b"a\tb\n"));
+        let passing = Lines::new(b'\t', Syntax::Text, vec![Column::Scan(text), Column::Pass]);
+        assert_eq!(passing.cell_at(b"ab\tcd\n", 1), Some(0..2));
+        assert_eq!(passing.cell_at(b"ab\tcd\n", 4), None);
     }
 }

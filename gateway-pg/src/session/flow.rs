@@ -14,7 +14,7 @@ use super::rows::{Chunk, Edit};
 use super::segment::defined_name;
 use super::shape::{self, Column, Shape};
 use super::{Phase, Portal, Session, Task};
-use crate::analysis::Statement;
+use crate::analysis::{Copy, CopyFormat, Statement};
 use crate::catalog::{Origin, Relation};
 use crate::codec::backend::{self, Field, TransactionStatus};
 use crate::codec::frontend::{Message, Named};
@@ -77,6 +77,8 @@ pub(super) struct Flow {
 /// What becomes of a copy-in message.
 pub(super) struct CopyInStep {
     pub(super) forward: bool,
+    /// The server must be asked for its answer.
+    pub(super) flush: bool,
 }
 
 impl Flow {
@@ -111,12 +113,15 @@ impl Flow {
         message: &Message,
     ) -> Result<CopyInStep, ProtocolError> {
         match message {
-            Message::CopyData => Ok(CopyInStep { forward: true }),
+            Message::CopyData => Ok(CopyInStep { forward: true, flush: false }),
             Message::CopyDone | Message::CopyFail => {
                 self.copy_in = false;
-                Ok(CopyInStep { forward: true })
+                // In the extended protocol the server keeps its answer until a Flush or Sync, and the client's Sync waits here for
+                // that answer.
+                let flush = matches!(self.expected.front(), Some(Expect::Execute { .. }));
+                Ok(CopyInStep { forward: true, flush })
             }
-            Message::Flush | Message::Sync => Ok(CopyInStep { forward: false }),
+            Message::Flush | Message::Sync => Ok(CopyInStep { forward: false, flush: false }),
             _ => Err(ProtocolError::Unexpected { tag: frame.tag(), during: "during copy in" }),
         }
     }
@@ -178,7 +183,7 @@ impl Session {
             let (frame, more) = rest.split_at(total.min(rest.len()));
             rest = more;
             match tag {
-                b'1' | b'2' | b'3' | b'n' | b'Z' => out.extend_from_slice(frame),
+                b'1' | b'2' | b'3' | b't' | b'n' | b'I' | b'Z' => out.extend_from_slice(frame),
                 b'E' => {
                     let code = backend::error_field(frame.get(HEADER_BYTES..).unwrap_or_default(), b'C');
                     encode::error(&mut out, super::rows::bare_error(code.as_deref().unwrap_or("XX000")));
@@ -359,7 +364,7 @@ impl Session {
                 None => return Err(ProtocolError::Unexpected { tag, during: "outside copy" }),
             },
             _ => match flow.copy_out.take() {
-                Some(copy) => copy.finish(at, chunk),
+                Some(copy) => copy.finish(at, chunk)?,
                 None => return Err(ProtocolError::Unexpected { tag, during: "outside copy" }),
             },
         }
@@ -383,33 +388,38 @@ impl Session {
         let (format, columns) = backend::copy_response(body)?;
         let statement = flow.expected.front().and_then(running_statement);
         let copy = statement.and_then(|s| s.copy.as_ref().map(|c| (s, c)));
-        let Some((statement, copy)) = copy.filter(|_| format == 0) else {
+        let binary = |copy: &Copy| copy.format == CopyFormat::Binary;
+        let Some((statement, copy)) = copy.filter(|(_, c)| binary(c) == (format == 1) && format < 2) else {
             return Err(ProtocolError::Unexpected { tag: b'H', during: "for a copy that was not judged" });
         };
-        let masks = self.copy_columns(flow, statement, columns);
+        let masks = self.copy_columns(flow, statement, columns, i16::from(format));
         flow.copy_out = Some(CopyOut::new(copy, masks)?);
         Ok(())
     }
 
     /// What has to happen to each column of a COPY TO, by name where it copies a table.
-    fn copy_columns(&self, flow: &Flow, statement: &Statement, columns: usize) -> Vec<Column> {
+    fn copy_columns(&self, flow: &Flow, statement: &Statement, columns: usize, format: i16) -> Vec<Column> {
         let names = crate::operation::copied_columns(statement, &self.catalog);
         let text = shape::Encoding::Text;
         match names {
-            Some(origins) if origins.len() == columns => origins
-                .into_iter()
-                .map(|(table, attribute)| {
-                    self.column(
-                        flow,
-                        self.catalog.origin(&self.labels, table, attribute),
-                        Column::Scan(text),
-                        text,
-                    )
-                })
-                .collect(),
+            Some(origins) if origins.len() == columns => {
+                origins.into_iter().map(|origin| self.copy_column(flow, origin, format)).collect()
+            }
+            // A query's columns have no known types; it is copied as text only.
             _ if flow.protected.is_empty() => vec![Column::Scan(text); columns],
             _ => vec![Column::Withhold(text); columns],
         }
+    }
+
+    fn copy_column(&self, flow: &Flow, (table, attribute): (u32, i16), format: i16) -> Column {
+        let kind = self.catalog.by_oid(table).and_then(|r| r.type_of(attribute));
+        let (plain, encoding) = match kind {
+            Some(kind) => (shape::unlabelled_type(kind, format), shape::encoding(kind, format)),
+            // Not known: nothing of it may be seen.
+            None => (Column::Withhold(shape::Encoding::Opaque), shape::Encoding::Opaque),
+        };
+        let origin = self.catalog.origin(&self.labels, table, attribute);
+        self.column(flow, origin, plain, encoding)
     }
 
     /// A statement ended well: what it prepared, declared or changed is now so.
@@ -419,19 +429,19 @@ impl Session {
             Some(Expect::Simple { text, index }) => {
                 let (text, at) = (Arc::clone(text), *index);
                 *index += 1;
-                self.took_effect(&text, at);
+                self.took_effect(flow, &text, at);
             }
             Some(Expect::Execute { portal }) => {
                 portal.started.store(true, Ordering::Relaxed);
                 let prepared = Arc::clone(&portal.prepared);
-                self.took_effect(&prepared.text, prepared.index);
+                self.took_effect(flow, &prepared.text, prepared.index);
                 flow.expected.pop_front();
             }
             _ => {}
         }
     }
 
-    fn took_effect(&mut self, text: &Arc<Text>, index: usize) {
+    fn took_effect(&mut self, flow: &Flow, text: &Arc<Text>, index: usize) {
         let Some(statement) = text.statement(index) else { return };
         match &*statement.kind {
             "prepare" => {
@@ -453,6 +463,9 @@ impl Session {
                 self.portals.clear();
             }
             _ => {}
+        }
+        if &*statement.kind == "listen" {
+            self.listening = flow.results.as_ref().map(Results::afterwards).or(self.listening.take());
         }
         if changes_meaning(statement) {
             self.catalog.forget_names();

@@ -10,6 +10,7 @@ mod hidden;
 mod rows;
 mod segment;
 pub(crate) mod shape;
+mod tuples;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::operation::Place;
 use crate::statement::Prepared;
 use flow::Flow;
 pub use flow::RECORD_ENCODING;
+use rows::{Chunk, Edit};
 use segment::Segment;
 use shape::Shapes;
 
@@ -161,6 +163,8 @@ pub(crate) struct Session {
     mid_unit: bool,
     /// The results of what was forwarded since the last Sync.
     kept: Option<Results>,
+    /// Notifications come at any time after the LISTEN that was permitted.
+    listening: Option<Results>,
     /// The server was at work when the session was ended.
     busy_at_end: bool,
     /// The refused segment ended in the client's Sync.
@@ -194,6 +198,7 @@ impl Session {
             snapshot: false,
             mid_unit: false,
             kept: None,
+            listening: None,
             busy_at_end: false,
             resume_at_sync: false,
             tasks: VecDeque::new(),
@@ -231,6 +236,9 @@ impl Session {
                 let done = flow.copy_in_frame(&frame, &message)?;
                 if done.forward {
                     self.to_upstream.extend_from_slice(frame.bytes());
+                }
+                if done.flush {
+                    encode::flush(&mut self.to_upstream);
                 }
                 Ok(())
             }
@@ -324,14 +332,26 @@ impl Session {
         }
     }
 
-    /// Notices and notifications outside any operation are not shown: nothing was permitted that they could belong to.
+    /// A notification outside any operation belongs to the LISTEN that was permitted. Notices there are not shown: nothing was
+    /// permitted that they could belong to.
     fn stray(&mut self, frame: &Frame) -> Result<(), ProtocolError> {
-        tracing::debug!(tag = %char::from(frame.tag()), "stray message from the server dropped");
-        if frame.tag() == b'A' {
-            backend::notification(frame.body()).map(|_| ())
-        } else {
-            backend::fields(frame.body()).map(|_| ())
+        if frame.tag() == b'N' {
+            tracing::debug!("stray notice of the server dropped");
+            return backend::fields(frame.body()).map(|_| ());
         }
+        backend::notification(frame.body())?;
+        let Some(listening) = &mut self.listening else { return Ok(()) };
+        if listening.is_stale() {
+            listening.adopt_masks();
+        }
+        let raw = frame.bytes().clone();
+        let mut chunk = Chunk::default();
+        chunk.edits.push((0..raw.len(), Edit::Notification));
+        match listening.release(RECORD_ENCODING, raw, 1, |masker, raw| chunk.apply(masker, raw, false)) {
+            Ok(released) => self.release(released),
+            Err(denial) => tracing::info!(%denial, "a notification is not shown"),
+        }
+        Ok(())
     }
 
     fn upstream_gone(&mut self) {
@@ -542,8 +562,8 @@ impl Session {
     /// The results on their way, for the driver to refresh when policies change.
     pub(crate) fn results(&mut self) -> Option<&mut Results> {
         match &mut self.phase {
-            Phase::Flowing(flow) => flow.results.as_mut(),
-            _ => None,
+            Phase::Flowing(flow) if flow.results.is_some() => flow.results.as_mut(),
+            _ => self.listening.as_mut(),
         }
     }
 

@@ -26,7 +26,9 @@ pub(super) enum Edit {
     /// A RowDescription: its column names are masked.
     Names,
     /// Copied lines: masked by column.
-    Lines { lines: Bytes, fields: Vec<(Range<usize>, Column)> },
+    Lines { layout: Arc<Lines>, lines: Bytes, fields: Vec<(Range<usize>, Column)> },
+    /// Copied tuples, and what stands around them: masked by column.
+    Tuples { shape: Arc<Shape>, bytes: Bytes, tuples: Vec<Range<usize>> },
 }
 
 /// How a frame with values is laid out.
@@ -114,7 +116,7 @@ impl Chunk {
             found = later;
             match self.layouts.get(piece.layout) {
                 Some(Layout::Row(shape)) => row(masker, &mut out, piece, shape, here)?,
-                Some(Layout::Line(_)) => line(masker, &mut out, piece, here),
+                Some(Layout::Line(lines)) => line(masker, &mut out, piece, lines, here),
                 Some(Layout::Names) if !here.is_empty() => {
                     let at = piece.start..piece.end;
                     Edit::Names.apply_to(masker, &mut out, &at, withhold)?;
@@ -226,7 +228,12 @@ fn local(found: &[Finding], cell: Range<usize>) -> Vec<Finding> {
 }
 
 /// A value as it may be seen, or `None` if it may pass as it is. `found`: what the scan found in it, if it was scanned.
-fn masked(masker: &mut Masker<'_>, column: &Column, value: &[u8], found: &[Finding]) -> Option<Masked> {
+pub(super) fn masked(
+    masker: &mut Masker<'_>,
+    column: &Column,
+    value: &[u8],
+    found: &[Finding],
+) -> Option<Masked> {
     match column {
         Column::Pass => None,
         Column::Scan(encoding) => match (encoding, found.is_empty()) {
@@ -241,24 +248,30 @@ fn masked(masker: &mut Masker<'_>, column: &Column, value: &[u8], found: &[Findi
     }
 }
 
-/// Replaces what was found in a copied line. A replacement is escaped as the text format wants it.
-fn line(masker: &mut Masker<'_>, out: &mut Splice<'_>, piece: &Piece, found: &[Finding]) {
+/// Replaces the fields of a copied line in which something was found.
+fn line(masker: &mut Masker<'_>, out: &mut Splice<'_>, piece: &Piece, lines: &Lines, found: &[Finding]) {
     if found.is_empty() {
         return;
     }
     let raw = out.raw;
+    let offset = piece.start + HEADER_BYTES;
+    let body = raw.get(offset..piece.end).unwrap_or_default();
     let out = out.replace(&(piece.start..piece.end));
     let start = out.len();
     out.extend_from_slice(b"d\0\0\0\0");
-    let mut position = piece.start + HEADER_BYTES;
+    let mut position = 0;
     for finding in found {
-        out.extend_from_slice(raw.get(position..finding.range.start).unwrap_or_default());
-        let value = raw.get(finding.range.clone()).unwrap_or_default();
-        let whole = Finding { range: 0..value.len(), class: finding.class.clone() };
-        out.extend_from_slice(&super::copy::encode(&masker.replace(value, &[whole])));
-        position = finding.range.end;
+        let Some(cell) = lines.cell_at(body, finding.range.start.saturating_sub(offset)) else { continue };
+        if cell.start < position {
+            continue;
+        }
+        let here = local(found, cell.start + offset..cell.end + offset);
+        let value = body.get(cell.clone()).unwrap_or_default();
+        out.extend_from_slice(body.get(position..cell.start).unwrap_or_default());
+        out.extend_from_slice(&lines.encode(Some(&masker.replace(value, &here))));
+        position = cell.end;
     }
-    out.extend_from_slice(raw.get(position..piece.end).unwrap_or_default());
+    out.extend_from_slice(body.get(position..).unwrap_or_default());
     finish_frame(out, start);
 }
 
@@ -271,6 +284,17 @@ fn encode_row(
 ) {
     let start = out.len();
     out.extend_from_slice(b"D\0\0\0\0");
+    encode_values(out, body, values, changed);
+    finish_frame(out, start);
+}
+
+/// Values as a DataRow's body and a copied tuple have them, some replaced.
+pub(super) fn encode_values(
+    out: &mut BytesMut,
+    body: &[u8],
+    values: &[Option<(usize, usize)>],
+    changed: &[(usize, Masked)],
+) {
     let columns = u16::try_from(values.len()).unwrap_or(u16::MAX);
     out.extend_from_slice(&columns.to_be_bytes());
     for (i, value) in values.iter().enumerate() {
@@ -281,7 +305,6 @@ fn encode_row(
         };
         put_value(out, value);
     }
-    finish_frame(out, start);
 }
 
 fn put_value(out: &mut BytesMut, value: Option<&[u8]>) {
@@ -296,7 +319,7 @@ fn put_value(out: &mut BytesMut, value: Option<&[u8]>) {
 }
 
 /// Writes the length of the frame that begins at `start` and ends at the end of `out`.
-fn finish_frame(out: &mut BytesMut, start: usize) {
+pub(super) fn finish_frame(out: &mut BytesMut, start: usize) {
     let length = u32::try_from(out.len() - start - 1).unwrap_or(u32::MAX);
     if let Some(field) = out.get_mut(start + 1..start + HEADER_BYTES) {
         field.copy_from_slice(&length.to_be_bytes());
@@ -326,7 +349,12 @@ impl Edit {
             Self::Fault { error } => fault(masker, body, *error, withhold),
             Self::Notification => notification(masker, body),
             Self::Names => names(masker, body),
-            Self::Lines { lines, fields } => super::copy::mask_lines(masker, lines, fields).map(Some),
+            Self::Lines { layout, lines, fields } => {
+                super::copy::mask_lines(masker, layout, lines, fields).map(Some)
+            }
+            Self::Tuples { shape, bytes, tuples } => {
+                super::tuples::mask_tuples(masker, shape, bytes, tuples).map(Some)
+            }
         }
     }
 }

@@ -161,7 +161,10 @@ impl Session {
             }
             Message::Describe(Named::Portal(name)) => (Step::DescribePortal(self.portal(&name)?), End::Open),
             Message::Execute { portal, .. } => {
-                (Step::Execute { portal: self.portal(&portal)?, name: portal }, End::Open)
+                let step = Step::Execute { portal: self.portal(&portal)?, name: portal };
+                // What follows is judged once this has run, by what names mean then.
+                let end = if self.may_change_meaning(&step) { End::Flush } else { End::Open };
+                (step, end)
             }
             Message::Close(named) => (Step::Close(own_name_free(named)?), End::Open),
             Message::Flush => (Step::Flush, End::Flush),
@@ -172,6 +175,12 @@ impl Session {
         segment.steps.push(step);
         segment.end = end;
         Ok(())
+    }
+
+    fn may_change_meaning(&self, step: &Step) -> bool {
+        let Step::Execute { portal, .. } = step else { return false };
+        let ends = |statement| self.dirty_transaction && ends_transaction(statement);
+        portal.prepared.statement().is_some_and(|statement| changes_meaning(statement) || ends(statement))
     }
 
     fn text(&mut self, bytes: bytes::Bytes) -> Result<Arc<Text>, Denial> {

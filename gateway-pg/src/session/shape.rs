@@ -135,10 +135,15 @@ pub(crate) fn encoding(type_oid: u32, format: i16) -> Encoding {
 
 /// What to do with a column that carries no label.
 pub(crate) fn unlabelled(field: &Field) -> Column {
-    match encoding(field.type_oid, field.format) {
-        _ if NEVER_SCANNED.contains(&field.type_oid) => Column::Pass,
+    unlabelled_type(field.type_oid, field.format)
+}
+
+/// What to do with an unlabelled column of a type in a format.
+pub(crate) fn unlabelled_type(type_oid: u32, format: i16) -> Column {
+    match encoding(type_oid, format) {
+        _ if NEVER_SCANNED.contains(&type_oid) => Column::Pass,
         // In text format every other type, arrays and composites too, is text to the reader.
-        Encoding::Opaque if field.format == 0 => Column::Scan(Encoding::Text),
+        Encoding::Opaque if format == 0 => Column::Scan(Encoding::Text),
         Encoding::Opaque => Column::Pass,
         encoding => Column::Scan(encoding),
     }

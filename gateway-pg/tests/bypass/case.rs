@@ -64,7 +64,7 @@ const fn yes() -> bool {
     true
 }
 
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     include_str!("cases/01-several-statements.toml"),
     include_str!("cases/02-hidden-writes.toml"),
     include_str!("cases/03-wrapped.toml"),
@@ -78,6 +78,7 @@ const FILES: [&str; 13] = [
     include_str!("cases/11-size.toml"),
     include_str!("cases/12-framing.toml"),
     include_str!("cases/16-stored-elsewhere.toml"),
+    include_str!("cases/20-formats.toml"),
 ];
 
 pub fn attacks() -> Vec<Attack> {

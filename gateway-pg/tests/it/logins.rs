@@ -62,7 +62,7 @@ fn upstream_logins_of_every_kind() {
     }
 }
 
-fn with_tls(server: &Postgres, ca: &Ca, set_up: impl FnOnce(PgGateway) -> PgGateway) -> Gateway {
+pub(crate) fn with_tls(server: &Postgres, ca: &Ca, set_up: impl FnOnce(PgGateway) -> PgGateway) -> Gateway {
     let issued = ca.server().unwrap();
     let tls = server_config(&issued.pem, &issued.key_pem, None).unwrap();
     start(to(server, SslMode::Disable, ca), password(server), agent(), allow_all(), |g| set_up(g.tls(tls)))

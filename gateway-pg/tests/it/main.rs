@@ -8,6 +8,7 @@ mod holds;
 mod lives;
 mod logins;
 mod masking;
+mod messages;
 mod policies;
 mod splits;
 mod support;

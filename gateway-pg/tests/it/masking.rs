@@ -159,8 +159,8 @@ fn records_hold_what_was_released_and_no_secret() {
 fn copies_that_cannot_be_masked_are_refused() {
     let gateway = labelled();
     for sql in [
-        "COPY customers TO STDOUT (FORMAT csv)",
-        "COPY customers TO STDOUT (FORMAT binary)",
+        "COPY (SELECT name FROM customers) TO STDOUT (FORMAT binary)",
+        "COPY customers TO STDOUT (FORMAT csv, ENCODING 'LATIN1')",
         "COPY (SELECT ssn FROM customers) TO STDOUT",
         "COPY customers TO STDOUT (ENCODING 'SJIS')",
     ] {
@@ -179,4 +179,86 @@ fn a_label_on_nothing_refuses_sessions() {
     );
     let out = psql(&gateway, "SELECT 1");
     assert!(out.contains("not available"), "{out}");
+}
+
+/// What a copy through the gateway holds, and its rows as the server reads them in again in the same format.
+fn copied_back(gateway: &Gateway, table: &str, out: &str, back: &str, shown: &str) -> (Vec<u8>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("copy");
+    let path = file.display();
+    psql_script(&gateway.url(), &format!("\\copy {table} TO '{path}' ({out})\n")).unwrap();
+    let script = format!(
+        "CREATE TEMP TABLE back (LIKE {table});\n\\copy back FROM '{path}' ({back})\nSELECT {shown} FROM back ORDER BY 1;"
+    );
+    let rows = psql_script(&server().admin_url(&gateway.database), &script).unwrap();
+    (std::fs::read(&file).unwrap(), rows)
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+#[test]
+fn copies_are_masked_and_stay_what_their_format_wants() {
+    let gateway = labelled();
+    gateway.directly(
+        r#"CREATE TABLE odd (id integer, note text, mail text);
+        INSERT INTO odd VALUES (1, 'plain', 'none'), (2, E'quotes " and, commas\nand lines', 'a@example.com'),
+            (3, NULL, ''), (4, 'card 4111 1111 1111 1111', E'"a@example.com", \\'), (5, '', NULL);
+        GRANT SELECT ON odd TO app"#,
+    );
+    let formats = [
+        ("FORMAT csv", ""),
+        ("FORMAT csv, QUOTE '''', ESCAPE '\\'", ""),
+        ("FORMAT csv, DELIMITER ':', NULL 'nothing'", ""),
+        ("FORMAT csv, DELIMITER '['", ", FORCE_QUOTE *"),
+        ("DELIMITER ':'", ""),
+        ("DELIMITER '['", ""),
+        ("FORMAT text", ""),
+    ];
+    let shown = "concat_ws('|', id, coalesce(note, '~'), coalesce(mail, '~'))";
+    for (options, more) in formats {
+        let (copy, rows) = copied_back(&gateway, "odd", &format!("{options}{more}"), options, shown);
+        assert!(!contains(&copy, "example.com") && !contains(&copy, "4111 1111"), "{options}: {rows}");
+        for row in [
+            "1|plain|none",
+            "2|quotes \" and, commas\nand lines|[REDACTED:EMAIL]",
+            "3|~|",
+            "\"[REDACTED:EMAIL]\", \\",
+            "5||~",
+        ] {
+            assert!(rows.contains(row), "{options}: `{row}` is not in `{rows}`");
+        }
+    }
+}
+
+#[test]
+fn labelled_columns_are_masked_in_copies_of_every_format() {
+    let gateway = labelled();
+    let secrets = secrets(&gateway);
+    for options in ["FORMAT csv, HEADER", "FORMAT binary", "FORMAT text"] {
+        let back = options.replace(", HEADER", ", HEADER true");
+        let (copy, rows) =
+            copied_back(&gateway, "customers", options, &back, "count(*), count(DISTINCT ssn), max(id)");
+        assert!(rows.starts_with("200|1|0"), "{options}: {rows}");
+        for secret in &secrets {
+            assert!(!contains(&copy, secret), "{options}: {secret}");
+        }
+    }
+}
+
+#[test]
+fn binary_copies_are_masked_and_stay_valid() {
+    let gateway = labelled();
+    gateway.directly(
+        r#"CREATE TABLE odd (id integer, note text, doc jsonb, total numeric, at timestamptz, tags text[]);
+        INSERT INTO odd VALUES (1, 'card 4111 1111 1111 1111', '{"mail": "a@example.com"}', 4111111111111111, now(), '{x,y}'),
+            (2, NULL, NULL, 1.5, NULL, NULL), (3, 'plain', '[]', 2, NULL, '{}');
+        GRANT SELECT ON odd TO app"#,
+    );
+    let shown = "concat_ws('|', id, note, doc, total, tags)";
+    let (copy, rows) = copied_back(&gateway, "odd", "FORMAT binary", "FORMAT binary", shown);
+    assert!(!contains(&copy, "example.com") && !contains(&copy, "4111 1111"), "{rows}");
+    assert!(rows.contains("\"[REDACTED:EMAIL]\"") && rows.contains("|0|{x,y}"), "{rows}");
+    assert!(rows.ends_with("2|1.5\n3|plain|[]|2|{}"), "{rows}");
 }

@@ -18,8 +18,9 @@ use crate::config::{self, ConfigFile, Problem, Problems};
 pub(super) fn authenticator(file: &ConfigFile) -> Result<AnyAuthenticator, Problems> {
     let config = &file.config;
     let mut any = AnyAuthenticator::new();
-    if config.issuers.is_empty() && config.client_certificates.is_none() {
-        let help = "add an `[[issuer]]` whose tokens are accepted, or `[client_certificates]`";
+    if config.issuers.is_empty() && config.client_certificates.is_none() && config.ssh_login.is_none() {
+        let help =
+            "add an `[[issuer]]` whose tokens are accepted, or `[client_certificates]`, or `[ssh_login]`";
         return Err(file
             .problem(0..0, "issuer", "nobody could log in: no identity is accepted", help)
             .into());
@@ -29,6 +30,9 @@ pub(super) fn authenticator(file: &ConfigFile) -> Result<AnyAuthenticator, Probl
     }
     if let Some(certificates) = &config.client_certificates {
         any = any.certificates(Arc::new(client_certificates(file, certificates)?));
+    }
+    if let Some(login) = &config.ssh_login {
+        any = any.ssh(Arc::new(super::ssh::authenticator(file, login)?));
     }
     Ok(any)
 }

@@ -1,12 +1,13 @@
 //! From a configuration to the parts of a gateway. Opens no listener and makes no file.
 
 mod identity;
+mod known_hosts;
 mod listener;
 mod masking;
 mod policy;
+mod ssh;
 mod target;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,9 +16,10 @@ use gateway_core::masking::Scanner;
 use gateway_core::policy::cedar::CedarEngine;
 use gateway_core::policy::patterns::PatternSets;
 
-pub(crate) use listener::Endpoint;
+pub(crate) use listener::{Endpoint, PgEndpoint, Serves};
 pub(crate) use policy::{PolicySource, engine, engine_builder, read_policies};
-pub(crate) use target::Credentials;
+pub(crate) use ssh::SshEndpoint;
+pub(crate) use target::{Credentials, Targets};
 
 use crate::config::{ConfigFile, Problem, Problems};
 
@@ -38,7 +40,7 @@ pub(crate) struct Parts {
     pub(crate) patterns: PatternSets,
     pub(crate) scanner: Scanner,
     pub(crate) credentials: Credentials,
-    pub(crate) targets: BTreeMap<String, gateway_pg::Target>,
+    pub(crate) targets: Targets,
     pub(crate) endpoints: Vec<Endpoint>,
 }
 

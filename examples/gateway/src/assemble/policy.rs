@@ -39,6 +39,7 @@ pub(crate) fn read_policies(paths: &[PathBuf]) -> Result<Vec<PolicyFile>, Proble
 pub(crate) fn engine_builder(files: &[PolicyFile]) -> CedarEngineBuilder {
     CedarEngine::builder()
         .schema_fragment("postgres.cedarschema", gateway_pg::SCHEMA)
+        .schema_fragment("ssh.cedarschema", gateway_ssh::SCHEMA)
         .policies(files.iter().cloned())
 }
 

@@ -17,26 +17,49 @@ use crate::config::{self, ConfigFile, Problem, Problems};
 /// PostgreSQL's port.
 const DEFAULT_PORT: u16 = 5432;
 
-pub(super) fn targets(file: &ConfigFile) -> Result<BTreeMap<String, gateway_pg::Target>, Problems> {
-    let mut targets = BTreeMap::new();
+/// The targets by name, for each protocol.
+#[derive(Debug, Default)]
+pub(crate) struct Targets {
+    pub(crate) postgres: BTreeMap<String, gateway_pg::Target>,
+    pub(crate) ssh: BTreeMap<String, gateway_ssh::Target>,
+}
+
+pub(super) fn targets(file: &ConfigFile) -> Result<Targets, Problems> {
+    let (mut targets, mut names) = (Targets::default(), BTreeSet::new());
     for written in &file.config.targets {
-        let target = target(file, written)?;
-        let name = target.name.clone();
-        if targets.insert(name.clone(), target).is_some() {
+        let name = written.name.get_ref().clone();
+        if !names.insert(name.clone()) {
             let message = format!("two targets are called `{name}`");
             let help = "policies and records know a target by its name; give each its own";
             return Err(file.problem(written.name.span(), "target.name", message, help).into());
         }
+        match written.protocol {
+            config::Protocol::Postgres => {
+                targets.postgres.insert(name, postgres(file, written)?);
+            }
+            config::Protocol::Ssh => {
+                targets.ssh.insert(name, super::ssh::target(file, written)?);
+            }
+        }
     }
-    if targets.is_empty() {
+    if names.is_empty() {
         let help = "add a `[[target]]` with `name`, `protocol`, `host` and `credential`";
         return Err(file.problem(0..0, "target", "there is nothing to protect", help).into());
     }
     Ok(targets)
 }
 
-fn target(file: &ConfigFile, from: &config::Target) -> Result<gateway_pg::Target, Problem> {
-    let config::Protocol::Postgres = from.protocol;
+fn postgres(file: &ConfigFile, from: &config::Target) -> Result<gateway_pg::Target, Problem> {
+    let foreign = [
+        ("host_keys", from.host_keys.is_some()),
+        ("host_authorities", from.host_authorities.is_some()),
+        ("known_hosts", from.known_hosts.is_some()),
+    ];
+    if let Some((key, _)) = foreign.into_iter().find(|(_, written)| *written) {
+        let help = "remove it; a database is known by `sslmode` and `ca_file`";
+        let message = "this is for SSH, not for databases";
+        return Err(file.problem(from.name.span(), &format!("target.{key}"), message, help));
+    }
     let name = from.name.get_ref().clone();
     let address = address(file, from)?;
     let ssl_mode = ssl_mode(file, from, &address)?;
@@ -142,9 +165,14 @@ fn add(
 ) -> Result<Credentials, Problem> {
     let from = target.credential.get_ref();
     let (name, username) = (target.name.get_ref(), from.username.clone());
+    let ssh = target.protocol == config::Protocol::Ssh;
     match (&from.password_file, &from.certificate, &from.key, &from.password_env, from.no_secret) {
         (Some(path), None, None, None, false) => {
             all.files = all.files.password(name, username, secret_path(file, path));
+        }
+        (None, certificate, Some(key), None, false) if ssh => {
+            let certificate = certificate.as_ref().map(|path| file.resolve(path));
+            all.files = all.files.key(name, username, secret_path(file, key), certificate);
         }
         (None, Some(chain), Some(key), None, false) => {
             all.files = all.files.certificate(name, username, file.resolve(chain), secret_path(file, key));
@@ -156,14 +184,23 @@ fn add(
         (None, None, None, None, true) => {
             return Ok(all.fixed(name, UpstreamCredential::None { username }));
         }
-        _ => {
-            let message = "it must be said exactly once how the gateway proves who it is";
-            let help = "write one of `password_file = \"...\"`, `certificate = \"...\"` with `key = \"...\"`, \
-                        `no_secret = true`";
-            return Err(file.problem(target.credential.span(), "target.credential", message, help));
-        }
+        _ => return Err(unclear_credential(file, target)),
     }
     Ok(all)
+}
+
+fn unclear_credential(file: &ConfigFile, target: &config::Target) -> Problem {
+    let message = "it must be said exactly once how the gateway proves who it is";
+    let help = match target.protocol {
+        config::Protocol::Postgres => {
+            "write one of `password_file = \"...\"`, `certificate = \"...\"` with `key = \"...\"`, `no_secret = true`"
+        }
+        config::Protocol::Ssh => {
+            "write one of `key_file = \"...\"`, `certificate = \"...-cert.pub\"` with `key = \"...\"`, \
+             `password_file = \"...\"`"
+        }
+    };
+    file.problem(target.credential.span(), "target.credential", message, help)
 }
 
 /// Relative paths are the service manager's where it hands over credentials (systemd's `LoadCredential=`).

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use gateway_core::approval::MemoryApprover;
 use gateway_core::clock::SystemClock;
-use gateway_core::credentials::CredentialSource;
+use gateway_core::credentials::{CredentialSource, UpstreamCredential};
 use gateway_core::pipeline::Pipeline;
 use gateway_core::recording::MemoryRecorder;
-use gateway_pg::CheckError;
+use gateway_pg::{CheckError as PgCheckError, PgGateway};
+use gateway_ssh::CheckError as SshCheckError;
 use serde::Serialize;
 
-use crate::assemble::{Endpoint, EnvSecrets, Parts, assemble};
+use crate::assemble::{Credentials, Endpoint, EnvSecrets, Parts, Serves, assemble};
 use crate::cli::Check;
 use crate::config::ConfigFile;
 use crate::output::{Failure, Outcome, json, line};
@@ -60,37 +61,75 @@ async fn check_targets(parts: Parts, findings: &mut Findings) -> Result<(), Fail
         Arc::clone(&credentials) as Arc<dyn CredentialSource>,
     )
     .build()?;
-    for (name, target) in targets {
-        if let Err(error) = credentials.credential(&name, None).await {
-            findings.errors.push(error.to_string());
-            continue;
+    let used = |name: &str| endpoints.iter().find(|endpoint| endpoint.targets().iter().any(|t| t == name));
+    for (name, target) in targets.postgres {
+        let usable = ready(&name, used(&name), &credentials, findings).await.is_some();
+        let serves = used(&name).map(|endpoint| &endpoint.serves);
+        if let (true, Some(Serves::Postgres(endpoint))) = (usable, serves) {
+            let labels = target.labels.len();
+            check_postgres(&name, pg_gateway(&pipeline, target, endpoint), labels, findings).await;
         }
-        let labels = target.labels.len();
-        let Some(endpoint) = endpoints.iter().find(|endpoint: &&Endpoint| endpoint.target == name) else {
-            findings.warnings.push(format!("target `{name}` has no listener; add one, or remove the target"));
-            continue;
-        };
-        let gateway = pg_gateway(&pipeline, target, endpoint);
-        match tokio::time::timeout(TARGET_TIME, gateway.check()).await {
-            Ok(Ok(())) if labels == 0 => {
-                findings
-                    .warnings
-                    .push(format!("target `{name}` has no labelled columns; only content is masked"));
-            }
-            Ok(Ok(())) => {
-                findings.passed.push(format!("target `{name}`: all {labels} labelled columns exist"))
-            }
-            Ok(Err(error @ CheckError::Labels { .. })) => findings.errors.push(error.to_string()),
-            Ok(Err(error)) => findings.warnings.push(format!("{error}; its labels are not checked")),
-            Err(_) => {
-                let seconds = TARGET_TIME.as_secs();
-                findings.warnings.push(format!(
-                    "target `{name}` did not answer within {seconds} s; its labels are not checked"
-                ));
-            }
+    }
+    for (name, target) in targets.ssh {
+        if let Some(credential) = ready(&name, used(&name), &credentials, findings).await {
+            check_ssh(&target, &credential, findings).await;
         }
     }
     Ok(())
+}
+
+/// The credential for a target that is worth asking.
+async fn ready(
+    name: &str,
+    endpoint: Option<&Endpoint>,
+    credentials: &Credentials,
+    findings: &mut Findings,
+) -> Option<UpstreamCredential> {
+    match credentials.credential(name, None).await {
+        Err(error) => {
+            findings.errors.push(error.to_string());
+            None
+        }
+        Ok(_) if endpoint.is_none() => {
+            findings.warnings.push(format!("target `{name}` has no listener; add one, or remove the target"));
+            None
+        }
+        Ok(credential) => Some(credential),
+    }
+}
+
+async fn check_postgres(name: &str, gateway: PgGateway, labels: usize, findings: &mut Findings) {
+    match tokio::time::timeout(TARGET_TIME, gateway.check()).await {
+        Ok(Ok(())) if labels == 0 => {
+            findings
+                .warnings
+                .push(format!("target `{name}` has no labelled columns; only content is masked"));
+        }
+        Ok(Ok(())) => findings.passed.push(format!("target `{name}`: all {labels} labelled columns exist")),
+        Ok(Err(error @ PgCheckError::Labels { .. })) => findings.errors.push(error.to_string()),
+        Ok(Err(error)) => findings.warnings.push(format!("{error}; its labels are not checked")),
+        Err(_) => {
+            let seconds = TARGET_TIME.as_secs();
+            findings.warnings.push(format!(
+                "target `{name}` did not answer within {seconds} s; its labels are not checked"
+            ));
+        }
+    }
+}
+
+async fn check_ssh(target: &gateway_ssh::Target, credential: &UpstreamCredential, findings: &mut Findings) {
+    let name = &target.name;
+    match tokio::time::timeout(TARGET_TIME, target.check(credential)).await {
+        Ok(Ok(())) => {
+            findings.passed.push(format!("target `{name}`: its host key is pinned, the gateway can log in"));
+        }
+        Ok(Err(error @ SshCheckError::Refused { .. })) => findings.errors.push(error.to_string()),
+        Ok(Err(error)) => findings.warnings.push(error.to_string()),
+        Err(_) => {
+            let seconds = TARGET_TIME.as_secs();
+            findings.warnings.push(format!("target `{name}` did not answer within {seconds} s"));
+        }
+    }
 }
 
 fn report(findings: &Findings, as_json: bool) -> Result<(), Failure> {

@@ -1,6 +1,8 @@
 //! `gateway sessions replay`: a recording as a person would have seen it.
 
+pub(super) mod channels;
 mod rows;
+mod screen;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,11 +11,16 @@ use std::time::Duration;
 use gateway_core::clock::Timestamp;
 use gateway_core::operation::OperationId;
 use gateway_core::recording::file::{ReadRecord, RecordJson};
-use gateway_core::recording::{Record, RecordedOperation};
+use gateway_core::recording::{Header, Record, RecordedOperation};
 
+use gateway_ssh::RECORD_ENCODINGS;
+
+use self::channels::{Channels, TERMINAL};
 use self::rows::Decoder;
+use self::screen::Screen;
 use super::sessions::{end_words, header_facts, open};
-use crate::output::{Escaped, EscapedLines, Failure, Outcome, json_line, line, to_terminal};
+use super::utf8::Utf8;
+use crate::output::{Escaped, EscapedLines, Failure, Outcome, json_line, line, raw, to_terminal};
 
 /// Longest pause between two records: nobody waits for a night between two statements.
 const MAX_PAUSE: Duration = Duration::from_secs(3);
@@ -27,19 +34,69 @@ pub(super) async fn run(path: PathBuf, speed: Option<f64>, as_json: bool) -> Out
     }
     let mut pace = Pace::new(speed, reader.header().started)?;
     line(header_facts(reader.header()))?;
-    let mut digest = Digest::new(reader.header().started);
-    let mut decoder = Decoder::default();
+    let mut digest = Digest::new(reader.header());
+    let mut player = Player::default();
     for record in reader.by_ref() {
         pace.wait_for(record.at).await;
-        if let Some(text) = digest.line(&record) {
-            line(text)?;
-        }
-        if let Record::Released { encoding, bytes, .. } = &record.record {
-            decoder.read(encoding, bytes).iter().try_for_each(line)?;
-        }
+        player.play(&record.record, digest.line(&record))?;
     }
+    player.stop()?;
     line(end_words(reader.end()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Shows what was released: rows and lines, and at a terminal what a recorded terminal showed, as it did.
+#[derive(Default)]
+struct Player {
+    rows: Decoder,
+    channels: Channels,
+    screen: Screen,
+    utf8: Utf8,
+    /// Something was drawn since the last line.
+    drawing: bool,
+}
+
+impl Player {
+    fn play(&mut self, record: &Record, words: Option<String>) -> Result<(), Failure> {
+        match record {
+            Record::Released { encoding, bytes, .. } if encoding == TERMINAL && to_terminal() => {
+                let drawn = self.screen.draw(&self.utf8.push(bytes));
+                self.drawing |= !drawn.is_empty();
+                return Ok(raw(&drawn)?);
+            }
+            Record::Released { operation, encoding, bytes, .. } => {
+                let lines = if RECORD_ENCODINGS.contains(&encoding.as_str()) {
+                    self.channels.read(*operation, encoding, bytes)
+                } else {
+                    self.rows.read(encoding, bytes)
+                };
+                self.lines(&lines)?;
+            }
+            Record::Presented { operations, .. } => self.channels.presented(operations),
+            Record::Completed { operation, .. } => {
+                let left = self.channels.ended(*operation);
+                self.lines(&left)?;
+            }
+            _ => {}
+        }
+        words.map_or(Ok(()), |words| self.lines(&[words]))
+    }
+
+    fn lines(&mut self, lines: &[String]) -> Result<(), Failure> {
+        if !lines.is_empty() {
+            self.stop()?;
+        }
+        Ok(lines.iter().try_for_each(line)?)
+    }
+
+    /// Ends what is drawn; lines follow.
+    fn stop(&mut self) -> Result<(), Failure> {
+        if std::mem::take(&mut self.drawing) {
+            raw(self.screen.restore())?;
+            line("")?;
+        }
+        Ok(())
+    }
 }
 
 /// How fast time passes.
@@ -70,21 +127,23 @@ impl Pace {
 /// Turns records into lines: when, what was asked, what was decided.
 pub(super) struct Digest {
     start: Timestamp,
+    /// Only results of databases come in rows.
+    rows: bool,
 }
 
 impl Digest {
-    pub(super) const fn new(start: Timestamp) -> Self {
-        Self { start }
+    pub(super) fn new(header: &Header) -> Self {
+        Self { start: header.started, rows: header.protocol != gateway_ssh::PROTOCOL }
     }
 
     /// The line, or lines, of one record; none for released bytes.
     pub(super) fn line(&mut self, read: &ReadRecord) -> Option<String> {
         let after = read.at.since(self.start).as_secs_f64();
-        words(&read.record).map(|words| format!("{after:>10.3}s  {words}"))
+        words(&read.record, self.rows).map(|words| format!("{after:>10.3}s  {words}"))
     }
 }
 
-fn words(record: &Record) -> Option<String> {
+fn words(record: &Record, in_rows: bool) -> Option<String> {
     Some(match record {
         Record::Presented { operations, .. } => {
             operations.iter().map(presented).collect::<Vec<_>>().join("\n             ")
@@ -112,11 +171,8 @@ fn words(record: &Record) -> Option<String> {
         Record::Completed { operation, outcome, rows, bytes, masked } => {
             let masked: Vec<String> = masked.iter().map(|(class, n)| format!("{class} {n}")).collect();
             let masked = if masked.is_empty() { "nothing".to_owned() } else { masked.join(", ") };
-            format!(
-                "#{operation} {}: {rows} rows, {bytes} bytes, masked {}",
-                Escaped(outcome),
-                Escaped(&masked)
-            )
+            let rows = if in_rows { format!("{rows} rows, ") } else { String::new() };
+            format!("#{operation} {}: {rows}{bytes} bytes, masked {}", Escaped(outcome), Escaped(&masked))
         }
         Record::Viewed { viewer, what } => {
             format!("{} looked at {}", Escaped(&viewer.to_string()), Escaped(what))
@@ -129,7 +185,8 @@ fn words(record: &Record) -> Option<String> {
 }
 
 fn presented(operation: &RecordedOperation) -> String {
-    let statement = EscapedLines { text: &operation.statement, indent: "               " }.to_string();
+    let text = EscapedLines { text: &operation.statement, indent: "               " };
+    let statement = if operation.statement.is_empty() { String::new() } else { format!("\n{text}") };
     let arguments = match operation.arguments {
         0 => String::new(),
         n => format!(", {n} arguments"),
@@ -138,7 +195,7 @@ fn presented(operation: &RecordedOperation) -> String {
         gateway_core::operation::Effect::Read => "read",
         gateway_core::operation::Effect::Write => "write",
     };
-    format!("#{} {} ({effect}{arguments})\n{statement}", operation.id, Escaped(&operation.kind))
+    format!("#{} {} ({effect}{arguments}){statement}", operation.id, Escaped(&operation.kind))
 }
 
 fn ids(operations: &[OperationId]) -> String {

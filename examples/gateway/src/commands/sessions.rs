@@ -5,12 +5,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use gateway_core::clock::{SystemClock, Timestamp};
+use gateway_core::operation::OperationId;
 use gateway_core::recording::Header;
 use gateway_core::recording::file::{End, RecordJson, RecordingReader};
 use gateway_store::{SessionFilter, SessionRow, Store};
 use serde_json::json;
 
-use super::{replay, verify};
+use super::{asciicast, replay, verify};
 use crate::cli::{Export, ExportFormat, Sessions, SessionsCommand, SessionsList};
 use crate::config::{ConfigFile, DataDir};
 use crate::output::{Escaped, Failure, Outcome, json, json_line, line, table};
@@ -124,7 +125,7 @@ async fn show(place: &Place, session: &str, as_json: bool) -> Outcome {
     }
     let Some(mut reader) = reader else { return Ok(ExitCode::SUCCESS) };
     line(header_facts(reader.header()))?;
-    let mut digest = replay::Digest::new(reader.header().started);
+    let mut digest = replay::Digest::new(reader.header());
     for record in reader.by_ref() {
         if let Some(text) = digest.line(&record) {
             line(text)?;
@@ -195,13 +196,29 @@ pub(super) fn open(path: &std::path::Path) -> Result<RecordingReader, Failure> {
 }
 
 async fn export(place: &Place, options: &Export) -> Outcome {
-    let ExportFormat::Jsonl = options.format;
-    let mut reader = open(&place.recording(&options.session).await?)?;
+    let path = place.recording(&options.session).await?;
+    match (options.format, options.operation) {
+        (ExportFormat::Asciicast, operation) => {
+            return asciicast::export(&path, operation.map(OperationId));
+        }
+        (ExportFormat::Jsonl, Some(_)) => {
+            return Err(Failure::new(
+                "`--operation` is for `--format asciicast`; filter JSON lines with `jq`",
+            ));
+        }
+        (ExportFormat::Jsonl, None) => {}
+    }
+    let mut reader = open(&path)?;
     for record in RecordJson::new(&mut reader) {
         json_line(&record)?;
     }
-    match reader.end() {
-        Some(End::Damaged { .. } | End::Unreadable(_)) => Err(Failure::new(end_words(reader.end()))),
+    exported(reader.end())
+}
+
+/// An export that misses what is damaged must not pass for the whole.
+pub(super) fn exported(end: Option<&End>) -> Outcome {
+    match end {
+        Some(End::Damaged { .. } | End::Unreadable(_)) => Err(Failure::new(end_words(end))),
         _ => Ok(ExitCode::SUCCESS),
     }
 }

@@ -3,6 +3,7 @@
 //! Unknown keys are errors everywhere: a misspelt mask that is silently ignored would be a leak.
 
 mod problem;
+mod ssh;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 pub(crate) use problem::{Problem, Problems, nearest};
+pub(crate) use ssh::{SshAuthority, SshKey, SshLogin};
 pub(crate) use values::{ColumnPath, Span, TransformText, ValidatorText};
 
 /// Largest configuration file, in bytes. 1 MiB: thousands of labelled columns; more is some other file.
@@ -29,6 +31,7 @@ pub(crate) struct Config {
     #[serde(default, rename = "issuer")]
     pub(crate) issuers: Vec<Spanned<Issuer>>,
     pub(crate) client_certificates: Option<Spanned<ClientCertificates>>,
+    pub(crate) ssh_login: Option<Spanned<SshLogin>>,
     pub(crate) policy: Policy,
     #[serde(default)]
     pub(crate) patterns: Vec<Spanned<Patterns>>,
@@ -172,7 +175,7 @@ pub(crate) struct MaskingRule {
     pub(crate) validator: Option<ValidatorText>,
 }
 
-/// `[[target]]`
+/// `[[target]]`; which keys may stand depends on the protocol, and is judged where the target is assembled.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Target {
@@ -185,16 +188,20 @@ pub(crate) struct Target {
     #[serde(default)]
     pub(crate) sslmode: Option<SslMode>,
     pub(crate) ca_file: Option<Spanned<PathBuf>>,
+    pub(crate) host_keys: Option<Vec<Spanned<String>>>,
+    pub(crate) host_authorities: Option<Vec<Spanned<String>>>,
+    pub(crate) known_hosts: Option<Spanned<PathBuf>>,
     pub(crate) credential: Spanned<Credential>,
     #[serde(default)]
     pub(crate) labels: Vec<Label>,
 }
 
 /// The wire protocols of targets.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Protocol {
     Postgres,
+    Ssh,
 }
 
 /// libpq's `sslmode`.
@@ -215,6 +222,8 @@ pub(crate) struct Credential {
     pub(crate) username: String,
     pub(crate) password_file: Option<PathBuf>,
     pub(crate) certificate: Option<PathBuf>,
+    /// For SSH alone too, where `key_file` reads better beside `password_file`.
+    #[serde(alias = "key_file")]
     pub(crate) key: Option<PathBuf>,
     pub(crate) password_env: Option<String>,
     #[serde(default)]
@@ -230,17 +239,18 @@ pub(crate) struct Label {
     pub(crate) transform: Option<TransformText>,
 }
 
-/// `[[listener]]`
+/// `[[listener]]`; it speaks the protocol of its target or targets.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Listener {
     pub(crate) address: Spanned<SocketAddr>,
-    pub(crate) target: Spanned<String>,
+    pub(crate) target: Option<Spanned<String>>,
+    pub(crate) targets: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(crate) host_key: Option<Spanned<PathBuf>>,
     pub(crate) tls: Option<Spanned<Tls>>,
     #[serde(default)]
     pub(crate) require_tls: bool,
-    #[serde(default)]
-    pub(crate) token_login: TokenLogin,
+    pub(crate) token_login: Option<TokenLogin>,
     #[serde(default)]
     pub(crate) limits: Limits,
 }
@@ -255,10 +265,9 @@ pub(crate) struct Tls {
 }
 
 /// How clients hand over their token.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum TokenLogin {
-    #[default]
     Password,
     Oauthbearer,
 }
@@ -270,6 +279,8 @@ pub(crate) struct Limits {
     pub(crate) connections: Option<usize>,
     pub(crate) login: Option<Span>,
     pub(crate) frame_bytes: Option<usize>,
+    pub(crate) attempts: Option<usize>,
+    pub(crate) silence: Option<Span>,
 }
 
 /// `[recording]`
@@ -393,6 +404,11 @@ impl DataDir {
     /// The public half, for whoever verifies.
     pub(crate) fn recording_public_key(&self) -> PathBuf {
         self.0.join("recording.pub")
+    }
+
+    /// The key by which SSH clients know the gateway, unless a listener names another.
+    pub(crate) fn ssh_host_key(&self) -> PathBuf {
+        self.0.join("ssh_host_ed25519_key")
     }
 
     pub(crate) fn audit_log(&self) -> PathBuf {

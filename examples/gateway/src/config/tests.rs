@@ -136,6 +136,99 @@ fn mistakes_are_told_with_key_and_remedy() {
     }
 }
 
+/// The example with its SSH part switched on, and a key file that is not there yet.
+fn with_ssh() -> String {
+    let text = example();
+    let (before, rest) = text.split_once("# ---- SSH").unwrap();
+    let (ssh, after) = rest.split_once("# ---- Recording").unwrap();
+    let ssh: Vec<&str> = ssh.lines().map(|line| line.strip_prefix("# ").unwrap_or(line)).collect();
+    format!("{before}# ---- SSH{}\n# ---- Recording{after}", ssh.join("\n"))
+}
+
+#[test]
+fn the_examples_ssh_part_is_right() {
+    assert_eq!(problems_of(&with_ssh()), "no problem");
+}
+
+#[test]
+fn mistakes_about_ssh_are_told_with_key_and_remedy() {
+    const CA: &str = "AAAAIJcmwQxj5Vm0E4d8Y9iTnSMcUzyhbD5xEhFvM9nJ7y0f";
+    let table: &[(&str, &str, &[&str])] = &[
+        (
+            "AAAAIJcmw",
+            "AAAAIJ",
+            &["gateway.toml:", "`ssh_login.authority.public_key`", "not a public key", ".pub"],
+        ),
+        ("AAAAIKcmwQxj5Vm0E4d8Y9iTnSMcUzyhbD5xEhFvM9nJ7y0f", CA, &["ssh_login.key.public_key", "twice"]),
+        ("user = \"robot-1\"", "usr = \"robot-1\"", &["unknown key `usr`", "did you mean `user`?"]),
+        ("revoked = [5, 6]", "revoked = [\"x\"]", &["revoked", "expected u64"]),
+        ("host_keys = [", "host_kyes = [", &["unknown key `host_kyes`", "did you mean `host_keys`?"]),
+        ("AAAAILcmw", "AAAA", &["`target.host_keys`", "not a public key"]),
+        ("name = \"web1\"", "name = \"web 1\"", &["`target.name`", "`web 1`", "agent%web1"]),
+        ("host = \"10.0.0.5\"", "", &["`target`", "where the server is", "`port` if it is not 22"]),
+        ("host = \"10.0.0.5\"", "host = \"h\"\nsslmode = \"require\"", &["`target.sslmode`", "not for SSH"]),
+        ("host = \"10.0.0.5\"", "host = \"h\"\nknown_hosts = \"absent\"", &["absent", "cannot be read"]),
+        (
+            "host = \"10.0.0.5\"",
+            "host = \"h\"\nknown_hosts = \"Cargo.toml\"",
+            &["Cargo.toml", "line 1 is not", "ssh-keyscan"],
+        ),
+        ("key_file = \"web1.key\"", "", &["`target.credential`", "`key_file"]),
+        ("targets = [\"web1\"]", "targets = [\"web2\"]", &["no target `web2`", "did you mean `web1`?"]),
+        ("targets = [\"web1\"]", "targets = []", &["`listener.target`", "exactly once"]),
+        (
+            "targets = [\"web1\"]",
+            "targets = [\"web1\", \"shop\"]",
+            &["`listener.targets`", "only SSH targets"],
+        ),
+        (
+            "targets = [\"web1\"]",
+            "target = \"web1\"\nrequire_tls = true",
+            &["listener.require_tls", "not for SSH"],
+        ),
+        (
+            "data/ssh_host_ed25519_key",
+            "Cargo.toml",
+            &["`listener.host_key`", "Cargo.toml", "only the gateway's user"],
+        ),
+        ("silence = \"5m\"", "silence = \"5\"", &["silence", "not a length of time"]),
+        ("silence = \"5m\"", "frame_bytes = 5", &["listener.limits.frame_bytes", "not for SSH"]),
+    ];
+    for (before, after, expected) in table {
+        assert!(with_ssh().contains(before), "the example has no `{before}`");
+        let told = problems_of(&with_ssh().replacen(before, after, 1));
+        for words in *expected {
+            assert!(told.contains(words), "`{before}` -> `{after}`: no `{words}` in:\n{told}");
+        }
+        assert!(told.contains("\n  help: "), "no remedy in:\n{told}");
+    }
+}
+
+#[test]
+fn a_host_that_nothing_pins_is_refused() {
+    let text = with_ssh();
+    let line = text.lines().find(|line| line.starts_with("host_keys")).unwrap();
+    let told = problems_of(&text.replace(line, ""));
+    assert!(told.contains("`target.host_keys`") && told.contains("ssh-keyscan -p 22 10.0.0.5"), "{told}");
+}
+
+#[test]
+fn what_is_for_ssh_is_not_for_databases() {
+    for (key, text) in [
+        ("target.known_hosts", example().replacen("sslmode =", "known_hosts = \"x\"\nsslmode =", 1)),
+        (
+            "listener.host_key",
+            example().replacen("target = \"shop\"", "target = \"shop\"\nhost_key = \"x\"", 1),
+        ),
+    ] {
+        let told = problems_of(&text);
+        assert!(told.contains(key) && told.contains("for SSH, not for databases"), "{told}");
+    }
+    let login = "\n[[ssh_login.key]]\npublic_key = \"x\"\nissuer = \"i\"\nuser = \"u\"\nkind = \"agent\"\n";
+    let told = problems_of(&(example() + login));
+    assert!(told.contains("`ssh_login`") && told.contains("no SSH target"), "{told}");
+}
+
 #[test]
 fn every_problem_is_told_at_once() {
     let text = example().replacen("ipv6", "ipv9", 1).replacen("target = \"shop\"", "target = \"x\"", 1);

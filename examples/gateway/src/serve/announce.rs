@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use gateway_core::policy::Revision;
+use gateway_ssh::HostKey;
 use serde_json::{Value, json};
 
 use crate::output::{Failure, line};
@@ -24,13 +25,30 @@ impl Announcer {
         if self.json { line(event) } else { line(text) }
     }
 
-    pub(super) fn listening(self, address: SocketAddr, target: &str) -> io::Result<()> {
-        let text = format!("listening on {address} for target {target} (postgres)");
-        let (address, protocol) = (address.to_string(), "postgres");
-        self.tell(
-            &text,
-            &json!({"event": "listening", "address": address, "target": target, "protocol": protocol}),
-        )
+    pub(super) fn listening(self, address: SocketAddr, targets: &[String], protocol: &str) -> io::Result<()> {
+        let names = targets.join(", ");
+        let what = if targets.len() == 1 { "target" } else { "targets" };
+        let text = format!("listening on {address} for {what} {names} ({protocol})");
+        let event = json!({
+            "event": "listening", "address": address.to_string(), "target": names, "targets": targets, "protocol": protocol
+        });
+        self.tell(&text, &event)
+    }
+
+    /// By which key SSH clients know the gateway; loud when it is new, because they have to learn it.
+    pub(super) fn host_key(self, path: &Path, key: &HostKey, made: bool) -> io::Result<()> {
+        let (path, public, fingerprint) = (path.display().to_string(), key.public_line(), key.fingerprint());
+        let text = if made {
+            format!(
+                "made a new SSH host key in {path}; clients pin it by: {public}\nSSH host key {fingerprint}"
+            )
+        } else {
+            format!("SSH host key {fingerprint}")
+        };
+        let event = json!({
+            "event": "host_key", "path": path, "public_key": public, "fingerprint": fingerprint, "made": made
+        });
+        self.tell(&text, &event)
     }
 
     pub(super) fn admin(self, socket: &Path) -> io::Result<()> {

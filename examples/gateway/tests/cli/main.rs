@@ -6,4 +6,5 @@
 mod approvals;
 mod commands;
 mod serving;
+mod ssh;
 mod stage;

@@ -39,11 +39,46 @@ impl Scratch {
         }
     }
 
-    fn compress(&mut self) -> Result<(), String> {
+    fn pack(&mut self, packing: Packing) -> Result<(), String> {
         self.stored.clear();
+        if packing == Packing::AsItIs {
+            store(&self.raw, &mut self.stored);
+            return Ok(());
+        }
         self.stored.reserve(zstd::zstd_safe::compress_bound(self.raw.len()));
         let packed = self.compressor.compress_to_buffer(&self.raw, &mut self.stored);
         packed.map(|_| ()).map_err(|e| format!("compression failed: {e}"))
+    }
+}
+
+/// Whether blocks are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Packing {
+    Compressed,
+    /// The same frame format, without the work: for a session that releases much.
+    AsItIs,
+}
+
+/// Most bytes of one raw block in a zstd frame (RFC 8878 section 3.1.1.2.4: 128 KiB).
+const RAW_BLOCK_BYTES: usize = 128 * 1024;
+
+/// A zstd frame that holds `raw` uncompressed (RFC 8878 section 3.1.1): one segment, its size in four bytes, no checksum; then raw blocks.
+fn store(raw: &[u8], out: &mut Vec<u8>) {
+    const MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
+    const SINGLE_SEGMENT_SIZE_IN_4: u8 = 0b1010_0000;
+    let blocks = raw.len().div_ceil(RAW_BLOCK_BYTES).max(1);
+    out.reserve(raw.len() + 9 + 3 * blocks);
+    out.extend_from_slice(&MAGIC);
+    out.push(SINGLE_SEGMENT_SIZE_IN_4);
+    // A block has at most `MAX_BLOCK_BYTES`, which fits.
+    out.extend_from_slice(&(raw.len() as u32).to_le_bytes());
+    for index in 0..blocks {
+        let start = index * RAW_BLOCK_BYTES;
+        let part = raw.get(start..raw.len().min(start + RAW_BLOCK_BYTES)).unwrap_or_default();
+        let last = u32::from(index + 1 == blocks);
+        let header = (part.len() as u32) << 3 | last;
+        out.extend(header.to_le_bytes().iter().take(3));
+        out.extend_from_slice(part);
     }
 }
 
@@ -98,7 +133,7 @@ impl RecordingFile {
     pub(super) fn write(
         &mut self,
         items: Vec<(Timestamp, Item)>,
-        seal: bool,
+        (seal, packing): (bool, Packing),
         key: &RecordingKey,
         scratch: &mut Scratch,
     ) -> Result<Head, String> {
@@ -108,11 +143,11 @@ impl RecordingFile {
         for (at, item) in items {
             self.add(&mut open, at, &item, scratch)?;
             if scratch.raw.len() >= BLOCK_TARGET_BYTES {
-                self.end_block(&mut open, scratch)?;
+                self.end_block(&mut open, packing, scratch)?;
                 self.spill(key, scratch)?;
             }
         }
-        self.end_block(&mut open, scratch)?;
+        self.end_block(&mut open, packing, scratch)?;
         let head = self.checkpoint(seal, key, &mut scratch.out)?;
         self.flush(scratch)?;
         Ok(head)
@@ -136,9 +171,14 @@ impl RecordingFile {
         Ok(())
     }
 
-    fn end_block(&mut self, open: &mut Option<Open>, scratch: &mut Scratch) -> Result<(), String> {
+    fn end_block(
+        &mut self,
+        open: &mut Option<Open>,
+        packing: Packing,
+        scratch: &mut Scratch,
+    ) -> Result<(), String> {
         let Some(block) = open.take() else { return Ok(()) };
-        scratch.compress()?;
+        scratch.pack(packing)?;
         let header = BlockHeader {
             stored: length(scratch.stored.len())?,
             raw: length(scratch.raw.len())?,
@@ -197,4 +237,20 @@ impl RecordingFile {
 
 fn length(len: usize) -> Result<u32, String> {
     u32::try_from(len).map_err(|_| format!("a block of {len} bytes is too large"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_as_it_is_unpacks_as_any_other_frame() {
+        for length in [0, 1, RAW_BLOCK_BYTES - 1, RAW_BLOCK_BYTES, RAW_BLOCK_BYTES + 1, 3 * RAW_BLOCK_BYTES] {
+            let raw: Vec<u8> = (0..length).map(|i| (i * 7 % 251) as u8).collect();
+            let mut stored = Vec::new();
+            store(&raw, &mut stored);
+            assert!(stored.len() <= super::super::format::MAX_STORED_BYTES);
+            assert_eq!(zstd::bulk::decompress(&stored, length).unwrap(), raw, "{length}");
+        }
+    }
 }

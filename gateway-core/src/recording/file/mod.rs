@@ -91,17 +91,21 @@ impl Default for QueueLimits {
 pub struct FileOptions {
     /// Every record is committed at once, and [`SessionRecorder::strict`] tells the pipeline to wait for it. Default: off.
     pub strict: bool,
-    /// How many threads write; as many sessions can sync at the same time. Default: 4. At least 1, at most 64.
+    /// How many threads write; as many sessions can sync at the same time. Default: 8: file systems commit together what is synced
+    /// at the same time, and threads that wait cost nothing. At least 1, at most 64.
     pub writers: usize,
-    /// The zstd level. Default: 1, which keeps up with any disk; negative levels are faster and pack less.
+    /// The zstd level. Default: 1; negative levels are faster and pack less.
     pub level: i32,
+    /// Compress also what a session records faster than it can be left for the next tick (more than [`QueueLimits::write_bytes`] in
+    /// 40 ms: large results). Default: off, because compressing costs more than everything else that is done to such bytes.
+    pub always_compress: bool,
     /// How much may wait.
     pub limits: QueueLimits,
 }
 
 impl Default for FileOptions {
     fn default() -> Self {
-        Self { strict: false, writers: 4, level: 1, limits: QueueLimits::default() }
+        Self { strict: false, writers: 8, level: 1, always_compress: false, limits: QueueLimits::default() }
     }
 }
 
@@ -210,6 +214,7 @@ impl Inner {
             key: Arc::clone(&self.key),
             storage,
             ledger: notes,
+            always_compress: self.options.always_compress,
         });
         for writer in &self.writers {
             let (writer, context) = (Arc::clone(writer), Arc::clone(&context));

@@ -10,7 +10,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::blocks::{RecordingFile, Scratch};
+use super::blocks::{Packing, RecordingFile, Scratch};
 use super::format::EntryKind;
 use super::keys::RecordingKey;
 use super::ledger::Note;
@@ -28,6 +28,8 @@ pub(super) struct Context {
     pub(super) key: Arc<RecordingKey>,
     pub(super) storage: Arc<dyn Storage>,
     pub(super) ledger: SyncSender<Note>,
+    /// Also what a session records faster than ticks take it away.
+    pub(super) always_compress: bool,
 }
 
 #[derive(Debug, Default)]
@@ -174,7 +176,12 @@ impl Context {
                 Some(target) => file.insert(target),
                 None => file.insert(self.create(session)?),
             };
-            let head = target.write(work.items, seal, &self.key, scratch)?;
+            let packing = if work.urgency == Urgency::Write && !self.always_compress {
+                Packing::AsItIs
+            } else {
+                Packing::Compressed
+            };
+            let head = target.write(work.items, (seal, packing), &self.key, scratch)?;
             signed = Some(Signed { head, records: until, time });
             session.wrote(until, work.bytes);
         }

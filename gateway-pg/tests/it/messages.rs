@@ -1,0 +1,133 @@
+//! Sequences of messages that drivers send and that are easy to get wrong; found by `./test --drivers`.
+
+use testkit::raw_pg::{self, Bind, RawPg};
+use testkit::{Ca, Postgres};
+use tokio::net::TcpStream;
+
+use crate::logins::with_tls;
+use crate::support::{Gateway, TOKEN, allow_all, gateway};
+
+async fn client(gateway: &Gateway) -> RawPg<TcpStream> {
+    let mut client = RawPg::connect(gateway.address).await.unwrap();
+    client.log_in("agent", &gateway.database, TOKEN).await.unwrap();
+    client
+}
+
+/// Parse, Bind, Execute of the unnamed statement.
+fn unnamed(sql: &str) -> Vec<u8> {
+    [raw_pg::parse("", sql, &[]), Bind::default().encode(), raw_pg::execute("", 0)].concat()
+}
+
+/// Tags of the next frames.
+async fn tags(client: &mut RawPg<TcpStream>, count: usize) -> String {
+    let mut tags = String::new();
+    for _ in 0..count {
+        tags.push(client.frame().await.unwrap().tag.into());
+    }
+    tags
+}
+
+#[test]
+fn an_empty_query_is_answered_as_such() {
+    let gateway = gateway(allow_all(), &[]);
+    gateway.block_on(async {
+        let mut client = client(&gateway).await;
+        for sql in ["", ";", "-- nothing"] {
+            assert_eq!(client.query(sql).await.unwrap().tags(), "IZ", "{sql:?}");
+            let mut wire = raw_pg::parse("", sql, &[]);
+            wire.extend(raw_pg::describe(b'S', ""));
+            wire.extend(Bind::default().encode());
+            wire.extend(raw_pg::execute("", 0));
+            wire.extend(raw_pg::sync());
+            assert_eq!(client.exchange(&wire).await.unwrap().tags(), "1tn2IZ", "{sql:?}");
+        }
+    });
+}
+
+/// The server keeps the answer to CopyDone until a Sync or Flush; the client's Sync may not wait for that answer.
+#[test]
+fn copy_in_by_the_extended_protocol_ends() {
+    let gateway = gateway(allow_all(), &[]);
+    gateway.block_on(async {
+        let mut client = client(&gateway).await;
+        client.query("CREATE TABLE copied (a integer)").await.unwrap();
+        let done = || [raw_pg::copy_done(), raw_pg::sync()].concat();
+        for end in [raw_pg::sync(), [raw_pg::flush(), raw_pg::sync()].concat()] {
+            client.send(&[unnamed("COPY copied FROM STDIN"), end].concat()).await.unwrap();
+            assert_eq!(tags(&mut client, 3).await, "12G");
+            client.send(&[raw_pg::copy_data(b"1\n2\n"), done()].concat()).await.unwrap();
+            assert_eq!(client.until_ready().await.unwrap().tags(), "CZ");
+        }
+        client.send(&[unnamed("COPY copied FROM STDIN"), raw_pg::sync()].concat()).await.unwrap();
+        assert_eq!(tags(&mut client, 3).await, "12G");
+        client.send(&[raw_pg::copy_fail("no more"), raw_pg::sync()].concat()).await.unwrap();
+        assert_eq!(client.until_ready().await.unwrap().tags(), "EZ");
+        let bad = [raw_pg::copy_data(b"x\n"), done()].concat();
+        client.send(&[unnamed("COPY copied FROM STDIN"), raw_pg::sync()].concat()).await.unwrap();
+        assert_eq!(tags(&mut client, 3).await, "12G");
+        client.send(&bad).await.unwrap();
+        assert_eq!(client.until_ready().await.unwrap().tags(), "EZ");
+        assert_eq!(
+            client.query("SELECT count(*) FROM copied").await.unwrap().text_rows().unwrap()[0][0],
+            "4"
+        );
+    });
+}
+
+#[test]
+fn notifications_reach_an_idle_listener_masked() {
+    let gateway = gateway(allow_all(), &[]);
+    gateway.block_on(async {
+        let (mut listener, mut speaker) = (client(&gateway).await, client(&gateway).await);
+        listener.query("LISTEN news").await.unwrap();
+        for (said, heard) in [("one", "one"), ("ask ada@example.com", "[REDACTED:EMAIL]")] {
+            speaker.query(&format!("NOTIFY news, '{said}'")).await.unwrap();
+            let frame = listener.frame().await.unwrap();
+            let body = String::from_utf8_lossy(&frame.body).into_owned();
+            assert_eq!(frame.tag, b'A');
+            assert!(body.contains(heard) && body.contains("news") && !body.contains('@'), "{body:?}");
+        }
+        assert_eq!(listener.query("UNLISTEN news").await.unwrap().tags(), "CZ");
+        speaker.query("NOTIFY news, 'three'").await.unwrap();
+        assert_eq!(listener.query("SELECT 1").await.unwrap().tags(), "TDCZ");
+    });
+    let records = format!("{:?}", gateway.recorder.sessions());
+    assert!(
+        records.contains("Released") && !records.contains("ada@example.com"),
+        "what was shown is recorded"
+    );
+}
+
+#[test]
+fn what_a_pipeline_defines_can_be_used_in_it() {
+    let gateway = gateway(allow_all(), &[]);
+    gateway.block_on(async {
+        let mut client = client(&gateway).await;
+        let statements =
+            ["CREATE TABLE piped (a integer)", "INSERT INTO piped VALUES (1)", "SELECT a FROM piped"];
+        let wire = [statements.map(unnamed).concat(), raw_pg::sync()].concat();
+        assert_eq!(client.exchange(&wire).await.unwrap().tags(), "12C12C12DCZ");
+        // It is one transaction still: what fails later takes all of it back.
+        let statements = ["CREATE TABLE gone (a integer)", "INSERT INTO gone VALUES (1)", "SELECT 1 / 0"];
+        let wire = [statements.map(unnamed).concat(), raw_pg::sync()].concat();
+        assert_eq!(client.exchange(&wire).await.unwrap().error().unwrap().code(), "22012");
+        let found = client.query("SELECT to_regclass('gone') IS NULL, count(*) FROM piped").await.unwrap();
+        assert_eq!(found.text_rows().unwrap(), [["t", "1"]]);
+    });
+}
+
+#[test]
+fn a_cancel_request_over_tls_is_closed_in_order() {
+    let ca = Ca::new().unwrap();
+    let server = Postgres::start().unwrap();
+    let gateway = with_tls(&server, &ca, |g| g);
+    gateway.block_on(async {
+        let config = ca.client_config(None, &[]).unwrap();
+        let mut asking = RawPg::connect_tls(gateway.address, config).await.unwrap();
+        asking.send(&raw_pg::cancel_request(1, &[1, 2, 3, 4])).await.unwrap();
+        // Without the alert `close_notify` this read is an error, which libpq reports as a failed cancel.
+        let mut rest = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(asking.stream(), &mut rest).await.unwrap();
+        assert!(rest.is_empty());
+    });
+}
