@@ -9,7 +9,7 @@ not `ok` is a limit of the gateway, or of PostgreSQL {server} behind it.
 
 To repeat it: `./test --drivers` fetches the clients from their package registries, in the versions below (`drivers/requirements.txt`,
 `drivers/node/package.json`, `drivers/rust/Cargo.lock`; psql, pgbench, pg_dump and JDBC are the distribution's), into
-`~/.cache/agent-gateway-drivers`. The run fails if something differs that `drivers/known.toml` does not explain.
+`~/.cache/agent-gateway-drivers`. The run fails if something is refused or differs that `drivers/known.toml` does not explain.
 
 - **ok**: the same, to the byte where bytes are compared.
 - **refused**: the gateway says no, in its own words; the session goes on.
@@ -17,14 +17,14 @@ To repeat it: `./test --drivers` fetches the clients from their package registri
 - **as the server**: fails directly and through the gateway, in the same words.
 """
 
-SHORT = {"ok": "ok", "refused": "refused", "differs": "differs", "as the server": "as the server"}
+KINDS = ("ok", "refused", "differs", "as the server")
 
 
 def cell(found, feature, notes):
     if feature not in found:
         return ""
     kind, words = found[feature]
-    return SHORT[kind] if kind == "ok" else f"{SHORT[kind]} [{notes.setdefault((kind, words), len(notes) + 1)}](#notes)"
+    return kind if kind == "ok" else f"{kind} [{notes.setdefault((kind, words), len(notes) + 1)}](#notes)"
 
 
 def table(head, rows):
@@ -35,8 +35,8 @@ def summary(results):
     rows = []
     for client, (version, found, _) in results.items():
         kinds = [kind for kind, _ in found.values()]
-        rows.append([client, version, *(str(kinds.count(kind)) for kind in SHORT)])
-    return table(["client", "version", *SHORT], rows)
+        rows.append([client, version, *(str(kinds.count(kind)) for kind in KINDS)])
+    return table(["client", "version", *KINDS], rows)
 
 
 def shared(results):
@@ -63,7 +63,7 @@ def text(server, results, known):
     explained = {}
     for (client, feature), why in known.items():
         if client in results and feature in results[client][1]:
-            explained.setdefault(results[client][1][feature], why)
+            explained.setdefault(tuple(results[client][1][feature]), why)
     for (kind, words), number in notes.items():
         why = explained.get((kind, words))
         shown = f"`{words.replace('`', chr(39))}`" if kind == "refused" else words

@@ -2,14 +2,15 @@
 """Runs every driver's scenario against PostgreSQL directly and through the gateway, and compares line by line.
 
     ./test --drivers                     installs, builds, runs everything, writes docs/compatibility.md
-    drivers/run.py --bin DIR [CLIENT..]  only these clients; the page is written when all ran
+    drivers/run.py --bin DIR [CLIENT..]  only these clients; the page has the others' last results
 
 A scenario is a program that prints `feature<TAB>outcome` lines, the same at every run. It finds the server in PGHOST, PGPORT,
 PGUSER, PGPASSWORD and PGDATABASE, a certificate to trust in DRIVERS_CA, and a folder of its own in DRIVERS_SCRATCH.
-Exit code 1: a scenario was cut short, or something differs that `known.toml` does not explain.
+Exit code 1: a scenario was cut short, or something is refused or differs that `known.toml` does not explain.
 """
 
 import argparse
+import json
 import os
 import pathlib
 import re
@@ -28,6 +29,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "agent-gateway-drivers"
 # Where the page goes and what it is compared against.
 PAGE = HERE.parent / "docs" / "compatibility.md"
+# The last result of each client.
+LAST = CACHE / "results.json"
 # Longest run of one scenario, in seconds: what waits here hangs.
 SCENARIO_SECONDS = 600
 # Longest start of a server, in seconds.
@@ -211,6 +214,7 @@ tls = {{ cert = "server.crt", key = "server.key" }}
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 out, _ = process.communicate()
+        out = out.replace(f"port {environment['PGPORT']}", "port N")
         lines = [tuple(line.split("\t", 1)) for line in out.splitlines() if "\t" in line]
         whole = bool(lines) and lines[-1] == ("end", "ok")
         if not whole:
@@ -242,7 +246,9 @@ def reason(outcome):
     """The gateway's own words in an outcome, without what a driver wraps around them."""
     text = re.split(r"\\\\n|\\n|DETAIL:", outcome.split("gateway:", 1)[1])[0]
     text = re.split(r"""['"\]\)|]+,|['"]+[\]\)]""", text)[0]
-    return text.replace("\\\\", "").replace('\\"', '"').strip(" '\"\\")
+    text = text.replace("\\\\", "").replace('\\"', '"').strip(" '\\")
+    # A closing quote may have gone with the wrapping.
+    return text + '"' * (text.count('"') % 2)
 
 
 def compare(direct, gateway):
@@ -271,8 +277,22 @@ def run_client(stage, name, known):
         if kind != "ok":
             why = known.get((name, feature))
             print(f"   {feature}: {kind}: {words}" + (f"\n      known: {why}" if why else ""), flush=True)
-    unexplained = [f for f, (kind, _) in found.items() if kind == "differs" and (name, f) not in known]
+    unexplained = [f for f, (kind, _) in found.items() if kind in ("differs", "refused") and (name, f) not in known]
     return versions, found, whole_there and whole_here and not unexplained
+
+
+def write_page(server, results, known):
+    """The page, once every client has a result: of this run, or of the last one it took part in."""
+    import page
+
+    last = json.loads(LAST.read_text()) if LAST.exists() else {}
+    last |= results
+    LAST.write_text(json.dumps(last))
+    if missing := [name for name in CLIENTS if name not in last]:
+        print(f"the page is not written, there is no result yet of: {', '.join(missing)}")
+        return
+    PAGE.write_text(page.text(server, {name: last[name] for name in CLIENTS}, known))
+    print(f"wrote {PAGE.relative_to(HERE.parent)}")
 
 
 def main():
@@ -287,11 +307,7 @@ def main():
     with Stage(options.bin) as stage:
         server = stage.admin("SHOW server_version")
         results = {name: run_client(stage, name, known) for name in options.clients or CLIENTS}
-    if not options.clients:
-        import page
-
-        PAGE.write_text(page.text(server, results, known))
-        print(f"wrote {PAGE.relative_to(HERE.parent)}")
+    write_page(server, results, known)
     bad = [name for name, (_, _, well) in results.items() if not well]
     total = sum(len(found) for _, found, _ in results.values())
     print(f"{total} features of {len(results)} clients; " + (f"unexplained: {', '.join(bad)}" if bad else "nothing unexplained"))

@@ -366,7 +366,7 @@ public class Jdbc {
             });
         });
         feature("error, then on", c -> expect(() -> rows(c, "SELECT 1/0")) + expect(() -> rows(c, "SELECT * FROM nowhere")) + rows(c, "SELECT 1"));
-        feature("syntax error", c -> expect(() -> rows(c, "SELEC")) + rows(c, "SELECT 1"));
+        feature("syntax error", c -> expect(() -> rows(c, "SELEC")) + "\n" + rows(c, "SELECT 1"));
         feature("batch", Jdbc::batch);
         feature("batch, rewritten", Jdbc::batchAgain, "reWriteBatchedInserts", "true");
         feature("generated keys", Jdbc::keys);

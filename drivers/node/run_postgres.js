@@ -65,9 +65,10 @@ const checks = {
     return Buffer.concat(parts);
   }),
   cancel: () => connected(async (sql) => {
+    await sql`SELECT 1`;
     const query = sql`SELECT pg_sleep(60)`;
     const running = expect(query.execute());
-    await soon(500);
+    await soon(1000);
     query.cancel();
     return [await running, await sql`SELECT 1 AS a`];
   }),

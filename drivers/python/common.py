@@ -15,7 +15,7 @@ ZONE = dt.timezone(dt.timedelta(hours=2))
 VALUES = [
     ("smallint", 32767),
     ("integer", 2147483647),
-    ("bigint", -9223372036854775808),
+    ("bigint", 9223372036854775807),
     ("numeric", decimal.Decimal("12345678901234567890.0123456789")),
     ("double precision", 0.1),
     ("text", "naïve ☕ 日本 'quoted' \\ \t \n end"),

@@ -10,3 +10,12 @@ fn runs_commands_in_a_home_of_its_own() {
     assert!(server.ssh("exit 3").is_err());
     assert!(server.log().contains("Accepted publickey"));
 }
+
+#[test]
+fn a_dropped_server_leaves_no_process_and_no_folder() {
+    let server = Sshd::start().unwrap();
+    let (address, home) = (server.address(), server.home());
+    drop(server);
+    assert!(std::net::TcpStream::connect(address).is_err());
+    assert!(!home.exists());
+}

@@ -479,8 +479,8 @@ mod tests {
     fn quotes_keep_delimiters_and_line_ends_in_a_field() {
         let lines = csv(b'"', b'"');
         let text = b"1,\"a,\"\"b\n\",c\n2,,\n\"open\n";
-        assert_eq!(lines.lines_end(text), 18);
-        assert_eq!(lines.fields(&text[..13]).collect::<Vec<_>>(), [0..1, 2..11, 12..13]);
+        assert_eq!(lines.lines_end(text), 17);
+        assert_eq!(lines.fields(&text[..12]).collect::<Vec<_>>(), [0..1, 2..10, 11..12]);
         assert!(!lines.is_plain_line(b"1,\"a\",c\n") && lines.is_plain_line(b"1,a,c\n"));
     }
 
@@ -489,7 +489,7 @@ mod tests {
 
         #[test]
         fn a_plain_line_has_the_fields_that_taking_it_apart_gives(
-            fields in prop::collection::vec(prop_oneof!["[a-z0-9@]{0,6}", Just("\\\\N".to_owned())], 1..6),
+            fields in prop::collection::vec(prop_oneof!["[a-z0-9@]{0,6}", Just("\\N".to_owned())], 1..6),
             columns in 1..7usize,
         ) {
             let text = super::super::shape::Encoding::Text;

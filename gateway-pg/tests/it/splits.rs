@@ -173,7 +173,8 @@ impl World {
         let (client, stream) = tokio::io::duplex(1024 * 1024);
         let stream = Box::new(Chopped { stream, cuts: down, next: 0 });
         let serving = tokio::spawn(async move { gateway.serve_stream(stream).await });
-        let mut client = RawPg::new(client);
+        // Bytes that come one by one take their time on a busy machine.
+        let mut client = RawPg::new(client).patience(std::time::Duration::from_secs(120));
         client.startup(&[("user", "agent"), ("database", &self.database)]).await.unwrap();
         client.password(TOKEN).await.unwrap();
         client.until_ready().await.unwrap();

@@ -90,7 +90,6 @@ impl Task {
                 Err(Gone) => {}
             }
         }
-        self.inbox.finish();
     }
 
     async fn started(&self) -> Option<Box<Start>> {
@@ -216,6 +215,13 @@ impl Task {
             _ = told => {}
             () = self.inbox.closed() => {}
         }
+    }
+}
+
+impl Drop for Task {
+    /// Also after a panic: what waits must not press on the connection for ever.
+    fn drop(&mut self) {
+        self.inbox.finish();
     }
 }
 

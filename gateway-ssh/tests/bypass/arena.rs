@@ -106,6 +106,8 @@ impl Door {
     }
 }
 
+const CARD: &str = "4111 1111 1111 1111";
+
 /// One trial's folders. Texts of cases name them `{work}`, `{vault}` and `{home}`; `{mark}` is unique.
 pub struct Arena {
     pub mark: String,
@@ -125,6 +127,8 @@ impl Arena {
         fs::create_dir_all(vault.join("empty")).unwrap();
         fs::write(work.join("notes"), "just notes\n").unwrap();
         fs::write(work.join("list"), "one\ntwo\n").unwrap();
+        // 4111... lies across the 32 KiB at which stock clients cut their reads.
+        fs::write(work.join("cards"), format!("{}{CARD} {CARD}\n", "x ".repeat(16 * 1024 - 5))).unwrap();
         fs::write(vault.join("secret"), format!("VAULT-SECRET-{mark}\n")).unwrap();
         fs::set_permissions(vault.join("secret"), fs::Permissions::from_mode(0o640)).unwrap();
         let mut arena =

@@ -31,6 +31,8 @@ struct Case {
     steps: Vec<Step>,
     /// What proves directly that the payload is harmful, where the real server refuses its wrapping.
     control: Option<String>,
+    /// What must not be received, besides the vault's secret.
+    leak: Option<String>,
     benign: Option<Step>,
     /// What the twin's standard output must contain.
     expect: Option<String>,
@@ -89,7 +91,7 @@ impl Case {
     fn attempt(&self) -> Outcome {
         let arena = Arena::new();
         let received = self.play(&arena, &Door::direct());
-        let mut damage = arena.damage(&received);
+        let mut damage = self.damage(&arena, &received);
         if let (None, Some(control)) = (&damage, &self.control) {
             let step = Step { ssh: Some(control.clone()), ..Step::default() };
             damage = arena.damage(&step.play(&arena, &Door::direct()));
@@ -99,7 +101,7 @@ impl Case {
         }
         let arena = Arena::new();
         let received = self.play(&arena, &Door::gateway());
-        if let Some(how) = arena.damage(&received) {
+        if let Some(how) = self.damage(&arena, &received) {
             return Outcome::Passed(format!("{how}; received {received}"));
         }
         let said = self.benign.clone().unwrap_or_default().play(&arena, &Door::gateway()) + &arena.fetched();
@@ -109,6 +111,12 @@ impl Case {
         } else {
             Outcome::TwinFailed(format!("`{said}` is without `{expect}`"))
         }
+    }
+
+    fn damage(&self, arena: &Arena, received: &str) -> Option<String> {
+        let leaked = |leak: &&String| received.contains(*leak) || arena.fetched().contains(*leak);
+        let leak = self.leak.as_ref().filter(leaked).map(|leak| format!("received `{leak}`"));
+        leak.or_else(|| arena.damage(received))
     }
 
     fn play(&self, arena: &Arena, door: &Door) -> String {

@@ -202,3 +202,26 @@ fn a_session_ends_with_its_identity() {
     assert!(done.stderr.contains("the identity expired"), "{}", done.stderr);
     assert_eq!(done.status.code(), Some(255));
 }
+
+#[test]
+fn weak_algorithms_are_not_spoken_and_compression_is_declined() {
+    let gateway = gateway(ALL);
+    for weak in [
+        "KexAlgorithms=diffie-hellman-group14-sha1",
+        "KexAlgorithms=ecdh-sha2-nistp256",
+        "Ciphers=aes128-cbc",
+        "Ciphers=3des-cbc",
+        "HostKeyAlgorithms=ssh-rsa",
+    ] {
+        let done = gateway.ssh(&["-o", weak, "echo in"]);
+        assert_eq!((done.stdout.as_str(), done.status.code()), ("", Some(255)), "{weak}");
+    }
+    // With a cipher that needs a code of its own, only encrypt-then-MAC is left.
+    let cipher = ["-o", "Ciphers=aes256-ctr"];
+    let with = |mac: &str| gateway.ssh(&[&cipher[..], &["-o", mac, "echo in"]].concat()).stdout;
+    assert_eq!(with("MACs=hmac-sha1,hmac-md5,hmac-sha2-256"), "");
+    assert_eq!(with("MACs=hmac-sha2-256-etm@openssh.com"), "in\n");
+    for strong in ["KexAlgorithms=curve25519-sha256", "Ciphers=aes256-gcm@openssh.com", "Compression=yes"] {
+        assert_eq!(gateway.ssh(&["-o", strong, "echo in"]).stdout, "in\n", "{strong}");
+    }
+}

@@ -28,7 +28,7 @@ pub struct Sshd {
     client_key: SshKeyPair,
     folder: TempDir,
     // The supervisor; closing its input ends the server.
-    _process: Guard,
+    process: Guard,
 }
 
 /// Choices before the start.
@@ -81,7 +81,7 @@ impl SshdBuilder {
         let port = free_port().context("find a free port")?;
         fs::write(path.join("sshd_config"), config(path, port, &settings)).context("write sshd_config")?;
         let process = Guard::spawn(&mut supervised(&program, path))?;
-        let server = Sshd { port, user, host_key, client_key, folder, _process: process };
+        let server = Sshd { port, user, host_key, client_key, folder, process };
         if wait_until(|| TcpStream::connect(server.address()).is_ok(), START) {
             return Ok(server);
         }
@@ -152,6 +152,15 @@ impl Sshd {
         ssh.args(client_options(self.client_key.private(), self.port));
         ssh.arg(format!("{}@127.0.0.1", self.user)).arg(command);
         run(&mut ssh, "", LONG)?.success()
+    }
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        // Killed, the supervisor would leave the server behind.
+        let supervisor = self.process.child();
+        drop(supervisor.stdin.take());
+        let _ = supervisor.wait();
     }
 }
 
