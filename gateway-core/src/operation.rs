@@ -233,19 +233,23 @@ pub struct Binding(Option<Arc<[u8; 32]>>);
 
 impl Binding {
     /// From named parts, in an order that is the same whenever they are the same.
-    pub fn new(parts: &[(Cow<'static, str>, String)]) -> Self {
-        if parts.is_empty() {
-            return Self::default();
-        }
+    pub fn new(parts: impl IntoIterator<Item = (Cow<'static, str>, String)>) -> Self {
+        let mut binding = Self::default();
+        parts.into_iter().for_each(|part| binding.push(part));
+        binding
+    }
+
+    /// Adds a named part.
+    pub fn push(&mut self, (name, value): (Cow<'static, str>, String)) {
         let mut hasher = blake3::Hasher::new();
-        for text in parts.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]) {
+        for text in [self.as_bytes(), name.as_bytes(), value.as_bytes()] {
             hasher.update(&(text.len() as u64).to_le_bytes());
             hasher.update(text);
         }
-        Self(Some(Arc::new(hasher.finalize().into())))
+        self.0 = Some(Arc::new(hasher.finalize().into()));
     }
 
-    /// The BLAKE3 hash of all parts, each with its length; empty if there are none.
+    /// A BLAKE3 hash that stands for all parts in their order; empty if there are none.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_deref().map_or(&[], <[u8; 32]>::as_slice)
     }

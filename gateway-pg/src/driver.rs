@@ -254,8 +254,7 @@ impl Driver {
         if self.holding {
             self.deciding = None;
             self.holding = false;
-            self.session
-                .refuse(&Denial::new(DenialCode::Cancelled, "canceling statement due to user request"));
+            self.session.refuse(&cancelled_by_client());
         } else if self.deciding.is_some() {
             self.cancel_wanted = true;
         } else {
@@ -270,6 +269,9 @@ impl Driver {
         let held = std::mem::take(&mut self.holding);
         let cancelled = std::mem::take(&mut self.cancel_wanted);
         match judgement {
+            Judgement::Forward(prepare, execute) if cancelled => {
+                self.session.withdraw_permits(prepare, execute, &cancelled_by_client());
+            }
             Judgement::Forward(prepare, execute) if held => self.session.forward_approved(prepare, execute),
             Judgement::Forward(prepare, execute) => self.session.forward(prepare, execute),
             Judgement::Refuse(denial) => self.session.refuse(&denial),
@@ -501,6 +503,11 @@ async fn after_hold(prepare: Option<Permit>, held: Held) -> Judgement {
         Judged::Refused(refused) => Judgement::Refuse(refused.denial),
         Judged::Held(held) => Judgement::Refuse(held.cancel().await),
     }
+}
+
+/// In the server's own words (ProcessInterrupts).
+fn cancelled_by_client() -> Denial {
+    Denial::new(DenialCode::Cancelled, "canceling statement due to user request")
 }
 
 fn held_notice(held: &Held) -> crate::codec::encode::Fields {

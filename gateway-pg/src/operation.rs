@@ -591,7 +591,7 @@ fn binding(subject: &Subject<'_>) -> Binding {
     }
     out.sort();
     out.dedup();
-    Binding::new(&out)
+    Binding::new(out)
 }
 
 /// Whether literals must not be kept in records: passwords, and statements that name protected columns.

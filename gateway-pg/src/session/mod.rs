@@ -389,6 +389,17 @@ impl Session {
         self.ask_names(segment, asked, Some(Box::new(Approved { prepare, execute, then })));
     }
 
+    /// What was permitted does not run after all.
+    pub(crate) fn withdraw_permits(
+        &mut self,
+        prepare: Option<Permit>,
+        execute: Option<Permit>,
+        denial: &Denial,
+    ) {
+        self.withdraw(Some(Box::new(Approved { prepare, execute, then: Vec::new() })), denial);
+        self.refuse(denial);
+    }
+
     /// What was being judged is refused.
     pub(crate) fn refuse(&mut self, denial: &Denial) {
         if let Phase::Judging(segment) = self.take_phase() {

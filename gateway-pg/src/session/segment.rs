@@ -389,7 +389,7 @@ impl Session {
     }
 
     /// Records that what was permitted did not run after all.
-    fn withdraw(&mut self, approved: Option<Box<Approved>>, denial: &Denial) {
+    pub(super) fn withdraw(&mut self, approved: Option<Box<Approved>>, denial: &Denial) {
         let permits = approved.into_iter().flat_map(|a| [a.prepare, a.execute]).flatten();
         for permit in permits {
             let (_, results) = permit.consume();

@@ -196,11 +196,11 @@ fn both_protocols_are_served_judged_recorded_and_replayed() {
         "ssh-keys|agent-7",
         "web1 (ssh)",
         "T-9",
-        "#1 exec (write)",
+        "#2 exec (write)",
         "'cat' '/",
         "ssh-run",
         "\n               card **** **** **** 1111 end\n",
-        "#1 exit 0: ",
+        "#2 exit 0: ",
     ] {
         assert!(first.contains(words), "no `{words}` in {first}");
     }
