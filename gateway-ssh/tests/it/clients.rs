@@ -95,9 +95,10 @@ asyncio.run(main())
 "#,
     );
     assert_eq!(said, "['0', '1', '2', '3']\n");
-    // The first connection served all that came one after the other.
+    // Those at the same time need several connections; most of the sixteen take one over. A host that has not yet forgotten the
+    // session before refuses the next, and that one gets a connection of its own.
     let logins = host.log().matches("Accepted publickey").count();
-    assert!((2..=5).contains(&logins), "{logins}");
+    assert!((4..16).contains(&logins), "{logins}");
 }
 
 #[test]
