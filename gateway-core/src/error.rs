@@ -31,6 +31,10 @@ pub enum DenialCode {
     PolicyError,
     /// The statement cannot be understood exactly.
     NotUnderstood,
+    /// The statement breaks the grammar of its language: the target would not understand it either.
+    Malformed,
+    /// It names something of the session that does not exist, for example a prepared statement.
+    NotFound,
     /// A named limit of the gateway was exceeded.
     LimitExceeded,
     /// It waits for approval: present the same operation again once approved.
@@ -60,6 +64,8 @@ impl DenialCode {
             Self::Forbidden => "forbidden",
             Self::PolicyError => "policy_error",
             Self::NotUnderstood => "not_understood",
+            Self::Malformed => "malformed",
+            Self::NotFound => "not_found",
             Self::LimitExceeded => "limit_exceeded",
             Self::ApprovalRequired => "approval_required",
             Self::ApprovalRejected => "approval_rejected",

@@ -11,6 +11,9 @@ pub(crate) const fn sqlstate(code: DenialCode) -> &'static str {
         DenialCode::Unauthenticated => "28000",
         DenialCode::IdentityExpired => "28P01",
         DenialCode::NotUnderstood => "0A000",
+        DenialCode::Malformed => "42601",
+        // Drivers that keep prepared statements prepare anew when they see it.
+        DenialCode::NotFound => "26000",
         DenialCode::LimitExceeded => "54000",
         DenialCode::ApprovalExpired | DenialCode::Cancelled => "57014",
         DenialCode::RecorderFailed => "58030",

@@ -189,7 +189,7 @@ fn refuse_copy(subject: &Subject<'_>, statement: &Statement) -> Result<(), Denia
         return Ok(());
     }
     let known: &[&str] = match copy.format {
-        CopyFormat::Text => &["format", "delimiter", "header", "freeze"],
+        CopyFormat::Text => &["format", "delimiter", "header", "freeze", "null"],
         CopyFormat::Csv => {
             &["format", "delimiter", "header", "freeze", "null", "quote", "escape", "force_quote"]
         }
@@ -208,12 +208,29 @@ fn refuse_copy(subject: &Subject<'_>, statement: &Statement) -> Result<(), Denia
             "leave it out",
         ));
     }
+    copy.options.iter().try_for_each(|(name, value)| refuse_copy_option(copy.format, name, value))?;
     let protected = statement.relations.iter().filter_map(|r| subject.relation(r));
     if copy.query && protected.into_iter().any(|r| !subject.catalog.protected(subject.labels, r).is_empty()) {
         let message = "a query over protected columns cannot be copied out";
         return Err(not_understood(message, "use SELECT, or COPY table (columns) TO STDOUT"));
     }
     Ok(())
+}
+
+/// Bytes that would make lines or values look like others: line ends as quotes, a null that ends in an escape.
+fn refuse_copy_option(format: CopyFormat, name: &str, value: &str) -> Result<(), Denial> {
+    let clear = match name {
+        "delimiter" | "quote" | "escape" => {
+            matches!(value.as_bytes(), [byte] if byte.is_ascii() && !b"\r\n\0".contains(byte))
+        }
+        "null" if format == CopyFormat::Text => value == "\\N" || !value.contains(['\\', '\r', '\n']),
+        "null" => !value.contains(['\r', '\n']),
+        _ => true,
+    };
+    if clear {
+        return Ok(());
+    }
+    Err(not_understood(format!("the COPY option `{name}` makes the lines ambiguous"), "leave it out"))
 }
 
 fn accesses(subject: &Subject<'_>) -> BTreeSet<Access> {

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use gateway_core::error::{Denial, DenialCode};
 
 use crate::analysis::{
-    Analysis, AnalysisCache, AnalysisError, FunctionRole, LexSettings, OutputKind, SourceKind, Statement,
-    Understood,
+    Analysis, AnalysisCache, AnalysisError, FunctionRole, LexSettings, Output, OutputKind, SourceKind,
+    Statement, Understood,
 };
 use crate::catalog::{Catalog, Unresolved, quote};
 use crate::memo::{Memo, Memos};
@@ -86,11 +86,12 @@ pub(crate) fn qualified_calls(statement: &Statement) -> impl Iterator<Item = Str
 }
 
 fn not_understood(error: &AnalysisError) -> Denial {
-    Denial::new(
-        DenialCode::NotUnderstood,
-        format!("the statement is refused because it cannot be understood exactly: {error}"),
-    )
-    .with_hint("send one plain statement in standard PostgreSQL syntax")
+    let code = match error {
+        AnalysisError::Syntax { .. } => DenialCode::Malformed,
+        _ => DenialCode::NotUnderstood,
+    };
+    Denial::new(code, format!("the statement is refused because it cannot be understood exactly: {error}"))
+        .with_hint("send one plain statement in standard PostgreSQL syntax")
 }
 
 /// A prepared statement of the session, by protocol or by `PREPARE`.
@@ -129,9 +130,8 @@ impl Prepared {
 pub(crate) fn may_mention(statement: &Statement, output: Option<usize>, protected: &BTreeSet<&str>) -> bool {
     let plain_sources =
         statement.sources.iter().all(|s| matches!(s.kind, SourceKind::Relation(_)) && s.columns.is_empty());
-    let positional = plain_sources
-        && !statement.flags.set_operation
-        && !statement.outputs.iter().any(|o| matches!(o.kind, OutputKind::Star(_)));
+    let positional =
+        plain_sources && !statement.flags.set_operation && !statement.outputs.iter().any(spreads);
     if positional && let Some(output) = output.and_then(|i| statement.outputs.get(i)) {
         return output
             .columns
@@ -141,13 +141,18 @@ pub(crate) fn may_mention(statement: &Statement, output: Option<usize>, protecte
     }
     if output.and_then(|i| statement.outputs.get(i)).is_some_and(|o| {
         o.kind == OutputKind::Expression && o.columns.is_empty() && !statement.flags.set_operation
-    }) && !statement.outputs.iter().any(|o| matches!(o.kind, OutputKind::Star(_)))
+    }) && !statement.outputs.iter().any(spreads)
     {
         return false;
     }
     let renamed = statement.sources.iter().any(|s| !s.columns.is_empty());
     let nested = statement.flags.set_operation || !plain_sources;
     renamed || statement.columns.iter().any(|c| if c.star { nested } else { mentions(c, protected) })
+}
+
+/// Whether an output stands for an unknown number of columns, so that what comes after it cannot be told by its place.
+fn spreads(output: &Output) -> bool {
+    matches!(output.kind, OutputKind::Star(_) | OutputKind::Expanded)
 }
 
 fn mentions(column: &crate::analysis::ColumnUse, protected: &BTreeSet<&str>) -> bool {
@@ -192,6 +197,8 @@ pub(crate) fn ends_transaction(statement: &Statement) -> bool {
 pub(crate) fn names_something(statement: &Statement) -> bool {
     !statement.relations.is_empty()
         || !statement.functions.is_empty()
+        || !statement.operators.is_empty()
+        || !statement.types.is_empty()
         || statement.prepared.is_some()
         || statement.cursor.is_some()
 }

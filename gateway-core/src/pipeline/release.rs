@@ -346,6 +346,11 @@ pub struct Masker<'a> {
 }
 
 impl Masker<'_> {
+    /// Whether this label's values are shown, under the policies of now.
+    pub fn reveals(&self, label: usize) -> bool {
+        self.plan.reveals(label)
+    }
+
     /// The text with sensitive content masked, or `None` if there is none in it.
     pub fn text(&mut self, text: &[u8]) -> Option<Vec<u8>> {
         let mut findings = Vec::new();

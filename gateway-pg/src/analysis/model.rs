@@ -234,6 +234,8 @@ pub enum OutputKind {
     Star(usize),
     /// Anything computed.
     Expression,
+    /// `(expression).*`: computed, and stands for an unknown number of columns.
+    Expanded,
 }
 
 /// An insert, update, delete or merge with its row filter.

@@ -23,8 +23,8 @@ pub(super) const MAX_LINE_BYTES: usize = crate::codec::DEFAULT_MAX_FRAME_BYTES;
 /// How values are written in a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Syntax {
-    /// `\\` escapes, `\\N` is null.
-    Text,
+    /// `\\` escapes; null is `\\N` unless the statement says otherwise.
+    Text { null: Vec<u8> },
     /// Quoted where needed; within quotes `escape` stands before a quote or itself.
     Csv { quote: u8, escape: u8, null: Vec<u8> },
 }
@@ -33,15 +33,24 @@ impl Syntax {
     /// The byte without which a line is nothing but values and delimiters.
     const fn special(&self) -> u8 {
         match self {
-            Self::Text => b'\\',
+            Self::Text { .. } => b'\\',
             Self::Csv { quote, .. } => *quote,
         }
     }
 
+    fn plain_text() -> Self {
+        Self::Text { null: NULL.to_vec() }
+    }
+
+    /// Whether what stands for null never stands for a value: csv quotes such a value, text escapes the default. A null of the
+    /// statement's own choice in text looks like a value that is the same, and could be a guess at one.
+    fn null_is_certain(&self) -> bool {
+        !matches!(self, Self::Text { null } if null != NULL)
+    }
+
     fn null(&self) -> &[u8] {
         match self {
-            Self::Text => NULL,
-            Self::Csv { null, .. } => null,
+            Self::Text { null } | Self::Csv { null, .. } => null,
         }
     }
 }
@@ -80,7 +89,8 @@ impl Lines {
             let null = option(copy, "null").unwrap_or_default().as_bytes().to_vec();
             Syntax::Csv { quote, escape: single(copy, "escape", quote)?, null }
         } else {
-            Syntax::Text
+            option(copy, "null")
+                .map_or_else(Syntax::plain_text, |null| Syntax::Text { null: null.as_bytes().to_vec() })
         };
         Ok(Self::new(delimiter, syntax, columns))
     }
@@ -91,10 +101,10 @@ impl Lines {
         if memchr::memchr2(b'\n', self.syntax.special(), line).is_none() {
             return memchr::memchr_iter(self.delimiter, line).count() < self.columns.len();
         }
-        if self.syntax != Syntax::Text {
+        if !matches!(self.syntax, Syntax::Text { .. }) {
             return false;
         }
-        let unescaped = |field: &[u8]| field == NULL || memchr::memchr(b'\\', field).is_none();
+        let unescaped = |field: &[u8]| field == self.syntax.null() || memchr::memchr(b'\\', field).is_none();
         let mut fields = 0;
         let plain = self.fields(line).all(|field| {
             fields += 1;
@@ -126,7 +136,7 @@ impl Lines {
     fn field_end(&self, text: &[u8], start: usize) -> usize {
         let rest = |from: usize| text.get(from..).unwrap_or_default();
         match &self.syntax {
-            Syntax::Text => self.text_field_end(text, start),
+            Syntax::Text { .. } => self.text_field_end(text, start),
             Syntax::Csv { quote, escape, .. } => {
                 let value = quoted_end(rest(start), *quote, *escape).map_or(start, |end| start + end);
                 memchr::memchr(self.delimiter, rest(value)).map_or(text.len(), |n| value + n)
@@ -184,21 +194,22 @@ impl Lines {
     pub(super) fn encode(&self, value: Option<&[u8]>) -> Vec<u8> {
         match (&self.syntax, value) {
             (syntax, None) => syntax.null().to_vec(),
-            (Syntax::Text, Some(value)) => encode_text(value, self.delimiter),
+            (Syntax::Text { .. }, Some(value)) => encode_text(value, self.delimiter),
             (Syntax::Csv { quote, escape, .. }, Some(value)) => encode_csv(value, *quote, *escape),
         }
     }
 
     fn decode<'a>(&self, raw: &'a [u8]) -> std::borrow::Cow<'a, [u8]> {
         match &self.syntax {
-            Syntax::Text => decode_text(raw),
+            Syntax::Text { .. } => decode_text(raw),
             Syntax::Csv { quote, escape, .. } => decode_csv(raw, *quote, *escape),
         }
     }
 
     /// A field as it may be seen, or `None` if it may pass as it is.
     fn masked(&self, masker: &mut Masker<'_>, raw: &[u8], column: &Column) -> Option<Vec<u8>> {
-        if raw == self.syntax.null() {
+        let harmless = matches!(column, Column::Pass | Column::Scan(_));
+        if raw == self.syntax.null() && (harmless || self.syntax.null_is_certain()) {
             return None;
         }
         let value = self.decode(raw);
@@ -206,6 +217,10 @@ impl Lines {
             Column::Pass => return None,
             Column::Scan(encoding) => shape::scan(masker, *encoding, &value)?,
             Column::Label(label, encoding) => shape::label(masker, *label, *encoding, &value),
+            // The shape was made when it could be shown; the policies may have changed since.
+            Column::Reveal(label, encoding) if !masker.reveals(*label) => {
+                shape::label(masker, *label, *encoding, &value)
+            }
             Column::Reveal(label, encoding) => shape::reveal(masker, *label, *encoding, &value)?,
             Column::Withhold(encoding) => shape::withheld(masker, *encoding),
         };
@@ -458,7 +473,7 @@ mod tests {
 
     #[test]
     fn escapes_survive_a_round_trip() {
-        let text = Lines::new(b':', Syntax::Text, vec![]);
+        let text = Lines::new(b':', Syntax::plain_text(), vec![]);
         for value in [&b"a\tb\nc\\d"[..], b"", b"plain", b"a:b", b"[X:Y]", b"\"\"", b"x,\"y"] {
             for lines in [&text, &csv(b'"', b'"'), &csv(b'"', b'\\'), &csv(b'\'', b'|')] {
                 let field = lines.encode(Some(value));
@@ -470,7 +485,7 @@ mod tests {
 
     #[test]
     fn escaped_delimiters_do_not_end_a_field() {
-        let lines = Lines::new(b'|', Syntax::Text, vec![]);
+        let lines = Lines::new(b'|', Syntax::plain_text(), vec![]);
         assert_eq!(lines.field_end(b"a\\|b|c", 0), 4);
         assert_eq!(lines.field_end(b"a\\\\|b", 0), 3);
     }
@@ -493,7 +508,7 @@ mod tests {
             columns in 1..7usize,
         ) {
             let text = super::super::shape::Encoding::Text;
-            let lines = Lines::new(b'|', Syntax::Text, vec![Column::Scan(text); columns]);
+            let lines = Lines::new(b'|', Syntax::plain_text(), vec![Column::Scan(text); columns]);
             let line = format!("{}\n", fields.join("|"));
             prop_assert_eq!(lines.is_plain_line(line.as_bytes()), fields.len() <= columns);
             let mut start = 0;
@@ -512,14 +527,15 @@ mod tests {
     #[test]
     fn what_is_not_plain_is_taken_apart() {
         let text = super::super::shape::Encoding::Text;
-        let plain = Lines::new(b'\t', Syntax::Text, vec![Column::Scan(text); 2]);
+        let plain = Lines::new(b'\t', Syntax::plain_text(), vec![Column::Scan(text); 2]);
         for line in ["a\\tb\tc\n", "a\tb\tc\n", "a\tb", "a\nb\n", "a\t\\Nb\n", ""] {
             assert!(!plain.is_plain_line(line.as_bytes()), "{line:?}");
         }
         assert!(plain.is_plain_line(b"a\t\\N\n") && plain.is_plain_line(b"\n"));
-        let labelled = Lines::new(b'\t', Syntax::Text, vec![Column::Scan(text), Column::Label(0, text)]);
+        let labelled =
+            Lines::new(b'\t', Syntax::plain_text(), vec![Column::Scan(text), Column::Label(0, text)]);
         assert!(!labelled.is_plain_line(b"a\tb\n"));
-        let passing = Lines::new(b'\t', Syntax::Text, vec![Column::Scan(text), Column::Pass]);
+        let passing = Lines::new(b'\t', Syntax::plain_text(), vec![Column::Scan(text), Column::Pass]);
         assert_eq!(passing.cell_at(b"ab\tcd\n", 1), Some(0..2));
         assert_eq!(passing.cell_at(b"ab\tcd\n", 4), None);
     }

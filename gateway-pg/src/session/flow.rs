@@ -14,7 +14,9 @@ use super::rows::{Chunk, Edit};
 use super::segment::defined_name;
 use super::shape::{self, Column, Shape};
 use super::{Phase, Portal, Session, Task};
-use crate::analysis::{Copy, CopyFormat, Statement};
+use crate::analysis::{
+    ColumnUse, Copy, CopyFormat, FunctionClass, FunctionUse, SourceKind, Statement, classify_function,
+};
 use crate::catalog::{Origin, Relation};
 use crate::codec::backend::{self, Field, TransactionStatus};
 use crate::codec::frontend::{Message, Named};
@@ -207,7 +209,7 @@ impl Session {
         match tag {
             b'D' => self.row(flow, body, at, chunk),
             b'N' => {
-                chunk.edits.push((at, Edit::Fault { error: false }));
+                chunk.edits.push((at, Edit::Fault { error: false, early: false }));
                 Ok(())
             }
             b'A' => {
@@ -216,7 +218,8 @@ impl Session {
             }
             b'S' => self.status_in_flow(body, at, chunk),
             b'E' => {
-                chunk.edits.push((at, Edit::Fault { error: true }));
+                let early = is_early(flow);
+                chunk.edits.push((at, Edit::Fault { error: true, early }));
                 flow.outcome = backend::error_field(body, b'C').unwrap_or_default();
                 self.fault(flow);
                 Ok(())
@@ -467,13 +470,27 @@ impl Session {
         if &*statement.kind == "listen" {
             self.listening = flow.results.as_ref().map(Results::afterwards).or(self.listening.take());
         }
-        if changes_meaning(statement) {
+        if matches!(&*statement.kind, "commit" | "rollback") {
+            // With AND CHAIN another transaction begins at once, with another snapshot.
+            self.began = self.config.definitions.epoch();
+            self.snapshot = false;
+        }
+        if changes_meaning(statement) || self.calls_unknown(statement) {
             self.catalog.forget_names();
             self.dirty_transaction = true;
         } else if self.dirty_transaction && ends_transaction(statement) {
             // A rollback to a savepoint does not end the transaction, and a commit may be followed before it is answered.
             self.catalog.forget_names();
         }
+    }
+
+    /// Whether a user's function ran, which may have changed the search path or made objects.
+    fn calls_unknown(&self, statement: &Statement) -> bool {
+        let unknown = |f: &FunctionUse| match f.schema.as_deref() {
+            Some(schema) => schema != "pg_catalog",
+            None => self.catalog.user_function(&f.name).is_some(),
+        };
+        statement.functions.iter().any(unknown)
     }
 
     fn row(
@@ -577,7 +594,31 @@ impl Session {
             let carriers = self.catalog.carriers(&self.labels, relation, protected);
             names.extend(carriers.into_iter().map(str::to_owned));
         }
+        names.extend(statement.into_iter().flat_map(|s| self.calls_on_rows(s)));
         names
+    }
+
+    /// Qualified names that are no columns but may be functions: `c.row_to_json` is the call `row_to_json(c)` of the whole row.
+    fn calls_on_rows(&self, statement: &Statement) -> Vec<String> {
+        let relation = |source: &usize| match &statement.sources.get(*source)?.kind {
+            SourceKind::Relation(index) => {
+                let used = statement.relations.get(*index)?;
+                self.catalog.relation(&written(used.schema.as_deref(), &used.name))
+            }
+            _ => None,
+        };
+        // It may belong to any of these; what is not a relation's has columns that are not known here.
+        let column = |c: &ColumnUse, name: &str| {
+            !c.sources.is_empty() && c.sources.iter().all(|s| relation(s).is_some_and(|r| r.has_column(name)))
+        };
+        let function = |name: &str| {
+            matches!(classify_function(Some("pg_catalog"), name), FunctionClass::Builtin { .. })
+                || self.catalog.user_function(name).is_some()
+        };
+        let qualified = statement.columns.iter().filter(|c| c.name.len() > 1);
+        let named = qualified.filter_map(|c| c.name.last().map(|name| (c, name)));
+        let called = named.filter(|(c, name)| !column(c, name) && function(name));
+        called.map(|(_, name)| name.clone()).collect()
     }
 
     fn column(&self, flow: &Flow, origin: Origin, plain: Column, encoding: shape::Encoding) -> Column {
@@ -656,6 +697,17 @@ impl Session {
         {
             self.end(&denial);
         }
+    }
+}
+
+/// Whether an error now comes from reading a statement, not from running it: a SELECT that runs has described its rows first.
+fn is_early(flow: &Flow) -> bool {
+    match flow.expected.front() {
+        Some(Expect::Simple { text, index }) => {
+            flow.shape.is_none() && text.statement(*index).is_some_and(|statement| statement.kind == "select")
+        }
+        Some(Expect::Execute { .. } | Expect::Sync) | None => false,
+        Some(_) => true,
     }
 }
 

@@ -6,7 +6,7 @@ use gateway_core::error::{Denial, DenialCode};
 use gateway_core::operation::Operation;
 
 use super::Session;
-use crate::analysis::{Access as Use, ColumnUse, Place, Statement};
+use crate::analysis::{Access as Use, ColumnUse, Place, SourceKind, Statement};
 use crate::catalog::Catalog;
 use crate::statement::written;
 
@@ -28,14 +28,12 @@ impl Session {
             // What a table runs by itself was set up by whoever owns the table.
             a.action.as_str() == "call" && !a.resource.attributes.contains_key("via")
         });
-        for statement in statements {
-            self.refuse_moving(statement, calls)?;
-        }
-        Ok(())
+        // `CREATE TABLE AS EXECUTE` stores what another statement reads.
+        let stores = statements.iter().any(|statement| stores(statement));
+        statements.iter().try_for_each(|statement| self.refuse_moving(statement, stores, calls))
     }
 
-    fn refuse_moving(&self, statement: &Statement, calls: bool) -> Result<(), Denial> {
-        let stores = stores(statement);
+    fn refuse_moving(&self, statement: &Statement, stores: bool, calls: bool) -> Result<(), Denial> {
         if !stores && !calls {
             return Ok(());
         }
@@ -47,8 +45,13 @@ impl Session {
         let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         // With one table and nothing nested, what is put out is RETURNING, which is masked as any result.
         let nested = statement.sources.len() > 1 || statement.outputs.is_empty() || !modifies(statement);
+        // Under names that an alias list gives, any column can be the hidden one.
+        let renamed = statement.sources.iter().any(|s| {
+            !s.columns.is_empty()
+                && matches!(s.kind, SourceKind::Relation(_) | SourceKind::Join | SourceKind::Pseudo(_))
+        });
         let moved = |c: &&ColumnUse| calls || c.places.iter().any(|p| is_stored(*p, nested));
-        match statement.columns.iter().filter(moved).find(|c| may_be(c, &names)) {
+        match statement.columns.iter().filter(moved).find(|c| renamed || may_be(c, &names)) {
             None => Ok(()),
             Some(column) => Err(cannot_move(column, stores)),
         }

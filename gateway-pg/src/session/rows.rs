@@ -20,7 +20,8 @@ pub(super) enum Edit {
     /// Not for the client.
     Drop,
     /// An error or notice: its texts are masked.
-    Fault { error: bool },
+    /// `early`: it comes from reading a statement, before anything ran.
+    Fault { error: bool, early: bool },
     /// A notification: its payload is masked.
     Notification,
     /// A RowDescription: its column names are masked.
@@ -243,6 +244,10 @@ pub(super) fn masked(
             _ => None,
         },
         Column::Label(label, encoding) => Some(shape::label(masker, *label, *encoding, value)),
+        // The shape was made when it could be shown; the policies may have changed since.
+        Column::Reveal(label, encoding) if !masker.reveals(*label) => {
+            Some(shape::label(masker, *label, *encoding, value))
+        }
         Column::Reveal(label, encoding) => shape::reveal(masker, *label, *encoding, value),
         Column::Withhold(encoding) => Some(shape::withheld(masker, *encoding)),
     }
@@ -346,7 +351,7 @@ impl Edit {
     fn apply(&self, masker: &mut Masker<'_>, body: &[u8], withhold: bool) -> Result<Option<Bytes>, Denial> {
         match self {
             Self::Drop => Ok(Some(Bytes::new())),
-            Self::Fault { error } => fault(masker, body, *error, withhold),
+            Self::Fault { error, early } => fault(masker, body, *error, (withhold, *early)),
             Self::Notification => notification(masker, body),
             Self::Names => names(masker, body),
             Self::Lines { layout, lines, fields } => {
@@ -363,11 +368,17 @@ impl Edit {
 const QUOTING: &[u8] = b"MDHWqstcdn";
 
 /// An error or notice with its texts masked. Where protected values are near, texts that may quote them are not shown at all;
-/// syntax and naming errors (SQLSTATE class 42) arise before any row is read and keep their text, scanned.
-fn fault(masker: &mut Masker<'_>, body: &[u8], error: bool, withhold: bool) -> Result<Option<Bytes>, Denial> {
+/// syntax and naming errors (SQLSTATE class 42) that point into the statement arise before any row is read and keep their text, scanned.
+fn fault(
+    masker: &mut Masker<'_>,
+    body: &[u8],
+    error: bool,
+    (withhold, early): (bool, bool),
+) -> Result<Option<Bytes>, Denial> {
     let fields = backend::fields(body).map_err(|e| unreadable(&e.to_string()))?;
     let code = fields.iter().find(|(k, _)| *k == b'C').map(|(_, c)| *c).unwrap_or_default();
-    let withhold = withhold && !matches!(code, [b'4', b'2', rest @ ..] if rest != b"846");
+    let withhold =
+        withhold && !(early && code.starts_with(b"42") && fields.iter().any(|(kind, _)| *kind == b'P'));
     let mut changed = false;
     let mut out = Vec::with_capacity(fields.len());
     for (kind, text) in fields {

@@ -703,7 +703,8 @@ fn own_name_free(named: Named) -> Result<Named, Denial> {
 }
 
 fn unknown(what: &str, name: &str) -> Denial {
-    Denial::new(DenialCode::NotUnderstood, format!("there is no {what} `{name}` in this session"))
+    let code = if what == "prepared statement" { DenialCode::NotFound } else { DenialCode::NotUnderstood };
+    Denial::new(code, format!("there is no {what} `{name}` in this session"))
         .with_hint("prepare or declare it in this session first")
 }
 

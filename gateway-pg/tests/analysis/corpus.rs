@@ -186,6 +186,7 @@ fn returned(statement: &Statement, output: &gateway_pg::analysis::Output) -> Str
     let text = match output.kind {
         OutputKind::Column(_) | OutputKind::Star(_) => columns.join(" "),
         OutputKind::Expression => format!("expr({})", columns.join(" ")),
+        OutputKind::Expanded => format!("expanded({})", columns.join(" ")),
     };
     output.alias.as_deref().map(|alias| format!("{alias}={text}")).unwrap_or(text)
 }

@@ -64,7 +64,7 @@ const fn yes() -> bool {
     true
 }
 
-const FILES: [&str; 14] = [
+const FILES: [&str; 15] = [
     include_str!("cases/01-several-statements.toml"),
     include_str!("cases/02-hidden-writes.toml"),
     include_str!("cases/03-wrapped.toml"),
@@ -77,6 +77,7 @@ const FILES: [&str; 14] = [
     include_str!("cases/10-other-messages.toml"),
     include_str!("cases/11-size.toml"),
     include_str!("cases/12-framing.toml"),
+    include_str!("cases/13-expressions.toml"),
     include_str!("cases/16-stored-elsewhere.toml"),
     include_str!("cases/20-formats.toml"),
 ];

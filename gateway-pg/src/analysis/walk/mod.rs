@@ -488,6 +488,7 @@ fn shift_output(output: &Output, columns: usize) -> Output {
         OutputKind::Column(index) => OutputKind::Column(index + columns),
         OutputKind::Star(index) => OutputKind::Star(index + columns),
         OutputKind::Expression => OutputKind::Expression,
+        OutputKind::Expanded => OutputKind::Expanded,
     };
     Output {
         alias: output.alias.clone(),

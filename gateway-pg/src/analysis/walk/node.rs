@@ -489,7 +489,12 @@ impl Walker {
             self.set_config(&call.args);
         }
         self.each(&call.args)?;
-        self.at_place(Place::Order, |walker| walker.each(&call.agg_order))?;
+        if call.agg_within_group {
+            // `mode() WITHIN GROUP (ORDER BY x)` returns an x.
+            self.each(&call.agg_order)?;
+        } else {
+            self.at_place(Place::Order, |walker| walker.each(&call.agg_order))?;
+        }
         self.at_place(Place::Filter, |walker| walker.maybe(call.agg_filter.as_deref()))?;
         call.over.as_deref().map_or(Ok(()), |window| self.window(window))
     }

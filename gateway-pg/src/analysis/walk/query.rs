@@ -125,6 +125,7 @@ impl Walker {
         let kind = match (plain, output.columns.first()) {
             (Plain::Column, Some(&index)) => OutputKind::Column(index),
             (Plain::Star, Some(&index)) => OutputKind::Star(index),
+            (Plain::Expanded, _) => OutputKind::Expanded,
             _ => OutputKind::Expression,
         };
         Ok(Output { kind, ..output })
@@ -139,6 +140,14 @@ impl Walker {
                     Some(NodeEnum::AStar(_)) => Plain::Star,
                     _ => Plain::Column,
                 }
+            }
+            Some(NodeEnum::AIndirection(selected))
+                if matches!(
+                    selected.indirection.last().and_then(|last| last.node.as_ref()),
+                    Some(NodeEnum::AStar(_))
+                ) =>
+            {
+                Plain::Expanded
             }
             _ => Plain::No,
         })
@@ -322,6 +331,8 @@ impl Walker {
 enum Plain {
     Column,
     Star,
+    /// `(expression).*`.
+    Expanded,
     No,
 }
 
@@ -339,7 +350,7 @@ fn extend_sorted(into: &mut Vec<usize>, from: &BTreeSet<usize>) {
 fn merge_arms(left: Vec<Output>, right: Vec<Output>) -> Vec<Output> {
     let star = left.iter().chain(&right).find_map(|output| match output.kind {
         OutputKind::Star(index) => Some(index),
-        OutputKind::Column(_) | OutputKind::Expression => None,
+        OutputKind::Column(_) | OutputKind::Expression | OutputKind::Expanded => None,
     });
     let Some(star) = star else { return merge_by_position(left, right) };
     let columns: BTreeSet<usize> =
@@ -361,7 +372,7 @@ fn merge_by_position(left: Vec<Output>, right: Vec<Output>) -> Vec<Output> {
 
 /// Gives the outputs the names of a CTE's column list; positions behind a star are unknown.
 fn rename(outputs: &mut [Output], columns: &[Node]) {
-    if outputs.iter().any(|output| matches!(output.kind, OutputKind::Star(_))) {
+    if outputs.iter().any(|output| matches!(output.kind, OutputKind::Star(_) | OutputKind::Expanded)) {
         return;
     }
     for (output, name) in outputs.iter_mut().zip(columns) {
