@@ -6,7 +6,7 @@ use gateway_core::error::{Denial, DenialCode};
 use gateway_core::operation::Operation;
 
 use super::Session;
-use crate::analysis::{Access as Use, ColumnUse, Place, SourceKind, Statement};
+use crate::analysis::{Access as Use, Change, ColumnUse, Place, SourceKind, Statement};
 use crate::catalog::Catalog;
 use crate::statement::written;
 
@@ -34,12 +34,21 @@ impl Session {
     }
 
     fn refuse_moving(&self, statement: &Statement, stores: bool, calls: bool) -> Result<(), Denial> {
-        if !stores && !calls {
+        let alters = alters(statement);
+        if !stores && !calls && !alters {
             return Ok(());
         }
         let hidden = self.hidden_labels(statement);
         if hidden.is_empty() {
             return Ok(());
+        }
+        if alters {
+            // A label holds a column by its name, and a new column or type could be computed from it.
+            let message =
+                "a relation with columns that are hidden from you cannot be changed in its definition";
+            return Err(
+                Denial::new(DenialCode::Forbidden, message).with_hint("have somebody do it who may see them")
+            );
         }
         let names = self.names_of(&hidden, Some(statement));
         let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
@@ -74,6 +83,13 @@ fn stores(statement: &Statement) -> bool {
     // EXPLAIN ANALYZE runs what it explains.
     let explained = statement.explain.is_some() && !statement.objects.is_empty();
     makes || explained || modifies(statement)
+}
+
+/// Whether it changes the definition of something that is there.
+fn alters(statement: &Statement) -> bool {
+    let alter = |change| matches!(change, Change::Alter | Change::Rename | Change::Move);
+    statement.relations.iter().any(|r| r.access == Use::Ddl)
+        && statement.objects.iter().any(|o| alter(o.change))
 }
 
 fn modifies(statement: &Statement) -> bool {

@@ -262,3 +262,20 @@ fn binary_copies_are_masked_and_stay_valid() {
     assert!(rows.contains("\"[REDACTED:EMAIL]\"") && rows.contains("|0|{x,y}"), "{rows}");
     assert!(rows.ends_with("2|1.5\n3|plain|[]|2|{}"), "{rows}");
 }
+
+#[test]
+fn labelled_tables_keep_their_definition() {
+    let gateway = labelled();
+    for sql in [
+        "ALTER TABLE customers RENAME ssn TO x",
+        "ALTER TABLE customers RENAME TO people",
+        "ALTER TABLE customers ADD y text GENERATED ALWAYS AS (reverse(ssn)) STORED",
+        "ALTER TABLE customers ALTER note TYPE text USING ssn",
+        "ALTER TABLE customers SET SCHEMA pg_temp",
+    ] {
+        let answer = psql(&gateway, sql);
+        assert!(answer.contains("gateway:") && answer.contains("hidden from you"), "{sql}: {answer}");
+    }
+    assert!(psql(&gateway, "CREATE TABLE mine (id integer); ").is_empty());
+    assert_eq!(psql(&gateway, "ALTER TABLE mine RENAME id TO number"), "");
+}
