@@ -208,7 +208,8 @@ impl Files<'_> {
             Request::Open { .. } | Request::Opendir { .. } => Some(self.opening(operation).await?),
             _ => None,
         };
-        self.running.insert(request.client_id(), Running { results, opens });
+        let renames = request.changes_names();
+        self.running.insert(request.client_id(), Running { results, opens, renames });
         lanes.up(self.wire.forward(request)?);
         Ok(())
     }
