@@ -27,7 +27,7 @@ impl Files<'_> {
         lanes.down(release(&mut results, reply)?);
         match (handle, opens) {
             (Some(handle), Some(opening)) => {
-                let file = OpenFile { results, opening, revoked: None, read: 0, written: 0 };
+                let file = OpenFile { results, opening, revoked: None, closing: false, read: 0, written: 0 };
                 self.open.insert(handle, file);
                 Ok(())
             }

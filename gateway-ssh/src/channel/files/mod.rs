@@ -10,7 +10,7 @@ mod request;
 
 use std::collections::{HashMap, VecDeque};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use gateway_core::error::Denial;
 use gateway_core::operation::Operation;
 use gateway_core::pipeline::{Released, ResultStream, Results};
@@ -87,7 +87,7 @@ enum Question {
     /// What the path with this index of that request really is.
     Real(u64, usize),
     /// File content around a client's read.
-    Read { operation: Box<FileOperation>, handle: Bytes, window: Window },
+    Read { operation: Box<FileOperation>, handle: Bytes, window: Window, got: BytesMut },
 }
 
 /// A judged request that the server has not answered yet.
@@ -111,6 +111,8 @@ struct OpenFile {
     opening: Opening,
     /// The policies changed and do not permit it any more.
     revoked: Option<Denial>,
+    /// The client's CLOSE was sent on.
+    closing: bool,
     read: u64,
     written: u64,
 }
