@@ -29,6 +29,10 @@ use crate::upstream::Upstreams;
 
 /// Variables set for one program.
 const MAX_VARIABLES: usize = 64;
+/// Names and values of them together. 32 KiB.
+const MAX_ENVIRONMENT_BYTES: usize = 32 * 1024;
+/// A signal's name; longer ones are dropped. The protocol's longest has 4 letters, private ones end with a domain.
+const MAX_SIGNAL_BYTES: usize = 64;
 
 /// Who was identified, before the session is open.
 struct Identified {
@@ -405,11 +409,17 @@ impl Handler for Connection {
         session: &mut Session,
     ) -> Result<(), Error> {
         let Some((ours, entry)) = self.fresh(channel) else { return session.channel_failure(channel) };
-        let operation = operation::env(&ours.target, name, value);
-        let answer = if entry.setting.environment.len() < MAX_VARIABLES {
+        let used: usize =
+            entry.setting.environment.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let fits = used + name.len() + value.len() <= MAX_ENVIRONMENT_BYTES;
+        // What does not fit is not recorded whole either: it could be sent without end.
+        let operation = operation::env(&ours.target, name, if fits { value } else { "" });
+        let answer = if fits && entry.setting.environment.len() < MAX_VARIABLES {
             ours.permit(operation).await
         } else {
-            let message = format!("more than {MAX_VARIABLES} variables are refused");
+            let message = format!(
+                "more than {MAX_VARIABLES} variables or {MAX_ENVIRONMENT_BYTES} bytes of them are refused"
+            );
             Err(ours.refuse(operation, Denial::new(DenialCode::LimitExceeded, message)))
         };
         if answer.is_ok() {
@@ -455,7 +465,9 @@ impl Handler for Connection {
     }
 
     async fn signal(&mut self, channel: ChannelId, signal: Sig, _: &mut Session) -> Result<(), Error> {
-        self.said(channel, Event::Signal(signal));
+        if !matches!(&signal, Sig::Custom(name) if name.len() > MAX_SIGNAL_BYTES) {
+            self.said(channel, Event::Signal(signal));
+        }
         Ok(())
     }
 

@@ -94,6 +94,22 @@ fn mixtures_of_nesting_are_cheap_and_bounded() {
     }
 }
 
+/// What a stack overflow does cannot be caught: the process would end here.
+#[test]
+fn long_tests_do_not_fill_the_stack() {
+    for line in [
+        format!("[[ {}x ]]", "! ".repeat(8000)),
+        format!("[[ {}a ]]", "a&&".repeat(8000)),
+        format!("[[ {}a ]]", "a || ".repeat(6000)),
+        format!("if {}[[ {}x ]]; then y; fi", "x; ".repeat(10), "! ".repeat(8000)),
+        format!("{}x", "! ".repeat(16_000)),
+        format!("x | {}y", "! ".repeat(8000)),
+    ] {
+        let analysis = Analysis::of(line.as_bytes());
+        assert!(!analysis.resolved(), "{:?}", line.get(..60));
+    }
+}
+
 #[test]
 fn odd_numbers_and_long_lines_do_not_stop_it() {
     for line in [

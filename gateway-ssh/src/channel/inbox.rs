@@ -33,6 +33,9 @@ impl Event {
     fn cost(&self) -> usize {
         match self {
             Self::Data(bytes) => bytes.len() + EVENT_BYTES,
+            Self::Start(start) => start.program.bytes() + EVENT_BYTES,
+            Self::Say(line) => line.len() + EVENT_BYTES,
+            Self::Signal(Sig::Custom(name)) => name.len() + EVENT_BYTES,
             _ => EVENT_BYTES,
         }
     }
@@ -138,5 +141,23 @@ impl Inbox {
 impl Drop for Inbox {
     fn drop(&mut self) {
         self.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_count_with_what_they_carry() {
+        let long = "x".repeat(100_000);
+        for event in [
+            Event::Signal(Sig::Custom(long.clone())),
+            Event::Say(long.clone()),
+            Event::Data(long.as_bytes().into()),
+        ] {
+            assert_eq!(event.cost(), long.len() + EVENT_BYTES);
+        }
+        assert_eq!(Event::Eof.cost(), EVENT_BYTES);
     }
 }

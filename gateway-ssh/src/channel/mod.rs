@@ -58,6 +58,17 @@ pub(crate) enum Program {
     DirectTcpip(String, u32),
 }
 
+impl Program {
+    /// How long what the client sent is.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Exec(line) => line.len(),
+            Self::Shell => 0,
+            Self::Subsystem(name) | Self::DirectTcpip(name, _) => name.len(),
+        }
+    }
+}
+
 /// The task of one channel.
 #[derive(Debug)]
 pub(crate) struct Task {

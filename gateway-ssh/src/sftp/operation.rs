@@ -288,6 +288,26 @@ impl FileOperation {
         if reads && self.kind() != FileKind::UnknownExtension { Effect::Read } else { Effect::Write }
     }
 
+    /// Whether a path may lead elsewhere, or nowhere, or somewhere at last, once this is done.
+    pub fn changes_names(&self) -> bool {
+        match self.kind() {
+            FileKind::Rename
+            | FileKind::PosixRename
+            | FileKind::Symlink
+            | FileKind::Hardlink
+            | FileKind::Remove
+            | FileKind::Rmdir
+            | FileKind::Mkdir
+            | FileKind::Setstat
+            | FileKind::Lsetstat
+            | FileKind::UnknownExtension => true,
+            FileKind::Open => {
+                matches!(&self.request, Request::Open { flags, .. } if flags.create())
+            }
+            _ => false,
+        }
+    }
+
     /// Sends another path than the client's: the real one, as judged. `index` is that of [`Self::paths`]; paths of handles and the target
     /// text of a symbolic link cannot be replaced. Gives whether it was.
     pub fn replace_path(&mut self, index: usize, path: &[u8]) -> bool {

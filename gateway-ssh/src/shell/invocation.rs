@@ -313,6 +313,12 @@ impl Invocation<'_> {
         if at >= self.words.len() || !self.may_open() {
             return;
         }
+        // No program is called so: the wrapper reads the word as an option or a variable that its grammar here does not
+        // know, and runs something behind it.
+        let odd = |word: &str| word.is_empty() || word.starts_with('-') || word.contains('=');
+        if self.text(at).is_some_and(odd) {
+            return self.doubt(Reason::WrapperGrammar);
+        }
         let inner = self.words.split_off(at);
         let inner = judge(self.findings, inner, &self.scope.behind(name));
         self.words.extend(inner);

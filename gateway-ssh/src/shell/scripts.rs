@@ -171,7 +171,9 @@ fn is_git_command_option(word: &str) -> bool {
     let given = word.split_once('=').map_or(word, |(name, _)| name);
     let long =
         given.len() > 2 && given.starts_with("--") && LONG.iter().any(|option| option.starts_with(given));
-    long || word.starts_with("-O") || word == "-x" || word == "-u" || word == "-c" || word.contains("ext::")
+    // `git grep -nOprogram` runs a pager; `-O` may stand behind other letters.
+    let pager = word.starts_with('-') && !word.starts_with("--") && word.contains('O');
+    long || pager || word == "-x" || word == "-u" || word == "-c" || word.contains("ext::")
 }
 
 #[cfg(test)]

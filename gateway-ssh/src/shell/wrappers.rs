@@ -287,7 +287,6 @@ const GRAMMARS: &[Grammar] = &[
         ..grammar("chroot", "", "")
     },
     Grammar { operands: 1, ..grammar("taskset", "ac", "") },
-    Grammar { operands: 1, ..grammar("setarch", "R", "") },
     grammar("linux64", "R", ""),
     grammar("linux32", "R", ""),
 ];

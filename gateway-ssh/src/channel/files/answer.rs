@@ -12,7 +12,7 @@ impl Files<'_> {
         if let Some(handle) = self.by_handle.remove(&reply.client_id) {
             return self.reply_on(&handle, reply, lanes);
         }
-        let Some(Running { mut results, opens }) = self.running.remove(&reply.client_id) else {
+        let Some(Running { mut results, opens, .. }) = self.running.remove(&reply.client_id) else {
             return Err(Stop::Broken(SftpError::UnknownId(reply.client_id)));
         };
         if results.is_stale() {
@@ -27,7 +27,7 @@ impl Files<'_> {
         lanes.down(release(&mut results, reply)?);
         match (handle, opens) {
             (Some(handle), Some(opening)) => {
-                let file = OpenFile { results, opening, revoked: None, read: 0, written: 0 };
+                let file = OpenFile { results, opening, revoked: None, closing: false, read: 0, written: 0 };
                 self.open.insert(handle, file);
                 Ok(())
             }
@@ -54,6 +54,14 @@ impl Files<'_> {
             lanes.down(self.task.session.guard.originate(frame));
             return Ok(());
         };
+        let data = matches!(reply.response, Response::Data { .. });
+        // Asked while it was permitted, or while everything in the file was shown; the policies changed since.
+        if file.revoked.is_some() || (data && !file.opening.revealed) {
+            let code = StatusCode::PERMISSION_DENIED;
+            let frame = reply.replace(&Response::status(code, words(code)))?;
+            lanes.down(self.task.session.guard.originate(frame));
+            return Ok(());
+        }
         if let Response::Data { data } = &reply.response {
             file.read += data.len() as u64;
         }

@@ -10,7 +10,7 @@ mod request;
 
 use std::collections::{HashMap, VecDeque};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use gateway_core::error::Denial;
 use gateway_core::operation::Operation;
 use gateway_core::pipeline::{Released, ResultStream, Results};
@@ -87,7 +87,7 @@ enum Question {
     /// What the path with this index of that request really is.
     Real(u64, usize),
     /// File content around a client's read.
-    Read { operation: Box<FileOperation>, handle: Bytes, window: Window },
+    Read { operation: Box<FileOperation>, handle: Bytes, window: Window, got: BytesMut },
 }
 
 /// A judged request that the server has not answered yet.
@@ -95,6 +95,8 @@ struct Running {
     results: Results,
     /// For those that open a handle.
     opens: Option<Opening>,
+    /// Names may lead elsewhere once it is done.
+    renames: bool,
 }
 
 struct Opening {
@@ -109,6 +111,8 @@ struct OpenFile {
     opening: Opening,
     /// The policies changed and do not permit it any more.
     revoked: Option<Denial>,
+    /// The client's CLOSE was sent on.
+    closing: bool,
     read: u64,
     written: u64,
 }
@@ -130,6 +134,9 @@ struct Files<'a> {
     waiting: VecDeque<Waiting>,
     questions: HashMap<OwnId, Question>,
     running: HashMap<u32, Running>,
+    /// A path request that came while names may change: what its path leads to is asked only afterwards, else it could be
+    /// judged on one file and done to another. Nothing more is taken before it, so there is never a second.
+    postponed: Option<Box<FileOperation>>,
     by_handle: HashMap<u32, Bytes>,
     open: HashMap<Bytes, OpenFile>,
     exit: Option<Exit>,
@@ -229,6 +236,7 @@ impl<'a> Files<'a> {
             waiting: VecDeque::new(),
             questions: HashMap::new(),
             running: HashMap::new(),
+            postponed: None,
             by_handle: HashMap::new(),
             open: HashMap::new(),
             exit: None,
@@ -242,6 +250,13 @@ impl<'a> Files<'a> {
             && lanes.have_room()
             && self.wire.has_room()
             && self.waiting.len() + self.questions.len() < MAX_WAITING
+            && self.postponed.is_none()
+    }
+
+    /// Whether a request that may change what a name leads to has no answer yet.
+    fn renaming(&self) -> bool {
+        self.waiting.iter().any(|waiting| waiting.operation.changes_names())
+            || self.running.values().any(|running| running.renames)
     }
 
     async fn serve(&mut self, mut from: ChannelReadHalf, lanes: &Lanes) -> Stop {
@@ -294,6 +309,13 @@ impl<'a> Files<'a> {
 
     /// Takes the client's requests as long as there is room for what they cause.
     async fn take_frames(&mut self, lanes: &Lanes) -> Result<(), Stop> {
+        if !self.renaming()
+            && self.wire.has_room()
+            && let Some(operation) = self.postponed.take()
+        {
+            self.catch_up().await?;
+            self.asked(operation, lanes).await?;
+        }
         while self.takes(lanes) {
             let Some(frame) = self.client.next_frame()? else { return Ok(()) };
             match self.wire.request(frame) {
@@ -302,7 +324,15 @@ impl<'a> Files<'a> {
                     lanes.up(frame);
                 }
                 Ok(Asked::Refused(frame)) => lanes.down(self.task.session.guard.originate(frame)),
-                Ok(Asked::File(operation)) => self.asked(operation, lanes).await?,
+                Ok(Asked::File(operation)) => {
+                    // The policies may have changed while nothing came from the server.
+                    if self.renaming() && operation.paths().iter().any(|path| !path.by_handle) {
+                        self.postponed = Some(operation);
+                        return Ok(());
+                    }
+                    self.catch_up().await?;
+                    self.asked(operation, lanes).await?;
+                }
                 Err(error) => match error.answerable() {
                     Some(id) => {
                         let frame = Session::reject(id, &error.to_string());

@@ -1,6 +1,6 @@
 //! From the client: requests resolved, judged and sent on.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use gateway_core::error::{Denial, DenialCode};
 use gateway_core::operation::{Operation, Resource};
 use gateway_core::pipeline::{Judged, NoRewrites, Results};
@@ -77,6 +77,7 @@ impl Files<'_> {
             self.refuse(&request, StatusCode::PERMISSION_DENIED, &denial, lanes);
             return Ok(());
         }
+        file.closing |= closes;
         match request.request() {
             Request::Read { offset, length, .. } if !file.opening.revealed => {
                 let window = Window::around(*offset, *length);
@@ -99,7 +100,7 @@ impl Files<'_> {
         lanes: &Lanes,
     ) -> Result<(), Stop> {
         let (id, frame) = self.wire.ask(&window.request(handle.clone()))?;
-        self.questions.insert(id, Question::Read { operation, handle, window });
+        self.questions.insert(id, Question::Read { operation, handle, window, got: BytesMut::new() });
         lanes.up(frame);
         Ok(())
     }
@@ -140,8 +141,8 @@ impl Files<'_> {
                 self.resolved(serial, index, response);
                 self.judge_waiting(lanes).await
             }
-            Some(Question::Read { operation, handle, window }) => {
-                self.read(&operation, &handle, window, &response, lanes)
+            Some(Question::Read { operation, handle, window, got }) => {
+                self.read(operation, handle, window, got, &response, lanes)
             }
             None => Ok(()),
         }
@@ -208,7 +209,8 @@ impl Files<'_> {
             Request::Open { .. } | Request::Opendir { .. } => Some(self.opening(operation).await?),
             _ => None,
         };
-        self.running.insert(request.client_id(), Running { results, opens });
+        let renames = request.changes_names();
+        self.running.insert(request.client_id(), Running { results, opens, renames });
         lanes.up(self.wire.forward(request)?);
         Ok(())
     }
