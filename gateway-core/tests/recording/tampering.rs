@@ -179,6 +179,9 @@ fn arbitrary_changes_never_panic_and_never_prove_more() {
     proptest!(config, |(changes in prop::collection::vec(change, 1..6))| {
         let mut bytes = sample.bytes.clone();
         for (index, value, how) in changes {
+            if bytes.is_empty() {
+                break;
+            }
             let i = index.index(bytes.len());
             match how {
                 0 => bytes[i] = value,
