@@ -81,6 +81,10 @@ pub struct Setup {
     /// The role the gateway logs in as.
     pub role: String,
     pub tls: bool,
+    /// Whether nobody comes in without TLS.
+    pub tls_required: bool,
+    /// Another port than the server's, and how it is spoken to.
+    pub address: Option<(u16, SslMode)>,
     pub authenticator: Arc<dyn Authenticator>,
     pub policy: Arc<dyn PolicyEngine>,
     pub approver: Arc<dyn Approver>,
@@ -96,6 +100,8 @@ impl Setup {
             database: database.to_owned(),
             role: "app".to_owned(),
             tls: false,
+            tls_required: false,
+            address: None,
             authenticator: Arc::new(StaticAuthenticator::new().unwrap().with(TOKEN, agent())),
             policy: Arc::new(policy(1)),
             approver: Arc::new(MemoryApprover::new(Arc::new(SystemClock))),
@@ -121,10 +127,11 @@ impl Setup {
             self.recorder,
             Arc::new(credentials),
         );
+        let (port, ssl_mode) = self.address.unwrap_or((server().port(), SslMode::Disable));
         let target = Target {
             name: "shop".to_owned(),
-            address: Address::Tcp("127.0.0.1".to_owned(), server().port()),
-            ssl_mode: SslMode::Disable,
+            address: Address::Tcp("127.0.0.1".to_owned(), port),
+            ssl_mode,
             ca_pem: None,
             labels: labels(&self.database).into(),
             database: Some(self.database),
@@ -135,6 +142,9 @@ impl Setup {
             let certificate = ca().server().unwrap();
             let config = gateway_pg::tls::server_config(&certificate.pem, &certificate.key_pem, None);
             gateway = gateway.tls(config.unwrap());
+        }
+        if self.tls_required {
+            gateway = gateway.require_tls();
         }
         let listener = runtime().block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
@@ -192,6 +202,11 @@ pub fn policy(quorum: u32) -> impl PolicyEngine + 'static {
         }
         Decision::Allow(Allowed::default())
     })
+}
+
+/// Everything is permitted; labels hide all the same.
+pub fn allow_all() -> impl PolicyEngine + 'static {
+    FnPolicy(|_: &PolicyInput<'_>| Decision::Allow(Allowed::default()))
 }
 
 /// Approval by people of the group `dba`, within a minute.

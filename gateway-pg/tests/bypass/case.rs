@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::arena::{Setup, ask, database, server};
+use crate::arena::{Setup, allow_all, ask, database, server};
 use crate::client::{Client, Door, Step, block};
 use crate::trial::{Attack, Outcome};
 
@@ -19,6 +19,15 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Case {
     name: String,
+    /// The known ways it goes, by their numbers in the catalogue (`ways.toml`).
+    #[serde(default)]
+    ways: Vec<u8>,
+    /// Policy permits everything: only masks and what the gateway refuses by itself protect.
+    #[serde(default)]
+    permissive: bool,
+    /// Content is masked too.
+    #[serde(default)]
+    content: bool,
     /// Run before as superuser.
     #[serde(default)]
     setup: String,
@@ -64,7 +73,7 @@ const fn yes() -> bool {
     true
 }
 
-const FILES: [&str; 15] = [
+const FILES: [&str; 21] = [
     include_str!("cases/01-several-statements.toml"),
     include_str!("cases/02-hidden-writes.toml"),
     include_str!("cases/03-wrapped.toml"),
@@ -78,8 +87,14 @@ const FILES: [&str; 15] = [
     include_str!("cases/11-size.toml"),
     include_str!("cases/12-framing.toml"),
     include_str!("cases/13-expressions.toml"),
+    include_str!("cases/14-whole-rows.toml"),
+    include_str!("cases/15-queries.toml"),
     include_str!("cases/16-stored-elsewhere.toml"),
+    include_str!("cases/17-errors-and-notices.toml"),
+    include_str!("cases/18-catalogs.toml"),
+    include_str!("cases/19-inference.toml"),
     include_str!("cases/20-formats.toml"),
+    include_str!("cases/21-split-and-coded.toml"),
 ];
 
 pub fn attacks() -> Vec<Attack> {
@@ -87,7 +102,8 @@ pub fn attacks() -> Vec<Attack> {
     for text in FILES {
         let file: File = toml::from_str(text).unwrap();
         for case in file.case {
-            attacks.push(Attack::new(file.class, &case.name.clone(), move || case.attempt()));
+            let (name, ways) = (case.name.clone(), case.ways.clone());
+            attacks.push(Attack::new(file.class, &name, move || case.attempt()).by(&ways));
         }
     }
     attacks
@@ -136,6 +152,10 @@ impl Case {
         let database = self.database();
         let mut setup = Setup::new(&database);
         setup.role.clone_from(&self.role);
+        setup.content = self.content;
+        if self.permissive {
+            setup.policy = std::sync::Arc::new(allow_all());
+        }
         let gateway = setup.start();
         let door = self.door(gateway.address, "agent", &database);
         let mut client = block(run(&door, self.login, &self.steps));
