@@ -276,7 +276,8 @@ fn relation_accesses(
 ) {
     let action = relation_action(statement, used);
     let here = subject.catalog.current_schema().unwrap_or(UNRESOLVED);
-    let temporary = if statement.flags.temporary { "pg_temp" } else { here };
+    let temporary =
+        if statement.flags.temporary || shows_temporary(subject, statement) { "pg_temp" } else { here };
     let schema = used.schema.as_deref().unwrap_or(temporary);
     // A new object goes where objects are made, whatever its name means now.
     let relation = subject.relation(used).filter(|r| action != "create" || r.schema == schema);
@@ -309,6 +310,12 @@ fn relation_accesses(
         }
     }
     out.extend(parts.iter().map(|r| access(action, table(r))));
+}
+
+/// Whether a statement makes a view that is temporary because something it reads is (PostgreSQL documentation, CREATE VIEW).
+fn shows_temporary(subject: &Subject<'_>, statement: &Statement) -> bool {
+    let read = statement.relations_under(Use::Read).filter_map(|used| subject.relation(used));
+    statement.kind == "create_view" && read.into_iter().any(|r| r.schema.starts_with("pg_temp"))
 }
 
 /// The action of what a foreign key makes happen.

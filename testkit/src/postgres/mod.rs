@@ -134,6 +134,17 @@ impl Postgres {
         &self.installation.version
     }
 
+    /// Writes the server's log into this file too from now on, until the server stops.
+    ///
+    /// # Errors
+    /// When it is stopped, or the file cannot be made.
+    pub fn copy_log(&self, path: &Path) -> Result<()> {
+        let server = self.server.as_ref().ok_or_else(|| Error::new("the server is stopped"))?;
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        server.copy_log(file.context("make the copy of the log")?);
+        Ok(())
+    }
+
     /// The last mebibyte of the server's log so far; empty while it is stopped.
     pub fn log(&self) -> String {
         self.server.as_ref().map(Server::log).unwrap_or_default()
