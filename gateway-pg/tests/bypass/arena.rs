@@ -192,7 +192,8 @@ fn policy_with(quorum: u32, infer: bool) -> impl PolicyEngine + 'static {
             return Decision::Allow(Allowed::default());
         }
         let accesses = &input.operation.accesses;
-        if let Some(access) = accesses.iter().find(|a| !is_ordinary(a) && !(infer && infers(a))) {
+        let fine = |access: &Access| is_ordinary(access) || (infer && infers(access));
+        if let Some(access) = accesses.iter().find(|access| !fine(access)) {
             let message = format!("{} on {} is not permitted", access.action, access.resource);
             return Decision::Deny(Denial::new(DenialCode::Forbidden, message).with_hint("ask for less"));
         }
