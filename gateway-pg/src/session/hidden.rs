@@ -115,7 +115,7 @@ fn modifies(statement: &Statement) -> bool {
 fn is_stored(place: Place, nested: bool) -> bool {
     match place {
         Place::Assignment | Place::Other => true,
-        Place::Output => nested,
+        Place::Output | Place::Expression => nested,
         Place::Filter | Place::Order => false,
     }
 }
