@@ -258,6 +258,8 @@ pub enum Reason {
     Shell,
     /// The server takes its file names from the wire instead of its arguments (`rsync -s`).
     HiddenArguments,
+    /// A server that takes requests over the channel, in a form that is not recognised as a [`ServerCommand`].
+    Server,
 }
 
 impl Analysis {
@@ -349,7 +351,7 @@ names!(Reason:
     Function "function", HereDocument "here_document", Environment "environment", ShellState "shell_state",
     Script "script", CodeFromInput "code_from_input", ForeignCode "foreign_code", Launcher "launcher",
     WrapperGrammar "wrapper_grammar", Remote "remote", Redirection "redirection", Shell "shell",
-    HiddenArguments "hidden_arguments",
+    HiddenArguments "hidden_arguments", Server "server",
 );
 
 /// Cuts text for an excerpt.
