@@ -6,6 +6,7 @@
 
 pub use bytes;
 
+pub mod accept;
 pub mod approval;
 pub mod clock;
 pub mod credentials;

@@ -5,17 +5,17 @@ use std::future::Future;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Context;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use gateway_core::accept::accept_until;
 use gateway_core::credentials::UpstreamCredential;
 use gateway_core::error::{Denial, DenialCode};
 use gateway_core::identity::VerifiedPrincipal;
 use gateway_core::pipeline::{Guard, Label, Pipeline, SessionRequest};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
 
 use crate::analysis::AnalysisCache;
 use crate::cancel::{CancelEntry, CancelRegistry};
@@ -176,33 +176,14 @@ impl PgGateway {
     /// # Errors
     /// The listener fails for good.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()> + Send) -> io::Result<()> {
-        let slots = Arc::new(Semaphore::new(self.limits.connections));
-        let mut sessions = JoinSet::new();
-        let mut stop = std::pin::pin!(stop);
-        loop {
-            let accepted = tokio::select! {
-                () = &mut stop => break,
-                accepted = listener.accept() => accepted,
-                Some(_) = sessions.join_next() => continue,
-            };
-            match accepted {
-                Ok((tcp, _)) => {
-                    // Over the limit the connection is closed at once: nothing is known of it yet.
-                    let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
-                    sessions.spawn(self.clone().connection(tcp, slot));
-                }
-                // Out of descriptors or memory: the next ones may do better.
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
-        }
+        let accept = |cx: &mut Context<'_>| listener.poll_accept(cx).map_ok(|(tcp, _)| tcp);
+        let serve = |tcp| self.clone().connection(tcp);
+        let mut sessions = accept_until(accept, self.limits.connections, stop, serve).await;
         sessions.shutdown().await;
         Ok(())
     }
 
-    async fn connection(self, tcp: TcpStream, _slot: OwnedSemaphorePermit) {
+    async fn connection(self, tcp: TcpStream) {
         let peer = tcp.peer_addr().map_or_else(|_| "unknown".to_owned(), |a| a.to_string());
         let login = async {
             tcp.set_nodelay(true)?;

@@ -5,8 +5,10 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
+use gateway_core::accept::accept_until;
 use gateway_core::credentials::Secret;
 use gateway_core::error::{Denial, DenialCode};
 use gateway_core::pipeline::Pipeline;
@@ -16,8 +18,7 @@ use russh::server::{Config, RunningSession, run_stream};
 use russh::{Disconnect, MethodKind, MethodSet, SshId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use crate::algorithms::{PACKET_BYTES, WINDOW_BYTES, preferred};
@@ -207,40 +208,16 @@ impl SshGateway {
     /// # Errors
     /// The listener fails for good.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()> + Send) -> io::Result<()> {
-        let slots = Arc::new(Semaphore::new(self.0.limits.connections));
-        let mut connections = JoinSet::new();
         let (stopping, stopped) = tokio::sync::watch::channel(false);
-        let mut stop = std::pin::pin!(stop);
-        loop {
-            let accepted = tokio::select! {
-                () = &mut stop => break,
-                accepted = listener.accept() => accepted,
-                Some(_) = connections.join_next() => continue,
-            };
-            match accepted {
-                Ok((tcp, _)) => {
-                    // Over the limit the connection is closed at once: nothing is known of it yet.
-                    let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
-                    connections.spawn(self.clone().accepted(tcp, slot, stopped.clone()));
-                }
-                // Out of descriptors or memory: the next ones may do better.
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    sleep(Duration::from_millis(50)).await;
-                }
-            }
-        }
+        let accept = |cx: &mut Context<'_>| listener.poll_accept(cx).map_ok(|(tcp, _)| tcp);
+        let serve = |tcp| self.clone().accepted(tcp, stopped.clone());
+        let mut connections = accept_until(accept, self.0.limits.connections, stop, serve).await;
         let _ = stopping.send(true);
         while connections.join_next().await.is_some() {}
         Ok(())
     }
 
-    async fn accepted(
-        self,
-        tcp: TcpStream,
-        _slot: OwnedSemaphorePermit,
-        mut stopped: tokio::sync::watch::Receiver<bool>,
-    ) {
+    async fn accepted(self, tcp: TcpStream, mut stopped: tokio::sync::watch::Receiver<bool>) {
         let peer = tcp.peer_addr().ok();
         if tcp.set_nodelay(true).is_err() {
             return;
