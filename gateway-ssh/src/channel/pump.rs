@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use gateway_core::error::{Denial, DenialCode};
+use gateway_core::masking::Controls;
 use gateway_core::pipeline::{ResultStream, Results};
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Error, Sig, client};
 
@@ -163,7 +164,8 @@ struct Answer<'a> {
 
 impl<'a> Answer<'a> {
     fn new(task: &'a Task, results: Results, terminal: bool, raw: bool) -> Self {
-        let (stdout, stderr) = (Some(results.stream()), Some(results.stream()));
+        let controls = if terminal { Controls::Drawing } else { Controls::AsSent };
+        let (stdout, stderr) = (Some(results.stream(controls)), Some(results.stream(controls)));
         let (replies, exit, ended) = (Replies::None, None, false);
         Self { task, results, stdout, stderr, terminal, raw, replies, exit, ended }
     }
