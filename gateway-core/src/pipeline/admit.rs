@@ -91,8 +91,9 @@ impl GuardInner {
         for _ in 0..=MAX_REWRITE_PASSES {
             let verdict = self.verdict(&pending.batch, &BTreeSet::new()).await?;
             let (Verdict::Allow(allowed) | Verdict::Hold { then: allowed, .. }) = &verdict;
-            let rewrites: Vec<_> = allowed.obligations.iter().filter_map(rewrite_text).collect();
+            let rewrites: Vec<_> = rewrites(allowed).collect();
             if rewrites.is_empty() || !self.rewrite(pending, rewriter, &rewrites)? {
+                pending.settled = rewrites.into_iter().map(str::to_owned).collect();
                 return Ok(verdict);
             }
         }
@@ -259,9 +260,22 @@ impl GuardInner {
             None => self.verdict(&pending.batch, &names).await,
         };
         match verdict {
-            Ok(Verdict::Allow(allowed)) => self.permit(pending, allowed, Some(request)).await,
-            Ok(Verdict::Hold { .. }) => Err(self.denied(&pending, policy_changed())),
+            // A rewrite that is new would not be met: people approved the text as it is.
+            Ok(Verdict::Allow(allowed))
+                if rewrites(&allowed).all(|r| pending.settled.iter().any(|s| s == r)) =>
+            {
+                self.permit(pending, allowed, Some(request)).await
+            }
+            Ok(_) => Err(self.denied(&pending, policy_changed())),
             Err(denial) => Err(self.denied(&pending, denial)),
+        }
+    }
+
+    /// What the policies in force ask people to approve before this may run.
+    pub(super) async fn asked_now(&self, pending: &Pending) -> Result<Vec<ApprovalRule>, Denial> {
+        match self.verdict(&pending.batch, &BTreeSet::new()).await? {
+            Verdict::Allow(_) => Ok(Vec::new()),
+            Verdict::Hold { rules, .. } => Ok(rules),
         }
     }
 
@@ -372,11 +386,11 @@ impl GuardInner {
     }
 }
 
-fn rewrite_text(obligation: &Obligation) -> Option<&str> {
-    match obligation {
-        Obligation::Rewrite(text) => Some(text),
+fn rewrites(allowed: &Allowed) -> impl Iterator<Item = &str> {
+    allowed.obligations.iter().filter_map(|obligation| match obligation {
+        Obligation::Rewrite(text) => Some(text.as_str()),
         _ => None,
-    }
+    })
 }
 
 fn merge(into: &mut Allowed, more: Allowed) {
@@ -456,7 +470,7 @@ fn ask_again(request: RequestId) -> Denial {
     .with_approval(request.to_string())
 }
 
-fn policy_changed() -> Denial {
+pub(super) fn policy_changed() -> Denial {
     Denial::new(
         DenialCode::ApprovalRequired,
         "the policies changed while this was waiting and now ask for another approval",
