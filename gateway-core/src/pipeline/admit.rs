@@ -16,12 +16,16 @@ use crate::masking::ClassSet;
 use crate::operation::{Access, Batch, Effect, Operation, Stage};
 use crate::policy::{Allowed, ApprovalRule, Decision, Obligation, PolicyInput};
 use crate::recording::{Position, Record, RecordError, RecordedOperation};
+use crate::text::is_deceptive;
 
 /// A batch that still changes after this many rewrites is denied.
 const MAX_REWRITE_PASSES: usize = 4;
 
 /// Longest statement text kept in a record, in bytes; the full length stands beside it.
 const MAX_RECORDED_STATEMENT_BYTES: usize = 64 * 1024;
+
+/// Longest statement text shown in lists of requests, in bytes: thousands of requests are kept. The exact text stands beside it.
+const MAX_LISTED_STATEMENT_BYTES: usize = 4 * 1024;
 
 /// Longest exact text shown to a reviewer, in bytes; longer operations cannot be approved.
 const MAX_REVIEWED_BYTES: usize = 256 * 1024;
@@ -312,8 +316,10 @@ impl GuardInner {
     fn summary(&self, operation: &Operation) -> Result<OperationSummary, Denial> {
         let mut exact = escape(&operation.statement);
         for (i, argument) in operation.arguments.iter().enumerate() {
-            let value = argument.value.as_deref().map_or_else(|| "NULL".to_owned(), escape);
-            exact.push_str(&format!("\n${} [{}] = {value}", i + 1, argument.kind));
+            // One line for each argument, whatever is in it: a value cannot pose as another argument.
+            let line = |bytes: &[u8]| escape(bytes).replace('\n', "\\n");
+            let value = argument.value.as_deref().map_or_else(|| "NULL".to_owned(), line);
+            exact.push_str(&format!("\n${} [{}] = {value}", i + 1, line(argument.kind.as_bytes())));
         }
         if exact.len() > MAX_REVIEWED_BYTES {
             let message = format!(
@@ -325,7 +331,7 @@ impl GuardInner {
         }
         Ok(OperationSummary {
             kind: operation.kind.to_string(),
-            masked: self.recorded_text(operation),
+            masked: shortened(self.recorded_text(operation)),
             exact,
             accesses: self.recorded_accesses(operation).to_vec(),
         })
@@ -421,6 +427,14 @@ fn add_rules(into: &mut Vec<ApprovalRule>, more: Vec<ApprovalRule>) -> Result<()
     Ok(())
 }
 
+fn shortened(mut text: String) -> String {
+    if text.len() > MAX_LISTED_STATEMENT_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_LISTED_STATEMENT_BYTES));
+        text.push('…');
+    }
+    text
+}
+
 /// Text for people: UTF-8 with control, bidirectional and invisible characters escaped, so that what is shown is what runs.
 fn escape(bytes: &[u8]) -> String {
     let plain = |b: &u8| matches!(b, b' '..=b'~' | b'\n' | b'\t');
@@ -434,20 +448,13 @@ fn escape(bytes: &[u8]) -> String {
         for c in chunk.valid().chars() {
             match c {
                 '\n' | '\t' => out.push(c),
-                c if c.is_control() || is_invisible(c) => out.extend(c.escape_unicode()),
+                c if is_deceptive(c) => out.extend(c.escape_unicode()),
                 c => out.push(c),
             }
         }
         chunk.invalid().iter().for_each(|byte| out.push_str(&format!("\\x{byte:02x}")));
     }
     out
-}
-
-/// Characters that change or hide what a reader sees (Unicode Standard Annex 9 section 2, Cf and blank fillers).
-const fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}'
-        | '\u{e0000}'..='\u{e0fff}')
 }
 
 pub(super) fn approval_failed(error: &ApprovalError) -> Denial {

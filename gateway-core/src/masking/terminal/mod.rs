@@ -48,7 +48,7 @@ pub enum Controls {
 
 /// Masks one stream for a terminal, chunk by chunk.
 ///
-/// What comes out does not depend on how the stream is cut, but for one thing: a backspace takes back whatever came in the same
+/// What is masked does not depend on how the stream is cut, but for one thing: a backspace takes back whatever came in the same
 /// piece, and of earlier pieces only what is still held back. At most some kilobytes of text are held back and 256 KiB in all.
 ///
 /// ```
@@ -322,7 +322,8 @@ impl Tokens for Readings {
 
 /// Puts spans in order and joins those that overlap: nothing of any of them survives, the first one gives the replacement.
 fn merge(spans: &mut Vec<Span>, scanner: &Scanner) {
-    spans.sort_by_key(|span| (span.start, span.reading, span.end));
+    // The rest of a value comes before what begins at the same place: that is inside it.
+    spans.sort_by_key(|span| (span.start, span.fresh, span.reading, span.end));
     spans.dedup_by(|next, kept| {
         let overlap = next.start < kept.end;
         if overlap {

@@ -255,6 +255,14 @@ fn injected_credentials_are_found_in_every_reading() {
     }
 }
 
+/// The text shown, without what stands for values.
+fn without_tags(masked: &[u8]) -> String {
+    let text = show(masked);
+    let mut parts = text.split("[REDACTED:");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + part.split_once(']').map_or(part, |(_, rest)| rest))
+}
+
 /// What a terminal would draw, in the reading of another parser.
 fn drawn_by_vte(text: &str) -> String {
     #[derive(Default)]
@@ -290,6 +298,7 @@ fn pieces(back: bool) -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
 
+    /// Where values of different kinds overlap there may be one tag or two.
     #[test]
     fn a_stream_cut_anywhere_gives_what_the_whole_gives(text in pieces(false), sizes in prop::collection::vec(1..9_usize, 1..8)) {
         for controls in [Controls::AsSent, Controls::Drawing] {
@@ -304,8 +313,10 @@ proptest! {
                     break;
                 }
             }
-            prop_assert_eq!(show(&mask_in(controls, chunks).0), show(&whole), "{:?}", text);
-            prop_assert_eq!(show(&mask_in(controls, text.as_bytes().chunks(1)).0), show(&whole), "{:?}", text);
+            let whole = without_tags(&whole);
+            prop_assert_eq!(without_tags(&mask_in(controls, chunks).0), &whole[..], "{:?}", text);
+            let bytewise = mask_in(controls, text.as_bytes().chunks(1)).0;
+            prop_assert_eq!(without_tags(&bytewise), whole, "{:?}", text);
         }
     }
 
