@@ -14,6 +14,7 @@ mod counters;
 mod exchange;
 mod guard;
 mod held;
+mod memo;
 mod permit;
 mod recorded;
 mod release;
