@@ -30,4 +30,4 @@ pub use check::CheckError;
 pub use host_key::HostKey;
 pub use operation::SCHEMA;
 pub use server::{ListenerLimits, PROTOCOL, SshGateway, SshGatewayBuilder};
-pub use target::{BuildError, HostKeys, Target};
+pub use target::{BuildError, HostKeys, ShellMode, Target};

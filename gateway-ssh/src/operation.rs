@@ -37,6 +37,8 @@ pub(crate) struct Size {
 pub(crate) struct Setting {
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) terminal: Option<Terminal>,
+    /// The terminal is judged when it is known what for.
+    pub(crate) unjudged: bool,
     /// A terminal was asked for and refused: so is the program that wanted it.
     pub(crate) refused: Option<Denial>,
 }
@@ -139,6 +141,23 @@ pub(crate) fn shell(target: &Resource, setting: &Setting) -> Operation {
     let mut shell = operation("shell", "", target.clone(), [("pty", Fact::from(setting.terminal.is_some()))]);
     setting.bind(&mut shell);
     shell
+}
+
+/// A session of commands, each judged by itself; it changes nothing by itself.
+pub(crate) fn command_shell(target: &Resource, setting: &Setting) -> Operation {
+    let pty = Fact::from(setting.terminal.is_some());
+    let mut shell = operation("command_shell", "", target.clone(), [("pty", pty)]);
+    setting.bind(&mut shell);
+    shell.effect = Effect::Read;
+    shell
+}
+
+/// Another folder for the coming lines of a session of commands. `None` if it is no path that can be judged.
+pub(crate) fn change_directory(target: &Resource, folder: &str) -> Option<Operation> {
+    let path = file(target, folder.as_bytes())?;
+    let mut change = operation("change_directory", format!("cd {folder}"), path, []);
+    change.effect = Effect::Read;
+    Some(change)
 }
 
 /// A subsystem; starting one changes nothing by itself.

@@ -2,6 +2,7 @@
 
 mod files;
 mod inbox;
+mod lines;
 mod output;
 mod pump;
 
@@ -53,6 +54,8 @@ pub(crate) struct Start {
 pub(crate) enum Program {
     Exec(Bytes),
     Shell,
+    /// What the gateway offers in a shell's place: [`lines`].
+    Commands,
     Subsystem(String),
     /// A forwarded TCP connection, permitted when it was opened.
     DirectTcpip(String, u32),
@@ -63,7 +66,7 @@ impl Program {
     fn bytes(&self) -> usize {
         match self {
             Self::Exec(line) => line.len(),
-            Self::Shell => 0,
+            Self::Shell | Self::Commands => 0,
             Self::Subsystem(name) | Self::DirectTcpip(name, _) => name.len(),
         }
     }
@@ -135,6 +138,9 @@ impl Task {
             Err(denial) => return Ok(Ended::Refused(denial)),
         };
         let (batch, results) = permit.consume();
+        if matches!(program, Program::Commands) {
+            return lines::run(self, results, setting).await;
+        }
         let leased = tokio::select! {
             leased = self.lease(&program) => leased,
             () = self.inbox.closed() => return self.unused(results, "closed by the client"),
@@ -176,6 +182,11 @@ impl Task {
             Ok(operation) => operation,
             Err(denial) => return Ok(Err(denial)),
         };
+        self.judged(operation).await
+    }
+
+    /// The same for any operation.
+    async fn judged(&self, operation: Operation) -> Result<Result<Permit, Denial>, Gone> {
         let mut judged = self.session.guard.judge(self.session.pending(operation), &NoRewrites).await;
         if let Judged::Held(held) = judged {
             let reviewers: Vec<_> = held.reviewers().collect();
@@ -206,6 +217,7 @@ impl Task {
             }
             Program::Exec(line) => Ok(operation::exec(target, &Command::parse(line), setting)),
             Program::Shell => Ok(operation::shell(target, setting)),
+            Program::Commands => Ok(operation::command_shell(target, setting)),
             Program::Subsystem(name) => Ok(operation::subsystem(target, name, setting)),
             Program::DirectTcpip(host, port) => Ok(operation::tcp(target, "direct_tcpip", host, *port)),
         }

@@ -91,6 +91,11 @@ impl Upstreams {
         Ok(upstreams)
     }
 
+    /// The host that all connections lead to.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
     /// A channel on a connection that no other channel uses.
     pub(crate) async fn open(&self, purpose: Purpose<'_>) -> Result<Leased, UpstreamError> {
         while let Some(connection) = self.take() {

@@ -31,6 +31,9 @@ struct Case {
     steps: Vec<Step>,
     /// What proves directly that the payload is harmful, where the real server refuses its wrapping.
     control: Option<String>,
+    /// Through the gateway that judges lines, one at a time.
+    #[serde(default)]
+    lines: bool,
     /// What must not be received, besides the vault's secret.
     leak: Option<String>,
     benign: Option<Step>,
@@ -99,12 +102,13 @@ impl Case {
         if damage.is_none() {
             return Outcome::Invalid(format!("no damage without the gateway: {received}"));
         }
+        let door = if self.lines { Door::lines() } else { Door::gateway() };
         let arena = Arena::new();
-        let received = self.play(&arena, &Door::gateway());
+        let received = self.play(&arena, &door);
         if let Some(how) = self.damage(&arena, &received) {
             return Outcome::Passed(format!("{how}; received {received}"));
         }
-        let said = self.benign.clone().unwrap_or_default().play(&arena, &Door::gateway()) + &arena.fetched();
+        let said = self.benign.clone().unwrap_or_default().play(&arena, &door) + &arena.fetched();
         let expect = arena.fill(self.expect.as_deref().unwrap_or_default());
         if said.contains(&expect) {
             Outcome::Held

@@ -6,6 +6,8 @@ mod clients;
 mod commands;
 mod documented;
 mod files;
+mod hostile;
+mod lines;
 mod logins;
 mod support;
 mod terminals;

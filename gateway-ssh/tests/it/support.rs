@@ -102,6 +102,7 @@ impl Setup {
             .policy(policy)
             .build()
             .unwrap();
+        let engine = Arc::new(engine);
         let authority = SshAuthority::new(public(&keys().authority), "ssh-ca", PrincipalKind::Agent);
         let ssh =
             SshAuthenticator::new().authority(authority).key(public(&keys().agent), self.principal.clone());
@@ -112,7 +113,7 @@ impl Setup {
         let approver = Arc::new(MemoryApprover::new(Arc::new(SystemClock)));
         let pipeline = Pipeline::builder(
             Arc::new(authenticator),
-            Arc::new(engine),
+            Arc::clone(&engine) as _,
             Arc::clone(&approver) as _,
             Arc::new(recorder.clone()),
             Arc::new(StaticCredentials::default().with("web1", self.credential)),
@@ -135,13 +136,14 @@ impl Setup {
             let _ = stopped.await;
         }));
         let folder = tempfile::tempdir().unwrap();
-        Gateway { address, recorder, approver, folder, runtime: Some(runtime), stop: Some(stop) }
+        Gateway { address, engine, recorder, approver, folder, runtime: Some(runtime), stop: Some(stop) }
     }
 }
 
 /// A running gateway; stops when dropped.
 pub struct Gateway {
     pub address: SocketAddr,
+    pub engine: Arc<CedarEngine>,
     pub recorder: MemoryRecorder,
     pub approver: Arc<MemoryApprover>,
     /// For files of the client's side.

@@ -31,6 +31,9 @@ pub(super) fn target(file: &ConfigFile, from: &config::Target) -> Result<gateway
     };
     let port = from.port.unwrap_or(DEFAULT_PORT);
     let mut target = gateway_ssh::Target::new(name, host, port);
+    if from.shell == Some(config::Shell::Commands) {
+        target = target.shell(gateway_ssh::ShellMode::CommandAtATime);
+    }
     let mut known = false;
     for line in from.host_keys.iter().flatten() {
         target = target.host_key(public_key(file, line, "target.host_keys")?);

@@ -54,6 +54,7 @@ fn postgres(file: &ConfigFile, from: &config::Target) -> Result<gateway_pg::Targ
         ("host_keys", from.host_keys.is_some()),
         ("host_authorities", from.host_authorities.is_some()),
         ("known_hosts", from.known_hosts.is_some()),
+        ("shell", from.shell.is_some()),
     ];
     if let Some((key, _)) = foreign.into_iter().find(|(_, written)| *written) {
         let help = "remove it; a database is known by `sslmode` and `ca_file`";

@@ -191,6 +191,7 @@ pub(crate) struct Target {
     pub(crate) host_keys: Option<Vec<Spanned<String>>>,
     pub(crate) host_authorities: Option<Vec<Spanned<String>>>,
     pub(crate) known_hosts: Option<Spanned<PathBuf>>,
+    pub(crate) shell: Option<Shell>,
     pub(crate) credential: Spanned<Credential>,
     #[serde(default)]
     pub(crate) labels: Vec<Label>,
@@ -202,6 +203,14 @@ pub(crate) struct Target {
 pub(crate) enum Protocol {
     Postgres,
     Ssh,
+}
+
+/// What asking for a shell gives on an SSH target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Shell {
+    Login,
+    Commands,
 }
 
 /// libpq's `sslmode`.
