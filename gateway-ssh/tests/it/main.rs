@@ -7,6 +7,7 @@ mod commands;
 mod documented;
 mod files;
 mod logins;
+mod stalls;
 mod support;
 mod terminals;
 mod tools;
