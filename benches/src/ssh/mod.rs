@@ -67,7 +67,6 @@ impl Stage {
         let server = Sshd::builder()
             .setting("MaxStartups 4000")
             .setting("MaxSessions 100")
-            .setting("LogLevel ERROR")
             .start()?;
         let local = tempfile::Builder::new().prefix("bench-ssh-").tempdir()?;
         let keys = Keys::new(local.path())?;
