@@ -64,10 +64,7 @@ struct Stage {
 
 impl Stage {
     fn new(size: Size, only: &str) -> Result<Self> {
-        let server = Sshd::builder()
-            .setting("MaxStartups 4000")
-            .setting("MaxSessions 100")
-            .start()?;
+        let server = Sshd::builder().setting("MaxStartups 4000").setting("MaxSessions 100").start()?;
         let local = tempfile::Builder::new().prefix("bench-ssh-").tempdir()?;
         let keys = Keys::new(local.path())?;
         let files = fs::canonicalize(server.home())?.join("files");
