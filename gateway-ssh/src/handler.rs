@@ -22,6 +22,7 @@ use crate::denial;
 use crate::gate::{Gate, MAX_CHANNELS};
 use crate::login::{Grants, Login, is_believed, proof};
 use crate::operation::{self, Setting, Size, Terminal};
+use crate::served::Served;
 use crate::server::{PROTOCOL, Shared};
 use crate::session::{SshSession, not_granted, unsupported};
 use crate::target::{ShellMode, Target};
@@ -208,6 +209,40 @@ impl Connection {
         }
     }
 
+    /// Judges a forward, unless it is refused whatever the policies say.
+    async fn forward(
+        &self,
+        session: &SshSession,
+        operation: Operation,
+        refusal: Option<Denial>,
+    ) -> Result<(), Denial> {
+        let granted = session.grants.port_forwarding() && session.grants.force_command.is_none();
+        match refusal {
+            _ if !granted => Err(session.refuse(operation, not_granted("port forwarding"))),
+            Some(denial) => Err(session.refuse(operation, denial)),
+            None => session.permit(operation).await,
+        }
+    }
+
+    /// Opens what was permitted; its bytes are pumped by the channel's task.
+    async fn open_forward(
+        &mut self,
+        permitted: Result<(), Denial>,
+        channel: Channel<Msg>,
+        program: Program,
+        reply: ChannelOpenHandle,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        if let Err(denial) = permitted {
+            return explain(session, &denial);
+        }
+        if let Some((_, inbox)) = self.accept(channel) {
+            inbox.push(Event::Start(Box::new(Start { program, setting: Setting::default() })));
+            reply.accept().await;
+        }
+        Ok(())
+    }
+
     fn accept(&mut self, channel: Channel<Msg>) -> Option<(Arc<SshSession>, Arc<Inbox>)> {
         let session = Arc::clone(self.session.as_ref()?);
         self.channels.retain(|_, entry| !entry.inbox.is_done());
@@ -339,33 +374,31 @@ impl Handler for Connection {
         session: &mut Session,
     ) -> Result<(), Error> {
         let Some(ours) = self.session.clone() else { return Ok(()) };
-        let forward = operation::tcp(&ours.target, "direct_tcpip", host, port);
-        let permitted = if ours.grants.port_forwarding() && ours.grants.force_command.is_none() {
-            ours.permit(forward).await
-        } else {
-            Err(ours.refuse(forward, not_granted("port forwarding")))
-        };
-        if let Err(denial) = permitted {
-            return explain(session, &denial);
-        }
-        if let Some((_, inbox)) = self.accept(channel) {
-            let program = Program::DirectTcpip(host.to_owned(), port);
-            inbox.push(Event::Start(Box::new(Start { program, setting: Setting::default() })));
-            reply.accept().await;
-        }
-        Ok(())
+        let operation = operation::tcp(&ours.target, "direct_tcpip", host, port);
+        let served = self.shared.served.of_endpoint(ours.upstreams.host(), host, port).map(Served::refusal);
+        let permitted = self.forward(&ours, operation, served).await;
+        let program = Program::DirectTcpip(host.to_owned(), port);
+        self.open_forward(permitted, channel, program, reply, session).await
     }
 
     async fn channel_open_direct_streamlocal(
         &mut self,
-        _: Channel<Msg>,
+        channel: Channel<Msg>,
         path: &str,
-        _: ChannelOpenHandle,
+        reply: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), Error> {
         let Some(ours) = self.session.clone() else { return Ok(()) };
         let operation = operation::socket(&ours.target, "direct_streamlocal", path);
-        explain(session, &self.never(operation, "forwarding to a socket").await)
+        let refusal = if operation::is_socket_path(path) {
+            self.shared.served.of_socket(path).map(Served::refusal)
+        } else {
+            let message = "the path of a socket must be absolute, without `.`, `..` or double slashes";
+            Some(Denial::new(DenialCode::Forbidden, message).with_hint("write the socket's path in full"))
+        };
+        let permitted = self.forward(&ours, operation, refusal).await;
+        let program = Program::DirectStreamlocal(path.to_owned());
+        self.open_forward(permitted, channel, program, reply, session).await
     }
 
     async fn tcpip_forward(

@@ -202,6 +202,15 @@ pub(crate) fn socket(target: &Resource, kind: &'static str, path: &str) -> Opera
     operation(kind, path.to_owned(), target.child("Socket", path), [])
 }
 
+/// Whether a socket's path means the same however it is read: absolute, and nothing in it to be taken away. Other spellings of a
+/// path would be other resources.
+pub(crate) fn is_socket_path(path: &str) -> bool {
+    path.len() <= crate::sftp::MAX_PATH_BYTES
+        && !path.contains('\0')
+        && path.starts_with('/')
+        && crate::sftp::normalise(path.as_bytes(), None).is_some_and(|clean| clean == path.as_bytes())
+}
+
 /// `agent_forward` or `x11`.
 pub(crate) fn forwarding(target: &Resource, kind: &'static str) -> Operation {
     operation(kind, "", target.clone(), [])

@@ -33,7 +33,7 @@ const STDERR: &str = "ssh/stderr";
 const TERMINAL: &str = "ssh/terminal";
 
 /// Actions whose permit lets bytes pass unmasked; they are recorded all the same.
-const RAW: [&str; 2] = ["serve", "direct_tcpip"];
+const RAW: [&str; 3] = ["serve", "direct_tcpip", "direct_streamlocal"];
 
 /// What was permitted, as the target is to get it.
 struct Permitted {
@@ -59,6 +59,8 @@ pub(crate) enum Program {
     Subsystem(String),
     /// A forwarded TCP connection, permitted when it was opened.
     DirectTcpip(String, u32),
+    /// A forwarded connection to a socket in the target's file system, permitted when it was opened.
+    DirectStreamlocal(String),
 }
 
 impl Program {
@@ -67,7 +69,7 @@ impl Program {
         match self {
             Self::Exec(line) => line.len(),
             Self::Shell | Self::Commands => 0,
-            Self::Subsystem(name) | Self::DirectTcpip(name, _) => name.len(),
+            Self::Subsystem(name) | Self::DirectTcpip(name, _) | Self::DirectStreamlocal(name) => name.len(),
         }
     }
 }
@@ -167,6 +169,9 @@ impl Task {
             Program::DirectTcpip(host, port) => {
                 self.session.upstreams.open(Purpose::DirectTcpip(host, *port)).await
             }
+            Program::DirectStreamlocal(path) => {
+                self.session.upstreams.open(Purpose::DirectStreamlocal(path)).await
+            }
             _ => self.session.upstreams.open(Purpose::Session).await,
         }
     }
@@ -220,6 +225,7 @@ impl Task {
             Program::Commands => Ok(operation::command_shell(target, setting)),
             Program::Subsystem(name) => Ok(operation::subsystem(target, name, setting)),
             Program::DirectTcpip(host, port) => Ok(operation::tcp(target, "direct_tcpip", host, *port)),
+            Program::DirectStreamlocal(path) => Ok(operation::socket(target, "direct_streamlocal", path)),
         }
     }
 

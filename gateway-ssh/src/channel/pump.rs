@@ -138,7 +138,7 @@ async fn start(
         Program::Exec(_) => to.exec(true, statement).await?,
         Program::Shell | Program::Commands => to.request_shell(true).await?,
         Program::Subsystem(name) => to.request_subsystem(true, name).await?,
-        Program::DirectTcpip(..) => return Ok(Replies::None),
+        Program::DirectTcpip(..) | Program::DirectStreamlocal(_) => return Ok(Replies::None),
     }
     Ok(if setting.terminal.is_some() { Replies::Terminal } else { Replies::Program })
 }

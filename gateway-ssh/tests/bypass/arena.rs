@@ -154,6 +154,7 @@ impl Arena {
             .replace("{home}", &home.display().to_string())
             .replace("{local}", &self.loot().display().to_string())
             .replace("{mark}", &self.mark)
+            .replace("{bulk}", &"x".repeat(200_000))
             .replace("{port}", &stage().server.port().to_string())
             .replace("{key}", &stage().server.client_key().private().display().to_string())
             .replace("{keys}", &stage().keys.path().display().to_string())

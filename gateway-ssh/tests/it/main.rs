@@ -9,6 +9,7 @@ mod files;
 mod hostile;
 mod lines;
 mod logins;
+mod stalls;
 mod support;
 mod terminals;
 mod tools;

@@ -19,7 +19,7 @@ use gateway_core::masking::{RuleSet, Scanner};
 use gateway_core::pipeline::Pipeline;
 use gateway_core::policy::cedar::{CedarEngine, PolicyFile};
 use gateway_core::recording::{MemoryRecorder, Record};
-use gateway_ssh::{SshGateway, Target};
+use gateway_ssh::{Served, SshGateway, Target};
 use tempfile::TempDir;
 use testkit::{Finished, SshKeyPair, Sshd, client_options, run};
 use tokio::net::TcpListener;
@@ -65,6 +65,8 @@ pub struct Setup {
     pub credential: UpstreamCredential,
     pub principal: Principal,
     pub clock: Arc<dyn Clock>,
+    /// What other listeners serve.
+    pub served: Vec<Served>,
     /// Whether content is masked; unoptimised, the rules are slow.
     pub content: bool,
 }
@@ -87,6 +89,7 @@ impl Setup {
             credential,
             principal,
             clock: Arc::new(SystemClock),
+            served: Vec::new(),
             content: true,
         }
     }
@@ -122,11 +125,10 @@ impl Setup {
         .scanner(Scanner::new(rules).unwrap())
         .build()
         .unwrap();
-        let gateway = SshGateway::builder(pipeline)
+        let builder = SshGateway::builder(pipeline)
             .target(self.target)
-            .host_key(Secret::new(keys().host.pem().unwrap()))
-            .build()
-            .unwrap();
+            .host_key(Secret::new(keys().host.pem().unwrap()));
+        let gateway = self.served.into_iter().fold(builder, |b, served| b.served(served)).build().unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
