@@ -125,6 +125,8 @@ impl Setup {
             name: "shop".to_owned(),
             address: Address::Tcp("127.0.0.1".to_owned(), server().port()),
             ssl_mode: SslMode::Disable,
+            ssl_negotiation: gateway_pg::SslNegotiation::default(),
+            max_protocol: gateway_pg::ProtocolVersion::default(),
             ca_pem: None,
             labels: labels(&self.database).into(),
             database: Some(self.database),
