@@ -656,16 +656,15 @@ impl Session {
     }
 
     fn column(&self, flow: &Flow, origin: Origin, plain: Column, encoding: shape::Encoding) -> Column {
+        let shown = |l: &usize| flow.results.as_ref().is_some_and(|r| r.reveals(*l));
         match origin {
             Origin::Plain => plain,
             Origin::Unknown => Column::Withhold(encoding),
-            Origin::Labelled(labels) => {
-                let shown = |l: &usize| flow.results.as_ref().is_some_and(|r| r.reveals(*l));
-                match labels.iter().find(|l| !shown(l)) {
-                    Some(hidden) => Column::Label(*hidden, encoding),
-                    None => labels.first().map_or(plain, |l| Column::Reveal(*l, encoding)),
-                }
-            }
+            Origin::Derived(labels) if !labels.iter().all(shown) => Column::Withhold(encoding),
+            Origin::Labelled(labels) | Origin::Derived(labels) => match labels.iter().find(|l| !shown(l)) {
+                Some(hidden) => Column::Label(*hidden, encoding),
+                None => labels.first().map_or(plain, |l| Column::Reveal(*l, encoding)),
+            },
         }
     }
 

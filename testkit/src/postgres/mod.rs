@@ -21,7 +21,7 @@ use server::Server;
 
 use crate::canary::random_text;
 use crate::error::{Context, Error, Result};
-use crate::process::{free_port, run};
+use crate::process::{PORT_ATTEMPTS, free_port, run};
 
 /// A running PostgreSQL with the superuser `postgres`, the role `app`, and an empty database `shop`.
 ///
@@ -255,8 +255,6 @@ fn launch_on_free_port(installation: &Installation, folder: &Path) -> Result<(Se
 }
 
 const SHOP: &str = include_str!("../../data/shop.sql");
-/// Losing one race for a port is bad luck; losing five is something else.
-const PORT_ATTEMPTS: usize = 5;
 /// Longer than any statement of a test, shorter than the patience of a CI job.
 const PSQL_DEADLINE: Duration = Duration::from_secs(60);
 /// A pipe away.
