@@ -117,6 +117,8 @@ fn target(settings: &Settings) -> Target {
         name: TARGET.to_owned(),
         address: Address::Tcp("127.0.0.1".to_owned(), settings.upstream),
         ssl_mode: if settings.tls.is_some() { SslMode::VerifyFull } else { SslMode::Disable },
+        ssl_negotiation: gateway_pg::SslNegotiation::default(),
+        max_protocol: gateway_pg::ProtocolVersion::default(),
         ca_pem: settings.tls.as_ref().map(|tls| tls.ca.clone()),
         database: Some(settings.database.clone()),
         labels: Arc::from([]),
