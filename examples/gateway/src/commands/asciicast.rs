@@ -149,7 +149,7 @@ impl Cast {
         }
         if let Some(terminal) = Terminal::of(operation) {
             self.asked.insert(operation.id, Asked::Terminal(terminal.size));
-        } else if matches!(operation.kind.as_str(), "exec" | "subsystem") && self.shows(operation.id) {
+        } else if matches!(&*operation.kind, "exec" | "subsystem") && self.shows(operation.id) {
             self.asked.insert(operation.id, Asked::Command(operation.statement.to_string()));
         }
     }
