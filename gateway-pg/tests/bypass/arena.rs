@@ -1,5 +1,6 @@
 //! The one server of the suite, fresh databases on it, and gateways in front of them.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -64,10 +65,24 @@ pub fn ca() -> &'static Ca {
 /// A fresh database; `setup` is run in it as superuser.
 pub fn database(setup: &str) -> String {
     let name = server().copy_database(TEMPLATE).unwrap();
+    MADE.with_borrow_mut(|made| made.push(name.clone()));
     if !setup.is_empty() {
         server().psql(&name, setup).unwrap();
     }
     name
+}
+
+thread_local! {
+    /// The databases that this thread made and that are still there.
+    static MADE: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Drops the databases that this thread made: hundreds of copies would fill the memory they lie in.
+pub fn clear() {
+    let drop = |name: &String| format!("DROP DATABASE IF EXISTS {name} WITH (FORCE);\n");
+    let made = MADE.take();
+    // One that cannot be dropped does no more harm than that.
+    let _ = server().psql("postgres", &made.iter().map(drop).collect::<String>());
 }
 
 /// What is asked as superuser.
