@@ -424,6 +424,17 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_whose_literals_lie_in_two_packs_finds_values_in_any_order() {
+        let between = (0..20).map(|n| Rule::new(&format!("r{n}"), &format!("m{n:02}-[a-z]+"), badge()));
+        let rules = RuleSet::builtin().with_rule(Rule::new("two", "(?:zz1-|aa1-)[a-z]+", badge()));
+        let scanner = Scanner::new(between.fold(rules, RuleSet::with_rule)).unwrap();
+        let long = "q".repeat(600);
+        for text in [format!("zz1-{long} aa1-{long}"), format!("aa1-{long} zz1-{long}")] {
+            assert_eq!(mask(&scanner, &text), "[REDACTED:BADGE] [REDACTED:BADGE]");
+        }
+    }
+
+    #[test]
     fn a_partial_mask_of_several_classes_shows_nothing() {
         let scanner = Scanner::new(RuleSet::builtin()).unwrap();
         let text = "4111-1111-1111-1111@example.com x";

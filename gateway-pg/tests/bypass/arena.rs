@@ -130,14 +130,9 @@ impl Setup {
             Arc::new(credentials),
         );
         let (port, ssl_mode) = self.address.unwrap_or((server().port(), SslMode::Disable));
-        let target = Target {
-            name: "shop".to_owned(),
-            address: Address::Tcp("127.0.0.1".to_owned(), port),
-            ssl_mode,
-            ca_pem: None,
-            labels: labels(&self.database).into(),
-            database: Some(self.database),
-        };
+        let target = Target::new("shop", Address::Tcp("127.0.0.1".to_owned(), port), ssl_mode)
+            .labels(labels(&self.database))
+            .database(self.database);
         let mut gateway =
             PgGateway::new(pipeline.clock(self.clock).scanner(scanner).build().unwrap(), target);
         if self.tls {
