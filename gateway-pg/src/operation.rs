@@ -12,9 +12,10 @@ use gateway_core::operation::{Access, Action, Argument, Batch, Binding, Effect, 
 use gateway_core::pipeline::Rewriter;
 
 use crate::analysis::{
-    self, Access as Use, Change, CopyDirection, CopyEndpoint, CopyFormat, Filter, FunctionClass, FunctionUse,
-    LexSettings, Limits, ObjectChange, QualifiedName, RelationUse, SettingChange, SettingScope, Statement,
+    self, Access as Use, Change, CopyDirection, CopyEndpoint, CopyFormat, Filter, LexSettings, Limits,
+    ObjectChange, RelationUse, SettingChange, SettingScope, Statement,
 };
+use crate::calls;
 use crate::catalog::{Catalog, Event, LabelIndex, Relation};
 use crate::codec::frontend::Bind;
 use crate::effects;
@@ -25,7 +26,7 @@ use crate::statement::written;
 pub const SCHEMA: &str = include_str!("../schema/postgres.cedarschema");
 
 /// A schema name that no catalog has, for what cannot be resolved; a rule on a real schema does not cover it.
-const UNRESOLVED: &str = "(unresolved)";
+pub(crate) const UNRESOLVED: &str = "(unresolved)";
 
 /// Where statements run.
 #[derive(Clone, Debug)]
@@ -50,7 +51,7 @@ impl Place {
         self.schema(schema).child("Table", name)
     }
 
-    fn function(&self, schema: &str, name: &str) -> Resource {
+    pub(crate) fn function(&self, schema: &str, name: &str) -> Resource {
         self.schema(schema).child("Function", name)
     }
 
@@ -130,7 +131,7 @@ impl Subject<'_> {
         [Some(self.statement), self.refers_to].into_iter().flatten()
     }
 
-    fn relation(&self, used: &RelationUse) -> Option<&Arc<Relation>> {
+    pub(crate) fn relation(&self, used: &RelationUse) -> Option<&Arc<Relation>> {
         self.catalog.relation(&written(used.schema.as_deref(), &used.name))
     }
 }
@@ -241,12 +242,12 @@ fn accesses(subject: &Subject<'_>) -> BTreeSet<Access> {
         for used in &statement.relations {
             relation_accesses(subject, statement, used, &mut out);
         }
-        out.extend(statement.functions.iter().filter_map(|f| function_access(subject, f)));
-        out.extend(statement.operators.iter().filter_map(|o| operator_access(subject, o)));
+        out.extend(statement.functions.iter().flat_map(|f| calls::function_accesses(subject, f)));
+        out.extend(statement.operators.iter().flat_map(|o| calls::operator_accesses(subject, o)));
         out.extend(statement.types.iter().map(|t| {
             call(place.function(t.schema.as_deref().unwrap_or(UNRESOLVED), &format!("type {}", t.name)))
         }));
-        out.extend(attribute_calls(subject, statement));
+        out.extend(calls::attribute_calls(subject, statement));
         out.extend(inferences(subject, statement));
         out.extend(statement.settings.iter().map(|s| setting_access(place, s)));
         out.extend(statement.objects.iter().filter_map(|o| object_access(place, o)));
@@ -275,7 +276,7 @@ fn access(action: &'static str, resource: Resource) -> Access {
     Access::new(Action::new(action), resource)
 }
 
-fn call(resource: Resource) -> Access {
+pub(crate) fn call(resource: Resource) -> Access {
     access("call", resource)
 }
 
@@ -323,6 +324,7 @@ fn relation_accesses(
         }
     }
     out.extend(parts.iter().map(|r| access(action, table(r))));
+    out.extend(calls::statements_of_others(subject, statement, relation));
 }
 
 /// Where a relation is once it is renamed or moved: that is judged as making one there.
@@ -350,11 +352,14 @@ fn shows_temporary(subject: &Subject<'_>, statement: &Statement) -> bool {
     statement.kind == "create_view" && read.into_iter().any(|r| r.schema.starts_with("pg_temp"))
 }
 
-/// The action of what a foreign key makes happen.
+/// The action of what foreign keys, rules and views make happen.
 const fn event_action(event: Event) -> &'static str {
     match event {
+        Event::Insert => "insert",
         Event::Delete => "delete",
-        _ => "update",
+        Event::Truncate => "truncate",
+        Event::Update => "update",
+        Event::Read | Event::Maintain => "select",
     }
 }
 
@@ -406,32 +411,6 @@ const fn kind_name(kind: char) -> &'static str {
     }
 }
 
-/// Calls of anything but harmless built-ins. A name that a user's function on the search path shares is that function.
-fn function_access(subject: &Subject<'_>, used: &FunctionUse) -> Option<Access> {
-    if used.schema.is_none()
-        && let Some(schema) = subject.catalog.user_function(&used.name)
-    {
-        return Some(call(subject.place.function(schema, &used.name)));
-    }
-    let class = analysis::classify_function(used.schema.as_deref(), &used.name);
-    if class.is_read() {
-        return None;
-    }
-    let builtin = matches!(class, FunctionClass::Builtin { .. });
-    let schema = used.schema.as_deref().unwrap_or(if builtin { "pg_catalog" } else { UNRESOLVED });
-    Some(call(subject.place.function(schema, &used.name).with("volatility", "volatile")))
-}
-
-fn operator_access(subject: &Subject<'_>, operator: &QualifiedName) -> Option<Access> {
-    let name = format!("operator {}", operator.name);
-    let schema = match operator.schema.as_deref() {
-        Some("pg_catalog") => return None,
-        Some(schema) => schema,
-        None => subject.catalog.user_function(&name)?,
-    };
-    Some(call(subject.place.function(schema, &name)))
-}
-
 /// The first OID of what is not the server's own (`FirstNormalObjectId`, PostgreSQL source, access/transam.h).
 const FIRST_USER_OID: u32 = 16_384;
 
@@ -444,21 +423,6 @@ pub(crate) const fn is_user_type(oid: u32) -> bool {
 fn parameter_types(subject: &Subject<'_>) -> impl Iterator<Item = Access> {
     let user = subject.types.iter().filter(|oid| is_user_type(**oid));
     user.map(|oid| call(subject.place.function(UNRESOLVED, &format!("type {oid}"))))
-}
-
-/// `u.f` that is no column of anything here but the name of a user's function is the call `f(u)`.
-fn attribute_calls(subject: &Subject<'_>, statement: &Statement) -> Vec<Access> {
-    let related: Vec<_> = statement.relations.iter().filter_map(|r| subject.relation(r)).collect();
-    let names =
-        statement.columns.iter().filter(|c| c.name.len() > 1 && !c.star).filter_map(|c| c.name.last());
-    // One table's column says nothing of another table's row: all of them must have it.
-    let column = |name: &str| !related.is_empty() && related.iter().all(|r| r.has_column(name));
-    let unknown = names.chain(&statement.fields).filter(|name| !column(name));
-    unknown
-        .filter_map(|name| {
-            subject.catalog.user_function(name).map(|schema| call(subject.place.function(schema, name)))
-        })
-        .collect()
 }
 
 fn setting_access(place: &Place, change: &SettingChange) -> Access {

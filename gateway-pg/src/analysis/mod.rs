@@ -50,12 +50,20 @@ pub struct LexSettings {
     pub backslash_quote: bool,
     /// `server_version_num`, for example 150018; 0 when unknown, which is treated as old.
     pub server_version_num: u32,
+    /// The database's own encoding has one byte for each character: there the server also folds letters beyond ASCII of names that are
+    /// not quoted, by its locale (`downcase_identifier`). Such names are refused.
+    pub single_byte: bool,
 }
 
 impl Default for LexSettings {
     /// PostgreSQL's own defaults and an unknown server version.
     fn default() -> Self {
-        Self { standard_conforming_strings: true, backslash_quote: true, server_version_num: 0 }
+        Self {
+            standard_conforming_strings: true,
+            backslash_quote: true,
+            server_version_num: 0,
+            single_byte: false,
+        }
     }
 }
 

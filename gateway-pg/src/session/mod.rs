@@ -7,13 +7,14 @@
 mod copy;
 mod flow;
 mod hidden;
+mod kept;
 mod rows;
 mod script;
 mod segment;
 pub(crate) mod shape;
 mod tuples;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -32,6 +33,7 @@ use crate::operation::Place;
 use crate::statement::Prepared;
 use flow::Flow;
 pub use flow::RECORD_ENCODING;
+use kept::Kept;
 use rows::{Chunk, Edit};
 use script::Script;
 use segment::Segment;
@@ -48,6 +50,10 @@ pub(crate) const MAX_STATEMENTS: usize = 10_000;
 
 /// Portals and cursors a session may keep.
 pub(crate) const MAX_PORTALS: usize = 10_000;
+
+/// Bytes that the prepared statements of a session may take, with their analyses, and as much again its portals and cursors with their
+/// values: about 5,000 statements of an application.
+pub(crate) const MAX_KEPT_BYTES: usize = 32 * 1024 * 1024;
 
 /// Names the gateway uses for its own statements and portals; clients may not use them.
 const OWN_NAME: &str = "_gateway";
@@ -148,8 +154,8 @@ pub(crate) struct Session {
     memos: Memos,
     shapes: Shapes,
     status: TransactionStatus,
-    statements: HashMap<String, Arc<Prepared>>,
-    portals: HashMap<String, Arc<Portal>>,
+    statements: Kept<Prepared>,
+    portals: Kept<Portal>,
     phase: Phase,
     /// Something in the open transaction changed what names mean; its end may undo that.
     dirty_transaction: bool,
@@ -196,8 +202,8 @@ impl Session {
             memos: Memos::default(),
             shapes: Shapes::default(),
             status: TransactionStatus::Idle,
-            statements: HashMap::new(),
-            portals: HashMap::new(),
+            statements: Kept::default(),
+            portals: Kept::default(),
             phase: Phase::Gathering(Segment::default()),
             dirty_transaction: false,
             defining: Vec::new(),
@@ -531,7 +537,7 @@ impl Session {
             if std::mem::take(&mut self.dirty_transaction) {
                 self.catalog.forget_names();
             }
-            self.portals.retain(|_, portal| portal.bind.is_none() && portal.holds());
+            self.portals.retain(|portal| portal.bind.is_none() && portal.holds());
         } else if self.status == TransactionStatus::Failed {
             self.catalog.forget_names();
         }

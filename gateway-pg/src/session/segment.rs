@@ -1,6 +1,6 @@
 //! From the client's messages to operations: gathering, understanding, resolving names, asking for judgement, forwarding.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
@@ -9,6 +9,7 @@ use gateway_core::operation::{Batch, Operation, OperationId, Stage};
 use gateway_core::pipeline::Permit;
 
 use super::flow::{Expect, Flow};
+use super::kept::{Kept, Kind, Weighs};
 use super::script::needs_parts;
 use super::{
     Approved, Judge, MAX_PORTALS, MAX_SEGMENT_BYTES, MAX_SEGMENT_MESSAGES, MAX_STATEMENTS, Meaning, OWN_NAME,
@@ -59,8 +60,8 @@ pub(super) struct Segment {
     steps: Vec<Step>,
     bytes: usize,
     end: End,
-    statements: HashMap<String, Arc<Prepared>>,
-    portals: HashMap<String, Arc<Portal>>,
+    statements: Kept<Prepared>,
+    portals: Kept<Portal>,
     pub(super) prepare: Option<OperationId>,
     pub(super) execute: Option<OperationId>,
 }
@@ -217,9 +218,7 @@ impl Session {
             return Err(Denial::new(DenialCode::NotUnderstood, message).with_hint("prepare them one by one"));
         }
         let prepared = Arc::new(Prepared::new(text, 0).with_types(parse.types));
-        if self.statements.len() >= MAX_STATEMENTS && !self.statements.contains_key(&parse.name) {
-            return Err(too_many("prepared statements", MAX_STATEMENTS));
-        }
+        self.room_for_statement(&parse.name, prepared.weight())?;
         if let Phase::Gathering(segment) = &mut self.phase {
             segment.statements.insert(parse.name.clone(), Arc::clone(&prepared));
         }
@@ -229,9 +228,6 @@ impl Session {
     fn bind_step(&mut self, bind: Bind) -> Result<Step, Denial> {
         own_name(&bind.portal)?;
         let prepared = self.prepared(&bind.statement)?;
-        if self.portals.len() >= MAX_PORTALS && !self.portals.contains_key(&bind.portal) {
-            return Err(too_many("portals", MAX_PORTALS));
-        }
         let name = bind.portal.clone();
         let portal = Arc::new(Portal {
             prepared,
@@ -240,10 +236,34 @@ impl Session {
             meaning: OnceLock::new(),
             shape: OnceLock::new(),
         });
+        self.room_for_portal(&name, portal.weight())?;
         if let Phase::Gathering(segment) = &mut self.phase {
             segment.portals.insert(name.clone(), Arc::clone(&portal));
         }
         Ok(Step::Bind { name, portal })
+    }
+
+    fn room_for_statement(&self, name: &str, bytes: usize) -> Result<(), Denial> {
+        const KIND: Kind = Kind { name: "prepared statements", most: MAX_STATEMENTS };
+        let none = Kept::default();
+        let coming = if let Phase::Gathering(segment) = &self.phase { &segment.statements } else { &none };
+        self.statements.room(name, bytes, coming, &KIND)
+    }
+
+    fn room_for_portal(&self, name: &str, bytes: usize) -> Result<(), Denial> {
+        const KIND: Kind = Kind { name: "portals", most: MAX_PORTALS };
+        let none = Kept::default();
+        let coming = if let Phase::Gathering(segment) = &self.phase { &segment.portals } else { &none };
+        self.portals.room(name, bytes, coming, &KIND)
+    }
+
+    /// What `PREPARE` and `DECLARE` make is kept like what Parse and Bind make.
+    fn room_for_made(&self, text: &Text, statement: &Statement) -> Result<(), Denial> {
+        match &*statement.kind {
+            "prepare" => self.room_for_statement(&defined_name(statement), text.weight()),
+            "declare_cursor" => self.room_for_portal(&defined_name(statement), text.weight()),
+            _ => Ok(()),
+        }
     }
 
     fn prepared(&self, name: &str) -> Result<Arc<Prepared>, Denial> {
@@ -531,6 +551,7 @@ impl Session {
         bind: Option<&Bind>,
         types: &[u32],
     ) -> Result<Operation, Denial> {
+        self.room_for_made(text, statement)?;
         let refers_to = self.referent(statement, earlier)?;
         if let Some(cursor) =
             statement.cursor.as_ref().filter(|_| matches!(&*statement.kind, "fetch" | "move"))
@@ -678,7 +699,7 @@ fn expect(step: Step) -> Option<Expect> {
         Step::Query(text) => Expect::Simple { text, index: 0 },
         Step::Parse { name, prepared } => Expect::Parse { name, prepared },
         Step::Bind { name, portal } => Expect::Bind { name, portal },
-        Step::DescribeStatement(prepared) => Expect::DescribeStatement { prepared },
+        Step::DescribeStatement(_) => Expect::DescribeStatement,
         Step::DescribePortal(portal) => Expect::DescribePortal { portal, shown: true },
         Step::Execute { portal, .. } => Expect::Execute { portal },
         Step::Close(named) => Expect::Close(named),
@@ -729,11 +750,6 @@ fn unknown(what: &str, name: &str) -> Denial {
     let code = if what == "prepared statement" { DenialCode::NotFound } else { DenialCode::NotUnderstood };
     Denial::new(code, format!("there is no {what} `{name}` in this session"))
         .with_hint("prepare or declare it in this session first")
-}
-
-fn too_many(what: &str, limit: usize) -> Denial {
-    Denial::new(DenialCode::LimitExceeded, format!("a session may keep at most {limit} {what}"))
-        .with_hint("close some first")
 }
 
 fn transaction_failed() -> Denial {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::arena::{Setup, allow_all, ask, database, policy_without_inference, server};
+use crate::arena::{Setup, allow_all, ask, database, policy_without_inference, rewriting, server};
 use crate::client::{Client, Door, Step, block};
 use crate::trial::{Attack, Outcome};
 
@@ -57,6 +57,8 @@ struct Case {
     leak: Vec<String>,
     /// What must not be in the server's log: it did not even get there. `{mark}` is unique for the trial.
     unseen: Option<String>,
+    /// What the policy has done to statements that read, for example `limit:3`.
+    rewrite: Option<String>,
     /// The twin: steps whose last answer must have the rows `expect`.
     benign: Steps,
     expect: String,
@@ -80,7 +82,7 @@ const fn yes() -> bool {
     true
 }
 
-const FILES: [&str; 22] = [
+const FILES: [&str; 25] = [
     include_str!("cases/01-several-statements.toml"),
     include_str!("cases/02-hidden-writes.toml"),
     include_str!("cases/03-wrapped.toml"),
@@ -103,6 +105,9 @@ const FILES: [&str; 22] = [
     include_str!("cases/19-inference.toml"),
     include_str!("cases/20-formats.toml"),
     include_str!("cases/21-split-and-coded.toml"),
+    include_str!("cases/22-brought-along.toml"),
+    include_str!("cases/23-looked-up.toml"),
+    include_str!("cases/24-limits.toml"),
 ];
 
 pub fn attacks() -> Vec<Attack> {
@@ -166,6 +171,8 @@ impl Case {
             setup.policy = Arc::new(allow_all());
         } else if !self.infer {
             setup.policy = Arc::new(policy_without_inference());
+        } else if let Some(rewrite) = &self.rewrite {
+            setup.policy = Arc::new(rewriting(rewrite.clone()));
         }
         let gateway = setup.start();
         let door = self.door(gateway.address, "agent", &database);

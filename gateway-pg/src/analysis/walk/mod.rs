@@ -253,11 +253,22 @@ impl Walker {
         if !is_builtin_operator(name.schema.as_deref(), &name.name) {
             self.found.flags.unproven = true;
         }
+        self.operator_named(name);
+        Ok(())
+    }
+
+    /// Notes an operator that the grammar stands for: the server looks it up by name like any other.
+    fn implied_operators(&mut self, names: &[&str]) {
+        for name in names {
+            self.operator_named(QualifiedName { schema: None, name: (*name).to_owned() });
+        }
+    }
+
+    fn operator_named(&mut self, name: QualifiedName) {
         self.spend(self.found.operators.len());
         if !self.found.operators.contains(&name) {
             self.found.operators.push(name);
         }
-        Ok(())
     }
 
     fn type_named(&mut self, parts: &[String]) -> Walk {
@@ -467,6 +478,7 @@ impl Walker {
         into.unbounded_write |= from.unbounded_write;
         into.cascade |= from.cascade;
         into.set_operation |= from.set_operation;
+        into.natural_join |= from.natural_join;
     }
 }
 

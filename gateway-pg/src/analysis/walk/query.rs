@@ -267,7 +267,12 @@ impl Walker {
     }
 
     pub(super) fn range_subquery(&mut self, range: &RangeSubselect) -> Walk {
+        // Its siblings are visible to it only if it is `LATERAL`.
+        let siblings = self.frames.last_mut().filter(|_| !range.lateral).map(std::mem::take);
         let outputs = self.subquery(range.subquery.as_deref())?;
+        if let (Some(siblings), Some(frame)) = (siblings, self.frames.last_mut()) {
+            *frame = siblings;
+        }
         let (alias, columns) = names::alias_parts(range.alias.as_ref());
         self.source(SourceKind::Subquery, alias, columns, outputs);
         Ok(())
@@ -320,8 +325,12 @@ impl Walker {
         self.maybe(join.larg.as_deref())?;
         self.maybe(join.rarg.as_deref())?;
         self.at_place(Place::Filter, |walker| {
+            if join.is_natural || !join.using_clause.is_empty() {
+                walker.implied_operators(&["="]);
+            }
             if join.is_natural {
                 // The columns both sides have; which these are is not known from the text.
+                walker.found.flags.natural_join = true;
                 walker.column(Vec::new(), true);
             }
             for column in walker.strings(&join.using_clause)? {
