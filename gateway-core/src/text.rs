@@ -3,7 +3,7 @@
 /// Changes what a reader sees without being seen: control characters, line separators, the bidirectional controls (Unicode Standard
 /// Annex 9), and characters without a width or a shape (Annex 44: `Cf`, fillers, variation selectors, tags). Names with them are not
 /// taken; statements and names are shown with them escaped, so that what is shown is what runs.
-pub const fn is_deceptive(c: char) -> bool {
+pub fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}')
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}')

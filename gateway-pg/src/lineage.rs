@@ -183,7 +183,7 @@ impl<'a> Lineage<'a> {
             if renamed.map_or_else(own, |renamed| renamed == name) {
                 match self.catalog.origin(self.labels, relation.oid, attribute) {
                     Origin::Plain => {}
-                    Origin::Labelled(labels) => found.extend(labels),
+                    Origin::Labelled(labels) | Origin::Derived(labels) => found.extend(labels),
                     Origin::Unknown => found.extend(&self.all),
                 }
             }

@@ -64,7 +64,7 @@ impl LabelIndex {
 
     /// Every label of this database.
     pub(crate) fn all(&self) -> BTreeSet<usize> {
-        self.0.values().flat_map(HashMap::values).copied().collect()
+        self.tables.values().flat_map(HashMap::values).copied().collect()
     }
 
     fn of(&self, relation: &Relation) -> Option<&HashMap<String, usize>> {
