@@ -19,6 +19,7 @@ mod lineage;
 mod login;
 mod memo;
 mod operation;
+mod rewriter;
 mod server;
 mod session;
 mod statement;

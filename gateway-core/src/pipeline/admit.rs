@@ -199,7 +199,8 @@ impl GuardInner {
         self.counters.allow.increment(1);
         let Pending { batch, first, .. } = pending;
         let results = Results::new(Arc::clone(self), first, plan, &allowed.obligations);
-        Ok(Judged::Permit(Box::new(Permit { batch, first, results })))
+        let obligations = allowed.obligations;
+        Ok(Judged::Permit(Box::new(Permit { batch, first, results, obligations })))
     }
 
     /// Uses up a grant, or asks people.

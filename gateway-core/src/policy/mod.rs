@@ -89,6 +89,8 @@ pub enum Obligation {
     LimitRows(u64),
     /// Release at most this many bytes of the result; then the operation fails.
     LimitBytes(u64),
+    /// Change at most this many rows (records); what changes more is undone and fails. Where the adapter cannot undo, it denies.
+    LimitAffected(u64),
 }
 
 /// What people have to agree to before a held operation may run.

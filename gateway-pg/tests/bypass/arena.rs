@@ -12,7 +12,9 @@ use gateway_core::identity::{Actor, Authenticator, Principal, PrincipalKind, Sta
 use gateway_core::masking::{DataClass, FieldRule, RuleSet, Scanner};
 use gateway_core::operation::{Access, Resource};
 use gateway_core::pipeline::{Label, Pipeline};
-use gateway_core::policy::{Allowed, ApprovalRule, Decision, FnPolicy, PolicyEngine, PolicyInput};
+use gateway_core::policy::{
+    Allowed, ApprovalRule, Decision, FnPolicy, Obligation, PolicyEngine, PolicyInput,
+};
 use gateway_core::recording::{MemoryRecorder, Recorder};
 use gateway_pg::{Address, PgGateway, SslMode, Target};
 use testkit::{Ca, Postgres};
@@ -187,16 +189,25 @@ fn label(database: &str, table: &str, column: &str, class: DataClass) -> Label {
 
 /// As [`policy`], but nothing may depend on hidden values.
 pub fn policy_without_inference() -> impl PolicyEngine + 'static {
-    policy_with(1, false)
+    policy_with(1, false, Vec::new())
+}
+
+/// As [`policy`], and every permission comes with these duties: rewrites, or `max_rows_affected:N`.
+pub fn policy_with_duties(duties: &[String]) -> impl PolicyEngine + 'static {
+    let duty = |text: &String| match text.strip_prefix("max_rows_affected:") {
+        Some(rows) => Obligation::LimitAffected(rows.parse().unwrap()),
+        None => Obligation::Rewrite(text.clone()),
+    };
+    policy_with(1, true, duties.iter().map(duty).collect())
 }
 
 /// What an ordinary agent may do: read all but the vault, write orders, keep tables of its own, set harmless things. Changes
 /// to products need `quorum` people.
 pub fn policy(quorum: u32) -> impl PolicyEngine + 'static {
-    policy_with(quorum, true)
+    policy_with(quorum, true, Vec::new())
 }
 
-fn policy_with(quorum: u32, infer: bool) -> impl PolicyEngine + 'static {
+fn policy_with(quorum: u32, infer: bool, obligations: Vec<Obligation>) -> impl PolicyEngine + 'static {
     FnPolicy(move |input: &PolicyInput<'_>| {
         if input.operation.kind == "connect" {
             return Decision::Allow(Allowed::default());
@@ -210,7 +221,7 @@ fn policy_with(quorum: u32, infer: bool) -> impl PolicyEngine + 'static {
         if accesses.iter().any(is_held) && !input.approvals.contains("dba") {
             return Decision::Hold(vec![rule(quorum)]);
         }
-        Decision::Allow(Allowed::default())
+        Decision::Allow(Allowed { obligations: obligations.clone(), ..Allowed::default() })
     })
 }
 

@@ -15,7 +15,8 @@ const MAX_QUORUM: u32 = 32;
 /// Names of approvals and groups end up in messages and keys: characters.
 const MAX_NAME: usize = 128;
 
-const KNOWN: [&str; 7] = ["id", "approval", "reason", "hint", "rewrite", "limit_rows", "limit_bytes"];
+const KNOWN: [&str; 8] =
+    ["id", "approval", "reason", "hint", "rewrite", "limit_rows", "limit_bytes", "max_rows_affected"];
 
 /// The parsed annotations of one policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +27,7 @@ pub(super) struct Annotations {
     pub(super) rewrite: Option<String>,
     pub(super) limit_rows: Option<u64>,
     pub(super) limit_bytes: Option<u64>,
+    pub(super) max_rows_affected: Option<u64>,
 }
 
 /// `@approval("reviewers=dba; quorum=2; ttl=15m; name=...")`.
@@ -72,6 +74,9 @@ impl Annotations {
             ("rewrite", Effect::Permit) => self.rewrite = Some(text("rewrite", value)?),
             ("limit_rows", Effect::Permit) => self.limit_rows = Some(number("limit_rows", value)?),
             ("limit_bytes", Effect::Permit) => self.limit_bytes = Some(number("limit_bytes", value)?),
+            ("max_rows_affected", Effect::Permit) => {
+                self.max_rows_affected = Some(number("max_rows_affected", value)?);
+            }
             (key, effect) if KNOWN.contains(&key) => return Err(misplaced(key, effect)),
             _ => return Err(unknown(key)),
         }
