@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gateway_core::error::{Denial, DenialCode};
+use gateway_core::masking::Controls;
 use gateway_core::pipeline::{ResultStream, Results};
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Error, Sig, client};
 use tokio::time::timeout;
@@ -184,7 +185,8 @@ struct Answer<'a> {
 
 impl<'a> Answer<'a> {
     fn new(task: &'a Task, results: Results, terminal: bool, raw: bool) -> Self {
-        let (stdout, stderr) = (Some(results.stream()), Some(results.stream()));
+        let controls = if terminal { Controls::Drawing } else { Controls::AsSent };
+        let (stdout, stderr) = (Some(results.stream(controls)), Some(results.stream(controls)));
         let (replies, exit, output) = (Replies::None, None, OutputEnd::Open);
         Self { task, results, stdout, stderr, terminal, raw, replies, has_status: false, exit, output }
     }
