@@ -83,6 +83,10 @@ impl Rewriter for PgRewriter {
         }
         Ok(Some(rewriting.rewritten(text, &duties)))
     }
+
+    fn undoes_changes(&self) -> bool {
+        true
+    }
 }
 
 fn unmet(message: impl Into<String>) -> Denial {

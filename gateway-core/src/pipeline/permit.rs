@@ -18,6 +18,8 @@ pub struct Pending {
     pub(super) first: OperationId,
     /// The rewrites it was brought into line with when it was judged.
     pub(super) settled: Vec<String>,
+    /// A change of too many rows is undone by the adapter.
+    pub(super) undoes: bool,
 }
 
 impl Pending {

@@ -211,3 +211,43 @@ fn a_change_of_too_many_rows_is_undone() {
     assert!(psql(&gateway, "COPY t FROM STDIN;\n1\n2\n3\n4\n\\.\n").contains("changed 4 rows"));
     assert_eq!(gateway.directly("SELECT count(*) FROM t"), "0");
 }
+
+#[test]
+fn sessions_of_a_task_share_a_budget() {
+    let gateway = under(
+        "@budget(\"name=reading; rows=100\") permit (principal, action == Action::\"select\", resource == Table::\"shop/DB/public/orders\");",
+    );
+    let read = "SELECT id FROM orders LIMIT 30";
+    gateway.block_on(async {
+        let (first, second) = (connect(&gateway).await, connect(&gateway).await);
+        // In parallel: 5 times 30 rows do not fit, 3 times do.
+        let all = [&first, &second, &first, &second, &first].map(|client| client.query(read, &[]));
+        let [a, b, c, d, e] = all;
+        let (a, b, c, d, e) = tokio::join!(a, b, c, d, e);
+        let answers = [a, b, c, d, e];
+        assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 3);
+        let refused = answers.into_iter().find_map(Result::err).unwrap();
+        let refused = refused.as_db_error().unwrap();
+        assert_eq!(refused.code().code(), "53400");
+        assert!(
+            refused.message().contains("the budget `reading` of rows for this task is used up"),
+            "{refused:?}"
+        );
+        let third = connect(&gateway).await;
+        assert!(third.query(read, &[]).await.is_err(), "a new connection does not refill it");
+        assert_eq!(
+            third.query("SELECT id FROM orders LIMIT 10", &[]).await.unwrap().len(),
+            10,
+            "what is left"
+        );
+        let empty = third.query("SELECT id FROM orders LIMIT 0", &[]).await.unwrap_err();
+        assert_eq!(empty.code().unwrap().code(), "53400", "nothing is left, so nothing runs");
+        assert_eq!(
+            third.query("SELECT id FROM products LIMIT 3", &[]).await.unwrap().len(),
+            3,
+            "others go on"
+        );
+    });
+    let records = format!("{:?}", gateway.recorder.sessions());
+    assert!(records.contains("BudgetExceeded"), "it is recorded");
+}

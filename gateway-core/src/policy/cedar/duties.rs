@@ -14,6 +14,7 @@ pub(super) fn union<'a>(
     permits: impl Iterator<Item = &'a Annotations>,
 ) -> Result<Vec<Obligation>, Contradiction> {
     let mut rewrites: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut budgets = BTreeSet::new();
     let (mut rows, mut bytes, mut affected) = (None, None, None);
     for permit in permits {
         if let Some(rewrite) = &permit.rewrite {
@@ -22,6 +23,7 @@ pub(super) fn union<'a>(
         rows = smaller(rows, permit.limit_rows);
         bytes = smaller(bytes, permit.limit_bytes);
         affected = smaller(affected, permit.max_rows_affected);
+        budgets.extend(permit.budget.clone());
     }
     let mut duties = Vec::new();
     for (word, texts) in rewrites {
@@ -30,6 +32,7 @@ pub(super) fn union<'a>(
     duties.extend(rows.map(Obligation::LimitRows));
     duties.extend(bytes.map(Obligation::LimitBytes));
     duties.extend(affected.map(Obligation::LimitAffected));
+    duties.extend(budgets.into_iter().map(Obligation::Budget));
     Ok(duties)
 }
 
