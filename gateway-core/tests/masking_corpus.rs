@@ -207,10 +207,11 @@ fn cells_are_scanned_as_if_alone() {
     let mut expected = Vec::new();
     for (cell, text) in texts.iter().enumerate() {
         let low = cells[cell].start;
-        expected.extend(find(text).into_iter().map(|Finding { range, class }| CellFinding {
+        expected.extend(find(text).into_iter().map(|Finding { range, class, mixed }| CellFinding {
             cell,
             range: range.start + low..range.end + low,
             class,
+            mixed,
         }));
     }
     assert_eq!(found, expected);
