@@ -21,6 +21,7 @@ mod login;
 mod memo;
 mod operation;
 mod references;
+mod rewriter;
 mod server;
 mod session;
 mod statement;

@@ -3,13 +3,11 @@
 //! Actions and entities are those of `schema/postgres.cedarschema`.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use gateway_core::error::{Denial, DenialCode};
-use gateway_core::operation::{Access, Action, Argument, Batch, Binding, Effect, Facts, Operation, Resource};
-use gateway_core::pipeline::Rewriter;
+use gateway_core::operation::{Access, Action, Argument, Binding, Effect, Facts, Operation, Resource};
 
 use crate::analysis::{
     self, Access as Use, Change, CopyDirection, CopyEndpoint, CopyFormat, Filter, LexSettings, Limits,
@@ -20,6 +18,7 @@ use crate::catalog::{Catalog, Event, LabelIndex, Relation};
 use crate::codec::frontend::Bind;
 use crate::effects;
 use crate::lineage::{self, Inference};
+use crate::rewriter::{self, Background, NamedTable};
 use crate::statement::written;
 
 /// The policy schema fragment for PostgreSQL, for [`CedarEngine`](gateway_core::policy) builders.
@@ -97,6 +96,7 @@ pub(crate) fn template(subject: &Subject<'_>) -> Result<Template, Denial> {
         facts: Arc::new(facts(subject)),
         binding: binding(subject),
         hides_literals: hides_literals(subject),
+        tables: subject.statements().flat_map(|s| rewriter::named_tables(subject.catalog, s)).collect(),
     })
 }
 
@@ -110,9 +110,15 @@ pub(crate) struct Template {
     binding: Binding,
     /// Records must not hold the literals of the text.
     hides_literals: bool,
+    tables: Arc<[NamedTable]>,
 }
 
 impl Template {
+    /// What a rewrite must know besides the text. `stands_for`: the text of what it runs, as the server has it.
+    pub(crate) fn background(&self, stands_for: Option<Bytes>) -> Background {
+        Background { accesses: Arc::clone(&self.accesses), tables: Arc::clone(&self.tables), stands_for }
+    }
+
     /// The operation of a subject this is the template of.
     pub(crate) fn operation(&self, subject: &Subject<'_>) -> Operation {
         let mut operation = Operation::new(self.kind.clone(), subject.text.clone());
@@ -536,7 +542,7 @@ fn facts(subject: &Subject<'_>) -> Facts {
 }
 
 /// Commands that change only the session or its transaction: nothing of the target's state, so no record has to be on disk first.
-const SESSION_ONLY: [&str; 19] = [
+pub(crate) const SESSION_ONLY: [&str; 19] = [
     "begin",
     "start_transaction",
     "commit",
@@ -684,76 +690,4 @@ pub(crate) fn copied_columns(statement: &Statement, catalog: &Catalog) -> Option
         return Some(relation.attributes().map(|number| (relation.oid, number)).collect());
     }
     copy.columns.iter().map(|name| relation.attribute(name).map(|number| (relation.oid, number))).collect()
-}
-
-/// Applies `limit:N` and `read_only` to simple queries of one statement.
-#[derive(Clone, Debug)]
-pub(crate) struct PgRewriter {
-    pub(crate) lexing: LexSettings,
-    /// False for extended-protocol messages, whose text was sent before.
-    pub(crate) possible: bool,
-}
-
-impl Rewriter for PgRewriter {
-    fn rewrite(&self, operation: &Operation, rewrites: &[&str]) -> Result<Option<Operation>, Denial> {
-        let mut text: Option<String> = None;
-        for rewrite in rewrites {
-            if let Some(new) = self.one(operation, text.as_deref(), rewrite)? {
-                text = Some(new);
-            }
-        }
-        let Some(text) = text.filter(|t| t.as_bytes() != operation.statement) else { return Ok(None) };
-        let mut rewritten = operation.clone();
-        rewritten.statement = Bytes::from(text);
-        Arc::make_mut(&mut rewritten.facts).insert("has_limit".into(), true.into());
-        Ok(Some(rewritten))
-    }
-}
-
-impl PgRewriter {
-    fn one(
-        &self,
-        operation: &Operation,
-        text: Option<&str>,
-        rewrite: &str,
-    ) -> Result<Option<String>, Denial> {
-        let unmet = |message: String| Err(Denial::new(DenialCode::ObligationUnmet, message));
-        match rewrite.split_once(':') {
-            None if rewrite == "read_only" && operation.effect == Effect::Read => Ok(None),
-            None if rewrite == "read_only" => unmet("the policy allows this for reading only".to_owned()),
-            Some(("limit", rows)) if operation.kind == "select" => {
-                let Ok(rows) = rows.trim().parse() else {
-                    return unmet(format!("the policy's rewrite `{rewrite}` is not understood"));
-                };
-                self.limit(operation, text, rows)
-            }
-            Some(("limit", _)) => Ok(None),
-            _ => unmet(format!("the policy's rewrite `{rewrite}` is not possible for PostgreSQL")),
-        }
-    }
-
-    fn limit(&self, operation: &Operation, text: Option<&str>, rows: u64) -> Result<Option<String>, Denial> {
-        let text = text.or_else(|| std::str::from_utf8(&operation.statement).ok()).unwrap_or_default();
-        let unmet = |cause: &dyn std::fmt::Display| {
-            let mut message = String::new();
-            let _ = write!(
-                message,
-                "the policy limits this to {rows} rows, which cannot be added to the statement: {cause}"
-            );
-            Denial::new(DenialCode::ObligationUnmet, message).with_hint(format!("add LIMIT {rows} yourself"))
-        };
-        let limited = analysis::limit(text, rows, &self.lexing, &Limits::default()).map_err(|e| unmet(&e))?;
-        if limited == text {
-            return Ok(None);
-        }
-        if self.possible { Ok(Some(limited)) } else { Err(unmet(&"it was prepared without")) }
-    }
-}
-
-/// The text of a rewritten single statement, if the batch is one that was rewritten from `original`.
-pub(crate) fn rewritten_text(batch: &Batch, original: &[u8]) -> Option<Bytes> {
-    match batch.operations() {
-        [one] if one.statement != original => Some(one.statement.clone()),
-        _ => None,
-    }
 }

@@ -24,6 +24,8 @@ pub(crate) struct Text {
     pub(crate) memo: Arc<Memo>,
     /// How many statements came with it in one message, itself included.
     of: usize,
+    /// The text the server has instead, if it was rewritten: that of its only statement.
+    pub(crate) sent: std::sync::OnceLock<Bytes>,
 }
 
 impl Text {
@@ -37,7 +39,8 @@ impl Text {
         let understood = cache.analyse(&bytes, settings).map_err(|error| not_understood(&error))?;
         let memo = memos.of(&understood.analysis);
         let of = understood.analysis.statements.len();
-        Ok(Arc::new(Self { bytes, analysis: Arc::clone(&understood.analysis), understood, memo, of }))
+        let analysis = Arc::clone(&understood.analysis);
+        Ok(Arc::new(Self { bytes, analysis, understood, memo, of, sent: std::sync::OnceLock::new() }))
     }
 
     /// The same text, one of `count` statements of a message.
@@ -49,6 +52,7 @@ impl Text {
             understood,
             memo: Arc::clone(&self.memo),
             of: count,
+            sent: std::sync::OnceLock::new(),
         })
     }
 
@@ -75,6 +79,16 @@ impl Text {
     /// The statement at `index`, if there are so many.
     pub(crate) fn statement(&self, index: usize) -> Option<&Statement> {
         self.analysis.statements.get(index)
+    }
+
+    /// The statement at `index` as the server has it.
+    pub(crate) fn as_sent(&self, index: usize) -> Bytes {
+        self.sent.get().map_or_else(|| self.slice(index), Bytes::clone)
+    }
+
+    /// What the server gets instead, as text.
+    pub(crate) fn rewritten(&self) -> std::borrow::Cow<'_, str> {
+        self.sent.get().map_or_else(Default::default, |sent| String::from_utf8_lossy(sent))
     }
 
     /// The exact bytes of the statement at `index`.

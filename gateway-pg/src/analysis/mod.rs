@@ -21,6 +21,7 @@ mod functions;
 mod literals;
 mod model;
 mod parse;
+mod restrict;
 mod rewrite;
 mod scan;
 mod variants;
@@ -37,6 +38,7 @@ pub use model::{
     Prepared, QualifiedName, RelationUse, SettingChange, SettingKind, SettingScope, Source, SourceKind,
     Statement, Transaction,
 };
+pub(crate) use restrict::{Restriction, limit_inside, restrict};
 pub use rewrite::{RewriteError, limit};
 
 /// Session settings that change how text is read, from ParameterStatus or pinned by the gateway.

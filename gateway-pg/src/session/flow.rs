@@ -10,6 +10,7 @@ use gateway_core::error::{Denial, DenialCode};
 use gateway_core::pipeline::Results;
 
 use super::copy::CopyOut;
+use super::envelope::{changed_too_much, rows_changed};
 use super::rows::{Chunk, Edit};
 use super::segment::defined_name;
 use super::shape::{self, Column, Shape};
@@ -76,6 +77,10 @@ pub(super) struct Flow {
     /// A ReadyForQuery ended it.
     synced: bool,
     outcome: String,
+    /// The most rows that may be changed.
+    pub(super) cap: Option<u64>,
+    /// Rows changed so far.
+    changed: u64,
 }
 
 /// What becomes of a copy-in message.
@@ -102,6 +107,8 @@ impl Flow {
             failed: false,
             synced: false,
             outcome: String::new(),
+            cap: None,
+            changed: 0,
         }
     }
 
@@ -137,6 +144,15 @@ impl Flow {
             }
             Message::Flush | Message::Sync => Ok(CopyInStep { forward: false, flush: false }),
             _ => Err(ProtocolError::Unexpected { tag: frame.tag(), during: "during copy in" }),
+        }
+    }
+
+    /// Refuses the answer once more rows are changed than may be; what surrounds it is then undone.
+    fn count_changes(&mut self) {
+        let Some(cap) = self.cap else { return };
+        self.changed = self.changed.saturating_add(rows_changed(&self.outcome).unwrap_or(0));
+        if self.changed > cap && self.refusal.is_none() {
+            self.refusal = Some(changed_too_much(self.changed, cap));
         }
     }
 
@@ -241,7 +257,8 @@ impl Session {
                 Ok(())
             }
             b'Z' => {
-                if self.script.is_some() {
+                // The client is told once the transaction around it is ended.
+                if self.script.is_some() || self.envelope.is_some() {
                     chunk.edits.push((at, Edit::Drop));
                 }
                 self.ready(flow, body)
@@ -385,6 +402,7 @@ impl Session {
                 if self.keeps_completion(&flow.outcome) {
                     chunk.edits.push((at, Edit::Drop));
                 }
+                flow.count_changes();
                 self.completed(flow);
             }
             b'I' => self.completed(flow),
@@ -689,6 +707,10 @@ impl Session {
         if self.script.is_some() {
             return self.part_over(results, refusal, failed, &outcome);
         }
+        if let Some(envelope) = self.envelope.take() {
+            let results = results.or_else(|| self.kept.take());
+            return self.close_envelope(envelope, (results, outcome), refusal);
+        }
         if let Some(denial) = refusal {
             return self.end_refused(results, &denial, failed, synced);
         }
@@ -707,7 +729,13 @@ impl Session {
     }
 
     /// The answer could not be released: the client is told so, and an open transaction is made to fail.
-    fn end_refused(&mut self, results: Option<Results>, denial: &Denial, failed: bool, synced: bool) {
+    pub(super) fn end_refused(
+        &mut self,
+        results: Option<Results>,
+        denial: &Denial,
+        failed: bool,
+        synced: bool,
+    ) {
         self.finish(results, denial.code.as_str());
         let denial = denial.clone();
         if synced && self.status != TransactionStatus::Open {

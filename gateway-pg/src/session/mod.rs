@@ -5,6 +5,7 @@
 //! state it will run in.
 
 mod copy;
+mod envelope;
 mod flow;
 mod hidden;
 mod kept;
@@ -30,6 +31,7 @@ use crate::definitions::{Definitions, Epoch, UnderWay};
 use crate::denial;
 use crate::memo::Memos;
 use crate::operation::Place;
+use crate::rewriter::Background;
 use crate::statement::Prepared;
 use flow::Flow;
 pub use flow::RECORD_ENCODING;
@@ -96,8 +98,10 @@ pub(crate) struct Judge {
     pub prepare: Option<Pending>,
     /// Operations that run.
     pub execute: Option<Pending>,
-    /// It is one simple query, whose text may still be rewritten.
+    /// The server has none of the texts yet: they may still be rewritten.
     pub rewritable: bool,
+    /// What rewrites must know of the operations.
+    pub backgrounds: Arc<[Background]>,
     /// A transaction is open: holding would keep its locks.
     pub in_transaction: bool,
 }
@@ -123,6 +127,10 @@ struct Approved {
 enum Phase {
     /// Nothing is under way, or extended messages are being gathered.
     Gathering(Segment),
+    /// A transaction is begun around what was permitted.
+    Opening(Box<envelope::Opening>),
+    /// That transaction is ended.
+    Closing(Box<envelope::Closing>),
     /// The server is asked what names mean.
     Resolving {
         segment: Segment,
@@ -169,6 +177,8 @@ pub(crate) struct Session {
     snapshot: bool,
     /// Messages since the last Sync have been forwarded: an implicit transaction may be open.
     mid_unit: bool,
+    /// The transaction of the gateway's own that what is under way runs in.
+    envelope: Option<envelope::Envelope>,
     /// The results of what was forwarded since the last Sync.
     kept: Option<Results>,
     /// Notifications come at any time after the LISTEN that was permitted.
@@ -211,6 +221,7 @@ impl Session {
             began: Epoch::default(),
             snapshot: false,
             mid_unit: false,
+            envelope: None,
             kept: None,
             listening: None,
             busy_at_end: false,
@@ -313,6 +324,8 @@ impl Session {
             b'N' | b'A' => self.stray(frame),
             tag => match &mut self.phase {
                 Phase::Resolving { .. } => self.resolving(frame),
+                Phase::Opening(_) => self.opening(frame),
+                Phase::Closing(_) => self.closing(frame),
                 Phase::Poisoning { .. } => self.poisoning(frame),
                 // The server ends a session with an unasked-for error (`terminating connection ...`).
                 _ if tag == b'E' => {

@@ -8,6 +8,7 @@ use gateway_core::error::{Denial, DenialCode};
 use gateway_core::operation::{Batch, Operation, OperationId, Stage};
 use gateway_core::pipeline::Permit;
 
+use super::envelope;
 use super::flow::{Expect, Flow};
 use super::kept::{Kept, Kind, Weighs};
 use super::script::needs_parts;
@@ -21,6 +22,7 @@ use crate::codec::backend::{self, TransactionStatus};
 use crate::codec::frontend::{Bind, Message, Named, Parse};
 use crate::codec::{Frame, ProtocolError, encode};
 use crate::operation::{self, Subject};
+use crate::rewriter::Background;
 use crate::statement::{
     Prepared, Text, changes_definitions, changes_meaning, defined_names, ends_transaction, names_something,
 };
@@ -62,6 +64,9 @@ pub(super) struct Segment {
     end: End,
     statements: Kept<Prepared>,
     portals: Kept<Portal>,
+    /// The texts of the operations that are judged, in order.
+    prepared: Vec<Arc<Text>>,
+    executed: Vec<Arc<Text>>,
     pub(super) prepare: Option<OperationId>,
     pub(super) execute: Option<OperationId>,
 }
@@ -87,6 +92,51 @@ impl Segment {
 
     pub(super) fn is_simple(&self) -> bool {
         self.end == End::Simple
+    }
+
+    /// Whether the server answers all of it before it waits for more.
+    pub(super) fn is_whole(&self) -> bool {
+        let copies = self.run().any(|s| s.kind == "copy_from");
+        self.end == End::Simple || (self.end == End::Sync && !copies)
+    }
+
+    /// The statements that it runs.
+    fn run(&self) -> impl Iterator<Item = &Statement> {
+        self.steps.iter().flat_map(|step| match step {
+            Step::Query(text) => text.analysis.statements.iter().collect::<Vec<_>>(),
+            Step::Execute { portal, .. } => {
+                portal.prepared.text.statement(portal.prepared.index).into_iter().collect()
+            }
+            _ => Vec::new(),
+        })
+    }
+
+    /// Whether it begins or ends a transaction, or part of one.
+    pub(super) fn controls_transactions(&self) -> bool {
+        self.run().any(|statement| statement.transaction.is_some())
+    }
+
+    /// A statement in it that changes something and does not tell how many rows.
+    pub(super) fn uncounted(&self) -> Option<String> {
+        let counted = |s: &Statement| {
+            let plain = matches!(&*s.kind, "insert" | "update" | "delete" | "merge" | "copy_from");
+            s.read_only() || (plain && !s.flags.modifying_cte)
+        };
+        self.run().find(|statement| !counted(statement)).map(|statement| statement.kind.to_string())
+    }
+
+    /// Whether the server has none of the texts that are judged: one simple statement, or what is parsed in this very segment.
+    fn is_rewritable(&self) -> bool {
+        let parsed = |text: &Arc<Text>| {
+            self.steps
+                .iter()
+                .any(|s| matches!(s, Step::Parse { prepared, .. } if Arc::ptr_eq(&prepared.text, text)))
+        };
+        match self.steps.as_slice() {
+            // What is forwarded is one text: of several statements none can be replaced alone.
+            [Step::Query(text)] => text.of() == 1,
+            _ => self.texts().all(parsed),
+        }
     }
 
     pub(super) fn ends_in_sync(&self) -> bool {
@@ -452,7 +502,7 @@ impl Session {
     /// Builds the operations and has them judged; a segment that runs nothing and names nothing passes as it is.
     fn ask_judgement(&mut self, mut segment: Segment) {
         let (prepare, execute) = match self.operations(&segment) {
-            Ok(operations) => operations,
+            Ok(understood) => understood,
             Err(denial) => {
                 let text = segment.texts().next().map(|t| t.bytes.clone()).unwrap_or_default();
                 let refused = operation::refused(text, &self.config.lexing);
@@ -461,6 +511,10 @@ impl Session {
                 return self.deny(&segment, denial);
             }
         };
+        let backgrounds = prepare.iter().chain(&execute).map(|u| u.background.clone()).collect();
+        let (prepare, prepared) = apart(prepare);
+        let (execute, executed) = apart(execute);
+        (segment.prepared, segment.executed) = (prepared, executed);
         let prepare = self.pending(Batch::new(Stage::Prepare, prepare));
         let execute = self.pending(Batch::new(Stage::Execute, execute));
         segment.prepare = prepare.as_ref().map(|p| p.first());
@@ -469,13 +523,18 @@ impl Session {
             return self.send(segment, None, None);
         }
         let in_transaction = self.status != TransactionStatus::Idle || self.mid_unit;
-        // What is forwarded is one text: of several statements none can be replaced alone.
-        let rewritable = segment.query().is_some_and(|text| text.of() == 1);
-        self.tasks.push_back(Task::Judge(Judge { prepare, execute, rewritable, in_transaction }));
+        let rewritable = segment.is_rewritable();
+        self.tasks.push_back(Task::Judge(Judge {
+            prepare,
+            execute,
+            rewritable,
+            backgrounds,
+            in_transaction,
+        }));
         self.phase = Phase::Judging(segment);
     }
 
-    fn operations(&self, segment: &Segment) -> Result<(Vec<Operation>, Vec<Operation>), Denial> {
+    fn operations(&self, segment: &Segment) -> Result<(Vec<Understood>, Vec<Understood>), Denial> {
         let mut prepared: Vec<&Arc<Prepared>> = Vec::new();
         let mut executed: Vec<&Arc<Prepared>> = Vec::new();
         let mut run = Vec::new();
@@ -507,7 +566,7 @@ impl Session {
     }
 
     /// The operations of a simple query, each in the light of what the ones before it prepare or declare.
-    fn query_operations(&self, text: &Arc<Text>) -> Result<Vec<Operation>, Denial> {
+    fn query_operations(&self, text: &Arc<Text>) -> Result<Vec<Understood>, Denial> {
         let mut earlier = Vec::new();
         let mut operations = Vec::new();
         for (index, statement) in text.analysis.statements.iter().enumerate() {
@@ -519,7 +578,7 @@ impl Session {
         Ok(operations)
     }
 
-    fn portal_operation(&self, portal: &Portal) -> Result<Option<Operation>, Denial> {
+    fn portal_operation(&self, portal: &Portal) -> Result<Option<Understood>, Denial> {
         let prepared = &portal.prepared;
         let Some(statement) = prepared.text.statement(prepared.index) else { return Ok(None) };
         self.same_meaning(portal)?;
@@ -544,13 +603,13 @@ impl Session {
 
     fn operation(
         &self,
-        text: &Text,
+        text: &Arc<Text>,
         index: usize,
         statement: &Statement,
         earlier: &[(String, Arc<Prepared>)],
         bind: Option<&Bind>,
         types: &[u32],
-    ) -> Result<Operation, Denial> {
+    ) -> Result<Understood, Denial> {
         self.room_for_made(text, statement)?;
         let refers_to = self.referent(statement, earlier)?;
         if let Some(cursor) =
@@ -564,7 +623,7 @@ impl Session {
             place: &self.place,
             catalog: &self.catalog,
             labels: &self.labels,
-            text: text.slice(index),
+            text: text.as_sent(index),
             statement,
             refers_to: refers_to.as_deref().and_then(Prepared::statement),
             bind,
@@ -584,7 +643,8 @@ impl Session {
         let operation = template.operation(&subject);
         let statements: Vec<_> = [Some(statement), subject.refers_to].into_iter().flatten().collect();
         self.refuse_moving_hidden(&statements, &operation)?;
-        Ok(operation)
+        let stands_for = refers_to.as_ref().map(|prepared| prepared.text.as_sent(prepared.index));
+        Ok(Understood { operation, background: template.background(stands_for), text: Arc::clone(text) })
     }
 
     /// What `EXECUTE name`, `FETCH name` and the like stand for. A name nobody knows is not understood.
@@ -611,15 +671,19 @@ impl Session {
     }
 
     /// Forwards a permitted segment, byte for byte as judged, and notes which answers are due.
-    pub(super) fn send(&mut self, segment: Segment, prepare: Option<Permit>, execute: Option<Permit>) {
-        // The batch inside the permit is what was judged; rewriting replaces the text of a simple query.
+    pub(super) fn send_as_it_is(
+        &mut self,
+        segment: Segment,
+        prepare: Option<Permit>,
+        execute: Option<Permit>,
+    ) {
         let statements: Vec<_> = segment.texts().map(Arc::clone).collect();
         self.announce_changes(&statements);
         let mut results = None;
-        let mut rewritten = None;
-        for permit in [prepare, execute].into_iter().flatten() {
-            let (batch, more) = permit.consume();
-            rewritten = statements.first().and_then(|t| operation::rewritten_text(&batch, &t.slice(0)));
+        let cap = envelope::cap(execute.as_ref());
+        for (permit, texts) in [(prepare, &segment.prepared), (execute, &segment.executed)] {
+            let Some((batch, more)) = permit.map(Permit::consume) else { continue };
+            note_rewritten(&batch, texts);
             results = Some(more);
         }
         let mut expected = VecDeque::new();
@@ -630,9 +694,18 @@ impl Session {
                 encode::describe_portal(&mut self.to_upstream, name);
                 expected.push_back(Expect::DescribePortal { portal: Arc::clone(portal), shown: false });
             }
-            match (&step, &rewritten) {
-                (Step::Query(_), Some(text)) => {
-                    encode::query(&mut self.to_upstream, std::str::from_utf8(text).unwrap_or_default());
+            match &step {
+                // The batch inside the permit is what was judged, after rewriting.
+                Step::Query(text) if text.sent.get().is_some() => {
+                    encode::query(&mut self.to_upstream, &text.rewritten());
+                }
+                Step::Parse { name, prepared } if prepared.text.sent.get().is_some() => {
+                    encode::parse_typed(
+                        &mut self.to_upstream,
+                        name,
+                        &prepared.text.rewritten(),
+                        &prepared.types,
+                    );
                 }
                 _ => self.to_upstream.extend_from_slice(frame.bytes()),
             }
@@ -655,7 +728,9 @@ impl Session {
             .flat_map(|s| self.protected_by(s, results.as_ref()));
         let protected = protected.collect();
         self.script_protects(&protected);
-        self.phase = Phase::Flowing(Box::new(Flow::new(expected, results, protected)));
+        let mut flow = Flow::new(expected, results, protected);
+        flow.cap = cap;
+        self.phase = Phase::Flowing(Box::new(flow));
         self.flow_over_if_done();
     }
 
@@ -666,6 +741,27 @@ impl Session {
         portal.shape.get().is_none()
             && !expected.iter().any(coming)
             && portal.prepared.statement().is_some_and(operation::may_return_rows)
+    }
+}
+
+/// An operation, and what is known of it besides.
+struct Understood {
+    operation: Operation,
+    background: Background,
+    text: Arc<Text>,
+}
+
+fn apart(understood: Vec<Understood>) -> (Vec<Operation>, Vec<Arc<Text>>) {
+    understood.into_iter().map(|u| (u.operation, u.text)).unzip()
+}
+
+/// Notes the texts that the server gets instead of the client's.
+fn note_rewritten(batch: &Batch, texts: &[Arc<Text>]) {
+    for (operation, text) in batch.operations().iter().zip(texts) {
+        let only = text.analysis.statements.len() == 1;
+        if only && text.sent.get().is_none() && operation.statement != text.slice(0) {
+            let _ = text.sent.set(operation.statement.clone());
+        }
     }
 }
 

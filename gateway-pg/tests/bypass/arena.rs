@@ -199,13 +199,31 @@ fn label(database: &str, table: &str, column: &str, class: DataClass) -> Label {
 
 /// As [`policy`], but nothing may depend on hidden values.
 pub fn policy_without_inference() -> impl PolicyEngine + 'static {
-    FnPolicy(|input: &PolicyInput<'_>| decide(1, false, input))
+    policy_with(1, false, Vec::new())
+}
+
+/// As [`policy`], and every permission comes with these duties: rewrites, or `max_rows_affected:N`.
+pub fn policy_with_duties(duties: &[String]) -> impl PolicyEngine + 'static {
+    let duty = |text: &String| match text.strip_prefix("max_rows_affected:") {
+        Some(rows) => Obligation::LimitAffected(rows.parse().unwrap()),
+        None => Obligation::Rewrite(text.clone()),
+    };
+    policy_with(1, true, duties.iter().map(duty).collect())
 }
 
 /// What an ordinary agent may do: read all but the vault, write orders, keep tables of its own, set harmless things. Changes
 /// to products need `quorum` people.
 pub fn policy(quorum: u32) -> impl PolicyEngine + 'static {
-    FnPolicy(move |input: &PolicyInput<'_>| decide(quorum, true, input))
+    policy_with(quorum, true, Vec::new())
+}
+
+fn policy_with(quorum: u32, infer: bool, obligations: Vec<Obligation>) -> impl PolicyEngine + 'static {
+    FnPolicy(move |input: &PolicyInput<'_>| match decide(quorum, infer, input) {
+        Decision::Allow(_) if input.operation.kind != "connect" => {
+            Decision::Allow(Allowed { obligations: obligations.iter().cloned().collect(), ..Allowed::default() })
+        }
+        other => other,
+    })
 }
 
 /// Everything is permitted; labels hide all the same.
@@ -216,9 +234,9 @@ pub fn allow_all() -> impl PolicyEngine + 'static {
 /// The same as [`policy`] with a duty for all that reads rows: they are to be rewritten.
 pub fn rewriting(how: String) -> impl PolicyEngine + 'static {
     FnPolicy(move |input: &PolicyInput<'_>| match decide(1, true, input) {
-        Decision::Allow(mut allowed) if reads_rows(input) => {
-            allowed.obligations.push(Obligation::Rewrite(how.clone()));
-            Decision::Allow(allowed)
+        Decision::Allow(_) if reads_rows(input) => {
+            let obligations = [Obligation::Rewrite(how.clone())].into_iter().collect();
+            Decision::Allow(Allowed { obligations, ..Allowed::default() })
         }
         other => other,
     })

@@ -10,7 +10,7 @@ use pg_query::protobuf::{
 };
 
 use super::super::model::{Access, Change, ColumnUse, Output, OutputKind, Place, SourceKind};
-use super::{Cte, Walk, Walker, names};
+use super::{Cte, Reading, Walk, Walker, names};
 
 impl Walker {
     /// Walks a query and says what it returns.
@@ -261,6 +261,13 @@ impl Walker {
             self.source(kind, alias, columns, outputs);
         } else {
             let relation = self.relation(range, Access::Read);
+            let offset = usize::try_from(range.location).unwrap_or(usize::MAX);
+            self.reads.push(Reading {
+                schema: names::filled(&range.schemaname),
+                name: range.relname.clone(),
+                offset,
+                aliased: range.alias.is_some(),
+            });
             self.source(SourceKind::Relation(relation), alias, columns, Vec::new());
         }
         Ok(())
