@@ -1,11 +1,12 @@
 //! From pending to permit: decide, rewrite to a fixed point, approve, record.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::Rewriter;
 use super::guard::{Guard, GuardInner, internal, recorder_failed};
 use super::held::Held;
+use super::memo::Memo;
 use super::permit::{Judged, Pending, Permit, Refused};
 use super::release::Results;
 use crate::approval::{
@@ -167,17 +168,27 @@ impl GuardInner {
 
     async fn decide(&self, operation: &Operation, approvals: &BTreeSet<String>) -> Result<Decision, Denial> {
         let patterns = self.pipeline.patterns.matching(&operation.statement);
+        let again = approvals.is_empty();
+        if again
+            && let Some(allowed) = self.memo().answer(operation, &patterns, &self.pipeline.policy.revision())
+        {
+            return Ok(Decision::Allow(allowed));
+        }
         let input = PolicyInput::new(&self.info, operation, self.pipeline.clock.now())
             .approved(approvals)
             .matching(&patterns);
-        self.pipeline.policy.decide(&input).await.map_err(|cause| {
+        let decision = self.pipeline.policy.decide(&input).await.map_err(|cause| {
             Denial::new(
                 DenialCode::PolicyError,
                 "the policies could not be evaluated for this operation, so it is denied",
             )
             .with_hint("tell the gateway's operator; the log names the policy")
             .with_cause(cause)
-        })
+        })?;
+        if let (Decision::Allow(allowed), true) = (&decision, again) {
+            self.memo().keep(operation, &patterns, allowed);
+        }
+        Ok(decision)
     }
 
     /// Records and grants. Writes are durable before the permit exists.
@@ -355,6 +366,10 @@ impl GuardInner {
         self.pipeline.digest_key.batch_in(&self.digest, batch)
     }
 
+    fn memo(&self) -> MutexGuard<'_, Memo> {
+        self.memo.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The accesses as recordings and lists may show them.
     fn recorded_accesses(&self, operation: &Operation) -> Arc<[Access]> {
         let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -375,13 +390,19 @@ impl GuardInner {
         escape(text.get(..MAX_RECORDED_STATEMENT_BYTES).unwrap_or(text))
     }
 
+    /// As [`recorded_text`](Self::recorded_text), made once for a statement that comes again.
+    fn recorded_statement(&self, operation: &Operation) -> Arc<str> {
+        let make = || self.recorded_text(operation).into();
+        if operation.recorded.is_some() { make() } else { self.memo().statement(&operation.statement, make) }
+    }
+
     fn presented(&self, pending: &Pending) -> Result<Position, RecordError> {
         let operations =
             pending.batch.operations().iter().zip(pending.ids()).map(|(operation, id)| RecordedOperation {
                 id,
-                kind: operation.kind.to_string(),
+                kind: operation.kind.clone(),
                 stage: pending.batch.stage(),
-                statement: self.recorded_text(operation),
+                statement: self.recorded_statement(operation),
                 statement_bytes: operation.statement.len() as u64,
                 arguments: operation.arguments.len() as u64,
                 effect: operation.effect,
@@ -434,16 +455,21 @@ fn is_uncapped(pending: &Pending, allowed: &Allowed) -> bool {
     capped && !pending.undoes && pending.batch.effect() == Effect::Write
 }
 
+/// Adds what another operation of the batch was allowed by; together they last no longer than one operation.
 fn merge(into: &mut Allowed, more: Allowed) {
-    for rule in more.rules {
-        if !into.rules.contains(&rule) {
-            into.rules.push(rule);
-        }
+    if into.rules.is_empty() && into.obligations.is_empty() {
+        *into = more;
+        return;
     }
-    for obligation in more.obligations {
-        if !into.obligations.contains(&obligation) {
-            into.obligations.push(obligation);
-        }
+    into.lasts = None;
+    add(&mut into.rules, &more.rules);
+    add(&mut into.obligations, &more.obligations);
+}
+
+fn add<T: Clone + PartialEq>(into: &mut Arc<[T]>, more: &[T]) {
+    let new: Vec<_> = more.iter().filter(|item| !into.contains(item)).cloned().collect();
+    if !new.is_empty() {
+        *into = into.iter().cloned().chain(new).collect();
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::counters::Counters;
+use super::memo::Memo;
 use super::permit::Pending;
 use super::recorded::Recorded;
 use super::release::{Label, MaskPlan, Released};
@@ -58,6 +59,8 @@ pub(super) struct GuardInner {
     pub(super) counters: Counters,
     /// Accesses as recordings may show them, for what was presented lately.
     pub(super) recorded: Mutex<Recorded>,
+    /// What is known of operations that came lately.
+    pub(super) memo: Mutex<Memo>,
     next: AtomicU64,
     /// The position of the newest record.
     last: AtomicU64,
@@ -109,6 +112,7 @@ impl Guard {
             digest,
             counters,
             recorded: Mutex::default(),
+            memo: Mutex::default(),
             next: AtomicU64::new(1),
             last: AtomicU64::new(0),
         })))

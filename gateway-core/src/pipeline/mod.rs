@@ -15,6 +15,7 @@ mod counters;
 mod exchange;
 mod guard;
 mod held;
+mod memo;
 mod permit;
 mod recorded;
 mod release;

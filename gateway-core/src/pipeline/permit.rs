@@ -45,7 +45,7 @@ pub struct Permit {
     pub(super) batch: Batch,
     pub(super) first: OperationId,
     pub(super) results: Results,
-    pub(super) obligations: Vec<Obligation>,
+    pub(super) obligations: Arc<[Obligation]>,
 }
 
 impl Permit {

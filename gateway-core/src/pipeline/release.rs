@@ -245,7 +245,7 @@ impl Results {
         self.spend(rows, bytes.len() as u64)?;
         let record = Record::Released {
             operation: self.first,
-            encoding: encoding.to_owned(),
+            encoding: encoding.into(),
             bytes: bytes.clone(),
             masked,
         };

@@ -9,6 +9,7 @@ pub mod patterns;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -73,9 +74,12 @@ pub enum Decision {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Allowed {
     /// The policies that decided, by id.
-    pub rules: Vec<String>,
+    pub rules: Arc<[String]>,
     /// Duties that the enforcing side must meet, or deny.
-    pub obligations: Vec<Obligation>,
+    pub obligations: Arc<[Obligation]>,
+    /// While this revision is in force, every operation of the session with the same accesses, facts, approvals and patterns gets this
+    /// answer, whatever else it is and whenever it is asked. `None`: every operation has to be asked for by itself.
+    pub lasts: Option<Revision>,
 }
 
 /// A duty tied to an allow.
@@ -158,7 +162,7 @@ pub struct PolicyError(pub String);
 /// Identifies one loaded set of policies. Different sets have different revisions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Revision(pub std::sync::Arc<str>);
+pub struct Revision(pub Arc<str>);
 
 /// Decides operations. Called for every operation, again after each rewrite and again after an approval; an `Err` is a
 /// denial. Must not block the thread; may await.

@@ -35,7 +35,7 @@ fn statements(gateway: &Gateway) -> Vec<String> {
         Record::Presented { operations, .. } => Some(operations),
         _ => None,
     });
-    presented.flatten().map(|operation| operation.statement).collect()
+    presented.flatten().map(|operation| operation.statement.to_string()).collect()
 }
 
 const ON_ORDERS: &str = r#"permit (principal, action, resource == Table::"shop/DB/public/orders")"#;
