@@ -22,7 +22,7 @@ use crate::codec::ProtocolError;
 use crate::intake::Intake;
 use crate::io::BoxedStream;
 use crate::login::upstream::CancelKey;
-use crate::operation::PgRewriter;
+use crate::rewriter::PgRewriter;
 use crate::session::{Judge, Session, Task};
 
 /// Bytes waiting for a slow client before the gateway stops reading from the server.
@@ -237,7 +237,11 @@ impl Driver {
             any = true;
             match task {
                 Task::Judge(judge) => {
-                    let rewriter = PgRewriter { possible: judge.rewritable, ..self.rewriter.clone() };
+                    let rewriter = PgRewriter {
+                        possible: judge.rewritable,
+                        backgrounds: Arc::clone(&judge.backgrounds),
+                        ..self.rewriter.clone()
+                    };
                     self.deciding = Some(Box::pin(decide(self.guard.clone(), judge, rewriter)));
                 }
                 Task::CancelUpstream => self.cancel_upstream(),

@@ -29,7 +29,8 @@ use crate::login::upstream::{
     Address, Connected, ProtocolVersion, SslMode, SslNegotiation, Upstream, UpstreamError,
 };
 use crate::login::{Wishes, is_reported};
-use crate::operation::{PgRewriter, Place};
+use crate::operation::Place;
+use crate::rewriter::PgRewriter;
 use crate::session::{Session, SessionConfig};
 use crate::tls::{TlsError, client_config};
 
@@ -380,7 +381,7 @@ impl PgGateway {
             database,
             lexing: connected.lexing,
         };
-        let rewriter = PgRewriter { lexing: connected.lexing, possible: false };
+        let rewriter = PgRewriter { lexing: connected.lexing, possible: false, backgrounds: Arc::new([]) };
         let session = Session::new(guard.clone(), config, reported);
         let greeting = guard.originate(greeting.freeze());
         let driver = Box::new(Driver::new(

@@ -99,6 +99,12 @@ impl GuardInner {
             let rewrites: Vec<_> = rewrites(allowed).collect();
             if rewrites.is_empty() || !self.rewrite(pending, rewriter, &rewrites)? {
                 pending.settled = rewrites.into_iter().map(str::to_owned).collect();
+                pending.undoes = rewriter.undoes_changes();
+                if is_uncapped(pending, allowed) {
+                    let message = "the policy caps how much may be changed, which cannot be done here";
+                    return Err(Denial::new(DenialCode::ObligationUnmet, message)
+                        .with_hint("ask the gateway's operators for a rule without this cap"));
+                }
                 return Ok(verdict);
             }
         }
@@ -192,6 +198,12 @@ impl GuardInner {
         allowed: Allowed,
         approval: Option<RequestId>,
     ) -> Result<Judged, Denial> {
+        if pending.batch.stage() == Stage::Execute {
+            // What could release nothing does not even run.
+            let accounts = Results::accounts(self, &allowed.obligations);
+            let left = self.pipeline.budgets.check(&accounts, self.pipeline.clock.now());
+            left.map_err(|denial| self.denied(&pending, denial))?;
+        }
         let plan = self.mask_plan().await.map_err(|denial| self.denied(&pending, denial))?;
         let presented = self.presented(&pending).and_then(|_| {
             self.record(Record::Allowed {
@@ -210,7 +222,8 @@ impl GuardInner {
         self.counters.allow.increment(1);
         let Pending { batch, first, .. } = pending;
         let results = Results::new(Arc::clone(self), first, plan, &allowed.obligations);
-        Ok(Judged::Permit(Box::new(Permit { batch, first, results })))
+        let obligations = allowed.obligations;
+        Ok(Judged::Permit(Box::new(Permit { batch, first, results, obligations })))
     }
 
     /// Uses up a grant, or asks people.
@@ -277,7 +290,8 @@ impl GuardInner {
         match verdict {
             // A rewrite that is new would not be met: people approved the text as it is.
             Ok(Verdict::Allow(allowed))
-                if rewrites(&allowed).all(|r| pending.settled.iter().any(|s| s == r)) =>
+                if rewrites(&allowed).all(|r| pending.settled.iter().any(|s| s == r))
+                    && !is_uncapped(&pending, &allowed) =>
             {
                 self.permit(pending, allowed, Some(request)).await
             }
@@ -433,6 +447,12 @@ fn rewrites(allowed: &Allowed) -> impl Iterator<Item = &str> {
         Obligation::Rewrite(text) => Some(text.as_str()),
         _ => None,
     })
+}
+
+/// Whether a cap on changes would be promised and not kept.
+fn is_uncapped(pending: &Pending, allowed: &Allowed) -> bool {
+    let capped = allowed.obligations.iter().any(|duty| matches!(duty, Obligation::LimitAffected(_)));
+    capped && !pending.undoes && pending.batch.effect() == Effect::Write
 }
 
 /// Adds what another operation of the batch was allowed by; together they last no longer than one operation.

@@ -129,7 +129,7 @@ impl Guard {
     pub fn pending(&self, batch: Batch) -> Pending {
         let count = batch.operations().len() as u64;
         let first = OperationId(self.0.next.fetch_add(count, Ordering::Relaxed));
-        Pending { guard: Arc::clone(&self.0), batch, first, settled: Vec::new() }
+        Pending { guard: Arc::clone(&self.0), batch, first, settled: Vec::new(), undoes: false }
     }
 
     /// The session's fixed facts.
@@ -239,6 +239,7 @@ impl Guard {
     /// # Errors
     /// The last records could not be written.
     pub async fn close(&self, reason: CloseReason) -> Result<(), RecordError> {
+        self.0.pipeline.budgets.forget(&self.0.info);
         self.0.recording.close(self.0.pipeline.clock.now(), reason).await
     }
 }

@@ -93,6 +93,36 @@ pub enum Obligation {
     LimitRows(u64),
     /// Release at most this many bytes of the result; then the operation fails.
     LimitBytes(u64),
+    /// Change at most this many rows (records); what changes more is undone and fails. Where the adapter cannot undo, it denies.
+    LimitAffected(u64),
+    /// Together with other operations release at most this much; what goes beyond it is withheld.
+    Budget(Budget),
+}
+
+/// What operations may release together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Budget {
+    /// Its name in messages. Budgets that differ in anything are different ones.
+    pub name: String,
+    /// Which operations count together.
+    pub per: Per,
+    /// Rows (records, lines), if limited.
+    pub rows: Option<u64>,
+    /// Bytes as released, if limited.
+    pub bytes: Option<u64>,
+    /// How long after the first release it is full again.
+    #[serde(with = "seconds")]
+    pub window: Duration,
+}
+
+/// Which operations count together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Per {
+    /// Those of one session.
+    Session,
+    /// Those of all sessions with the same task of the same issuer; without a task, of the same principal.
+    Task,
 }
 
 /// What people have to agree to before a held operation may run.

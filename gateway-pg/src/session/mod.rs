@@ -5,15 +5,17 @@
 //! state it will run in.
 
 mod copy;
+mod envelope;
 mod flow;
 mod hidden;
+mod kept;
 mod rows;
 mod script;
 mod segment;
 pub(crate) mod shape;
 mod tuples;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -29,9 +31,11 @@ use crate::definitions::{Definitions, Epoch, UnderWay};
 use crate::denial;
 use crate::memo::Memos;
 use crate::operation::Place;
+use crate::rewriter::Background;
 use crate::statement::Prepared;
 use flow::Flow;
 pub use flow::RECORD_ENCODING;
+use kept::Kept;
 use rows::{Chunk, Edit};
 use script::Script;
 use segment::Segment;
@@ -48,6 +52,10 @@ pub(crate) const MAX_STATEMENTS: usize = 10_000;
 
 /// Portals and cursors a session may keep.
 pub(crate) const MAX_PORTALS: usize = 10_000;
+
+/// Bytes that the prepared statements of a session may take, with their analyses, and as much again its portals and cursors with their
+/// values: about 5,000 statements of an application.
+pub(crate) const MAX_KEPT_BYTES: usize = 32 * 1024 * 1024;
 
 /// Names the gateway uses for its own statements and portals; clients may not use them.
 const OWN_NAME: &str = "_gateway";
@@ -90,8 +98,10 @@ pub(crate) struct Judge {
     pub prepare: Option<Pending>,
     /// Operations that run.
     pub execute: Option<Pending>,
-    /// It is one simple query, whose text may still be rewritten.
+    /// The server has none of the texts yet: they may still be rewritten.
     pub rewritable: bool,
+    /// What rewrites must know of the operations.
+    pub backgrounds: Arc<[Background]>,
     /// A transaction is open: holding would keep its locks.
     pub in_transaction: bool,
 }
@@ -117,6 +127,10 @@ struct Approved {
 enum Phase {
     /// Nothing is under way, or extended messages are being gathered.
     Gathering(Segment),
+    /// A transaction is begun around what was permitted.
+    Opening(Box<envelope::Opening>),
+    /// That transaction is ended.
+    Closing(Box<envelope::Closing>),
     /// The server is asked what names mean.
     Resolving {
         segment: Segment,
@@ -148,8 +162,8 @@ pub(crate) struct Session {
     memos: Memos,
     shapes: Shapes,
     status: TransactionStatus,
-    statements: HashMap<String, Arc<Prepared>>,
-    portals: HashMap<String, Arc<Portal>>,
+    statements: Kept<Prepared>,
+    portals: Kept<Portal>,
     phase: Phase,
     /// Something in the open transaction changed what names mean; its end may undo that.
     dirty_transaction: bool,
@@ -163,6 +177,8 @@ pub(crate) struct Session {
     snapshot: bool,
     /// Messages since the last Sync have been forwarded: an implicit transaction may be open.
     mid_unit: bool,
+    /// The transaction of the gateway's own that what is under way runs in.
+    envelope: Option<envelope::Envelope>,
     /// The results of what was forwarded since the last Sync.
     kept: Option<Results>,
     /// Notifications come at any time after the LISTEN that was permitted.
@@ -196,8 +212,8 @@ impl Session {
             memos: Memos::default(),
             shapes: Shapes::default(),
             status: TransactionStatus::Idle,
-            statements: HashMap::new(),
-            portals: HashMap::new(),
+            statements: Kept::default(),
+            portals: Kept::default(),
             phase: Phase::Gathering(Segment::default()),
             dirty_transaction: false,
             defining: Vec::new(),
@@ -205,6 +221,7 @@ impl Session {
             began: Epoch::default(),
             snapshot: false,
             mid_unit: false,
+            envelope: None,
             kept: None,
             listening: None,
             busy_at_end: false,
@@ -307,6 +324,8 @@ impl Session {
             b'N' | b'A' => self.stray(frame),
             tag => match &mut self.phase {
                 Phase::Resolving { .. } => self.resolving(frame),
+                Phase::Opening(_) => self.opening(frame),
+                Phase::Closing(_) => self.closing(frame),
                 Phase::Poisoning { .. } => self.poisoning(frame),
                 // The server ends a session with an unasked-for error (`terminating connection ...`).
                 _ if tag == b'E' => {
@@ -531,7 +550,7 @@ impl Session {
             if std::mem::take(&mut self.dirty_transaction) {
                 self.catalog.forget_names();
             }
-            self.portals.retain(|_, portal| portal.bind.is_none() && portal.holds());
+            self.portals.retain(|portal| portal.bind.is_none() && portal.holds());
         } else if self.status == TransactionStatus::Failed {
             self.catalog.forget_names();
         }

@@ -1,6 +1,6 @@
 //! From the client's messages to operations: gathering, understanding, resolving names, asking for judgement, forwarding.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
@@ -8,7 +8,9 @@ use gateway_core::error::{Denial, DenialCode};
 use gateway_core::operation::{Batch, Operation, OperationId, Stage};
 use gateway_core::pipeline::Permit;
 
+use super::envelope;
 use super::flow::{Expect, Flow};
+use super::kept::{Kept, Kind, Weighs};
 use super::script::needs_parts;
 use super::{
     Approved, Judge, MAX_PORTALS, MAX_SEGMENT_BYTES, MAX_SEGMENT_MESSAGES, MAX_STATEMENTS, Meaning, OWN_NAME,
@@ -20,6 +22,7 @@ use crate::codec::backend::{self, TransactionStatus};
 use crate::codec::frontend::{Bind, Message, Named, Parse};
 use crate::codec::{Frame, ProtocolError, encode};
 use crate::operation::{self, Subject};
+use crate::rewriter::Background;
 use crate::statement::{
     Prepared, Text, changes_definitions, changes_meaning, defined_names, ends_transaction, names_something,
 };
@@ -59,8 +62,11 @@ pub(super) struct Segment {
     steps: Vec<Step>,
     bytes: usize,
     end: End,
-    statements: HashMap<String, Arc<Prepared>>,
-    portals: HashMap<String, Arc<Portal>>,
+    statements: Kept<Prepared>,
+    portals: Kept<Portal>,
+    /// The texts of the operations that are judged, in order.
+    prepared: Vec<Arc<Text>>,
+    executed: Vec<Arc<Text>>,
     pub(super) prepare: Option<OperationId>,
     pub(super) execute: Option<OperationId>,
 }
@@ -86,6 +92,51 @@ impl Segment {
 
     pub(super) fn is_simple(&self) -> bool {
         self.end == End::Simple
+    }
+
+    /// Whether the server answers all of it before it waits for more.
+    pub(super) fn is_whole(&self) -> bool {
+        let copies = self.run().any(|s| s.kind == "copy_from");
+        self.end == End::Simple || (self.end == End::Sync && !copies)
+    }
+
+    /// The statements that it runs.
+    fn run(&self) -> impl Iterator<Item = &Statement> {
+        self.steps.iter().flat_map(|step| match step {
+            Step::Query(text) => text.analysis.statements.iter().collect::<Vec<_>>(),
+            Step::Execute { portal, .. } => {
+                portal.prepared.text.statement(portal.prepared.index).into_iter().collect()
+            }
+            _ => Vec::new(),
+        })
+    }
+
+    /// Whether it begins or ends a transaction, or part of one.
+    pub(super) fn controls_transactions(&self) -> bool {
+        self.run().any(|statement| statement.transaction.is_some())
+    }
+
+    /// A statement in it that changes something and does not tell how many rows.
+    pub(super) fn uncounted(&self) -> Option<String> {
+        let counted = |s: &Statement| {
+            let plain = matches!(&*s.kind, "insert" | "update" | "delete" | "merge" | "copy_from");
+            s.read_only() || (plain && !s.flags.modifying_cte)
+        };
+        self.run().find(|statement| !counted(statement)).map(|statement| statement.kind.to_string())
+    }
+
+    /// Whether the server has none of the texts that are judged: one simple statement, or what is parsed in this very segment.
+    fn is_rewritable(&self) -> bool {
+        let parsed = |text: &Arc<Text>| {
+            self.steps
+                .iter()
+                .any(|s| matches!(s, Step::Parse { prepared, .. } if Arc::ptr_eq(&prepared.text, text)))
+        };
+        match self.steps.as_slice() {
+            // What is forwarded is one text: of several statements none can be replaced alone.
+            [Step::Query(text)] => text.of() == 1,
+            _ => self.texts().all(parsed),
+        }
     }
 
     pub(super) fn ends_in_sync(&self) -> bool {
@@ -217,9 +268,7 @@ impl Session {
             return Err(Denial::new(DenialCode::NotUnderstood, message).with_hint("prepare them one by one"));
         }
         let prepared = Arc::new(Prepared::new(text, 0).with_types(parse.types));
-        if self.statements.len() >= MAX_STATEMENTS && !self.statements.contains_key(&parse.name) {
-            return Err(too_many("prepared statements", MAX_STATEMENTS));
-        }
+        self.room_for_statement(&parse.name, prepared.weight())?;
         if let Phase::Gathering(segment) = &mut self.phase {
             segment.statements.insert(parse.name.clone(), Arc::clone(&prepared));
         }
@@ -229,9 +278,6 @@ impl Session {
     fn bind_step(&mut self, bind: Bind) -> Result<Step, Denial> {
         own_name(&bind.portal)?;
         let prepared = self.prepared(&bind.statement)?;
-        if self.portals.len() >= MAX_PORTALS && !self.portals.contains_key(&bind.portal) {
-            return Err(too_many("portals", MAX_PORTALS));
-        }
         let name = bind.portal.clone();
         let portal = Arc::new(Portal {
             prepared,
@@ -240,10 +286,34 @@ impl Session {
             meaning: OnceLock::new(),
             shape: OnceLock::new(),
         });
+        self.room_for_portal(&name, portal.weight())?;
         if let Phase::Gathering(segment) = &mut self.phase {
             segment.portals.insert(name.clone(), Arc::clone(&portal));
         }
         Ok(Step::Bind { name, portal })
+    }
+
+    fn room_for_statement(&self, name: &str, bytes: usize) -> Result<(), Denial> {
+        const KIND: Kind = Kind { name: "prepared statements", most: MAX_STATEMENTS };
+        let none = Kept::default();
+        let coming = if let Phase::Gathering(segment) = &self.phase { &segment.statements } else { &none };
+        self.statements.room(name, bytes, coming, &KIND)
+    }
+
+    fn room_for_portal(&self, name: &str, bytes: usize) -> Result<(), Denial> {
+        const KIND: Kind = Kind { name: "portals", most: MAX_PORTALS };
+        let none = Kept::default();
+        let coming = if let Phase::Gathering(segment) = &self.phase { &segment.portals } else { &none };
+        self.portals.room(name, bytes, coming, &KIND)
+    }
+
+    /// What `PREPARE` and `DECLARE` make is kept like what Parse and Bind make.
+    fn room_for_made(&self, text: &Text, statement: &Statement) -> Result<(), Denial> {
+        match &*statement.kind {
+            "prepare" => self.room_for_statement(&defined_name(statement), text.weight()),
+            "declare_cursor" => self.room_for_portal(&defined_name(statement), text.weight()),
+            _ => Ok(()),
+        }
     }
 
     fn prepared(&self, name: &str) -> Result<Arc<Prepared>, Denial> {
@@ -432,7 +502,7 @@ impl Session {
     /// Builds the operations and has them judged; a segment that runs nothing and names nothing passes as it is.
     fn ask_judgement(&mut self, mut segment: Segment) {
         let (prepare, execute) = match self.operations(&segment) {
-            Ok(operations) => operations,
+            Ok(understood) => understood,
             Err(denial) => {
                 let text = segment.texts().next().map(|t| t.bytes.clone()).unwrap_or_default();
                 let refused = operation::refused(text, &self.config.lexing);
@@ -441,6 +511,10 @@ impl Session {
                 return self.deny(&segment, denial);
             }
         };
+        let backgrounds = prepare.iter().chain(&execute).map(|u| u.background.clone()).collect();
+        let (prepare, prepared) = apart(prepare);
+        let (execute, executed) = apart(execute);
+        (segment.prepared, segment.executed) = (prepared, executed);
         let prepare = self.pending(Batch::new(Stage::Prepare, prepare));
         let execute = self.pending(Batch::new(Stage::Execute, execute));
         segment.prepare = prepare.as_ref().map(|p| p.first());
@@ -449,13 +523,18 @@ impl Session {
             return self.send(segment, None, None);
         }
         let in_transaction = self.status != TransactionStatus::Idle || self.mid_unit;
-        // What is forwarded is one text: of several statements none can be replaced alone.
-        let rewritable = segment.query().is_some_and(|text| text.of() == 1);
-        self.tasks.push_back(Task::Judge(Judge { prepare, execute, rewritable, in_transaction }));
+        let rewritable = segment.is_rewritable();
+        self.tasks.push_back(Task::Judge(Judge {
+            prepare,
+            execute,
+            rewritable,
+            backgrounds,
+            in_transaction,
+        }));
         self.phase = Phase::Judging(segment);
     }
 
-    fn operations(&self, segment: &Segment) -> Result<(Vec<Operation>, Vec<Operation>), Denial> {
+    fn operations(&self, segment: &Segment) -> Result<(Vec<Understood>, Vec<Understood>), Denial> {
         let mut prepared: Vec<&Arc<Prepared>> = Vec::new();
         let mut executed: Vec<&Arc<Prepared>> = Vec::new();
         let mut run = Vec::new();
@@ -487,7 +566,7 @@ impl Session {
     }
 
     /// The operations of a simple query, each in the light of what the ones before it prepare or declare.
-    fn query_operations(&self, text: &Arc<Text>) -> Result<Vec<Operation>, Denial> {
+    fn query_operations(&self, text: &Arc<Text>) -> Result<Vec<Understood>, Denial> {
         let mut earlier = Vec::new();
         let mut operations = Vec::new();
         for (index, statement) in text.analysis.statements.iter().enumerate() {
@@ -499,7 +578,7 @@ impl Session {
         Ok(operations)
     }
 
-    fn portal_operation(&self, portal: &Portal) -> Result<Option<Operation>, Denial> {
+    fn portal_operation(&self, portal: &Portal) -> Result<Option<Understood>, Denial> {
         let prepared = &portal.prepared;
         let Some(statement) = prepared.text.statement(prepared.index) else { return Ok(None) };
         self.same_meaning(portal)?;
@@ -524,13 +603,14 @@ impl Session {
 
     fn operation(
         &self,
-        text: &Text,
+        text: &Arc<Text>,
         index: usize,
         statement: &Statement,
         earlier: &[(String, Arc<Prepared>)],
         bind: Option<&Bind>,
         types: &[u32],
-    ) -> Result<Operation, Denial> {
+    ) -> Result<Understood, Denial> {
+        self.room_for_made(text, statement)?;
         let refers_to = self.referent(statement, earlier)?;
         if let Some(cursor) =
             statement.cursor.as_ref().filter(|_| matches!(&*statement.kind, "fetch" | "move"))
@@ -543,7 +623,7 @@ impl Session {
             place: &self.place,
             catalog: &self.catalog,
             labels: &self.labels,
-            text: text.slice(index),
+            text: text.as_sent(index),
             statement,
             refers_to: refers_to.as_deref().and_then(Prepared::statement),
             bind,
@@ -563,7 +643,8 @@ impl Session {
         let operation = template.operation(&subject);
         let statements: Vec<_> = [Some(statement), subject.refers_to].into_iter().flatten().collect();
         self.refuse_moving_hidden(&statements, &operation)?;
-        Ok(operation)
+        let stands_for = refers_to.as_ref().map(|prepared| prepared.text.as_sent(prepared.index));
+        Ok(Understood { operation, background: template.background(stands_for), text: Arc::clone(text) })
     }
 
     /// What `EXECUTE name`, `FETCH name` and the like stand for. A name nobody knows is not understood.
@@ -590,15 +671,19 @@ impl Session {
     }
 
     /// Forwards a permitted segment, byte for byte as judged, and notes which answers are due.
-    pub(super) fn send(&mut self, segment: Segment, prepare: Option<Permit>, execute: Option<Permit>) {
-        // The batch inside the permit is what was judged; rewriting replaces the text of a simple query.
+    pub(super) fn send_as_it_is(
+        &mut self,
+        segment: Segment,
+        prepare: Option<Permit>,
+        execute: Option<Permit>,
+    ) {
         let statements: Vec<_> = segment.texts().map(Arc::clone).collect();
         self.announce_changes(&statements);
         let mut results = None;
-        let mut rewritten = None;
-        for permit in [prepare, execute].into_iter().flatten() {
-            let (batch, more) = permit.consume();
-            rewritten = statements.first().and_then(|t| operation::rewritten_text(&batch, &t.slice(0)));
+        let cap = envelope::cap(execute.as_ref());
+        for (permit, texts) in [(prepare, &segment.prepared), (execute, &segment.executed)] {
+            let Some((batch, more)) = permit.map(Permit::consume) else { continue };
+            note_rewritten(&batch, texts);
             results = Some(more);
         }
         let mut expected = VecDeque::new();
@@ -609,9 +694,18 @@ impl Session {
                 encode::describe_portal(&mut self.to_upstream, name);
                 expected.push_back(Expect::DescribePortal { portal: Arc::clone(portal), shown: false });
             }
-            match (&step, &rewritten) {
-                (Step::Query(_), Some(text)) => {
-                    encode::query(&mut self.to_upstream, std::str::from_utf8(text).unwrap_or_default());
+            match &step {
+                // The batch inside the permit is what was judged, after rewriting.
+                Step::Query(text) if text.sent.get().is_some() => {
+                    encode::query(&mut self.to_upstream, &text.rewritten());
+                }
+                Step::Parse { name, prepared } if prepared.text.sent.get().is_some() => {
+                    encode::parse_typed(
+                        &mut self.to_upstream,
+                        name,
+                        &prepared.text.rewritten(),
+                        &prepared.types,
+                    );
                 }
                 _ => self.to_upstream.extend_from_slice(frame.bytes()),
             }
@@ -634,7 +728,9 @@ impl Session {
             .flat_map(|s| self.protected_by(s, results.as_ref()));
         let protected = protected.collect();
         self.script_protects(&protected);
-        self.phase = Phase::Flowing(Box::new(Flow::new(expected, results, protected)));
+        let mut flow = Flow::new(expected, results, protected);
+        flow.cap = cap;
+        self.phase = Phase::Flowing(Box::new(flow));
         self.flow_over_if_done();
     }
 
@@ -645,6 +741,27 @@ impl Session {
         portal.shape.get().is_none()
             && !expected.iter().any(coming)
             && portal.prepared.statement().is_some_and(operation::may_return_rows)
+    }
+}
+
+/// An operation, and what is known of it besides.
+struct Understood {
+    operation: Operation,
+    background: Background,
+    text: Arc<Text>,
+}
+
+fn apart(understood: Vec<Understood>) -> (Vec<Operation>, Vec<Arc<Text>>) {
+    understood.into_iter().map(|u| (u.operation, u.text)).unzip()
+}
+
+/// Notes the texts that the server gets instead of the client's.
+fn note_rewritten(batch: &Batch, texts: &[Arc<Text>]) {
+    for (operation, text) in batch.operations().iter().zip(texts) {
+        let only = text.analysis.statements.len() == 1;
+        if only && text.sent.get().is_none() && operation.statement != text.slice(0) {
+            let _ = text.sent.set(operation.statement.clone());
+        }
     }
 }
 
@@ -678,7 +795,7 @@ fn expect(step: Step) -> Option<Expect> {
         Step::Query(text) => Expect::Simple { text, index: 0 },
         Step::Parse { name, prepared } => Expect::Parse { name, prepared },
         Step::Bind { name, portal } => Expect::Bind { name, portal },
-        Step::DescribeStatement(prepared) => Expect::DescribeStatement { prepared },
+        Step::DescribeStatement(_) => Expect::DescribeStatement,
         Step::DescribePortal(portal) => Expect::DescribePortal { portal, shown: true },
         Step::Execute { portal, .. } => Expect::Execute { portal },
         Step::Close(named) => Expect::Close(named),
@@ -729,11 +846,6 @@ fn unknown(what: &str, name: &str) -> Denial {
     let code = if what == "prepared statement" { DenialCode::NotFound } else { DenialCode::NotUnderstood };
     Denial::new(code, format!("there is no {what} `{name}` in this session"))
         .with_hint("prepare or declare it in this session first")
-}
-
-fn too_many(what: &str, limit: usize) -> Denial {
-    Denial::new(DenialCode::LimitExceeded, format!("a session may keep at most {limit} {what}"))
-        .with_hint("close some first")
 }
 
 fn transaction_failed() -> Denial {
