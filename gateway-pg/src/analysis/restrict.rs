@@ -16,6 +16,9 @@ use super::rewrite::RewriteError;
 use super::scan::{Token, TokenClass, scan};
 use super::{LexSettings, Limits, parse, walk};
 
+/// The schema and name of the table that a name, with its schema if that is written, means; `None` if it is not known.
+type Identify<'a> = dyn Fn(Option<&str>, &str) -> Option<(String, String)> + 'a;
+
 /// What may be seen of one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Restriction {
@@ -38,7 +41,7 @@ pub(crate) struct Restriction {
 pub(crate) fn restrict(
     text: &str,
     restrictions: &[Restriction],
-    is: &dyn Fn(Option<&str>, &str) -> Option<(String, String)>,
+    is: &Identify<'_>,
     settings: &LexSettings,
     limits: &Limits,
 ) -> Result<Option<String>, RewriteError> {
@@ -129,7 +132,7 @@ fn forget_places(value: &mut Value) {
 
 struct Restricting<'a> {
     restriction: &'a Restriction,
-    is: &'a dyn Fn(Option<&str>, &str) -> Option<(String, String)>,
+    is: &'a Identify<'a>,
     settings: &'a LexSettings,
     limits: &'a Limits,
 }

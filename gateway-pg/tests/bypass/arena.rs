@@ -219,9 +219,10 @@ pub fn policy(quorum: u32) -> impl PolicyEngine + 'static {
 
 fn policy_with(quorum: u32, infer: bool, obligations: Vec<Obligation>) -> impl PolicyEngine + 'static {
     FnPolicy(move |input: &PolicyInput<'_>| match decide(quorum, infer, input) {
-        Decision::Allow(_) if input.operation.kind != "connect" => {
-            Decision::Allow(Allowed { obligations: obligations.iter().cloned().collect(), ..Allowed::default() })
-        }
+        Decision::Allow(_) if input.operation.kind != "connect" => Decision::Allow(Allowed {
+            obligations: obligations.iter().cloned().collect(),
+            ..Allowed::default()
+        }),
         other => other,
     })
 }
