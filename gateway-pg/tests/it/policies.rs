@@ -95,7 +95,7 @@ fn cedar_judges_real_statements() {
         ("DROP TABLE products", "drop"),
         ("SET role postgres", "set"),
         ("SELECT pg_sleep(0)", "call"),
-        ("SELECT pg_read_file('/etc/passwd')", "call"),
+        ("SELECT pg_read_file('/etc/passwd')", "pg_read_file"),
         ("COPY products TO PROGRAM 'cat'", "copy_program"),
         ("DO $$ BEGIN END $$", "do"),
         ("CREATE TABLE x (a int)", "create"),
