@@ -97,7 +97,7 @@ fn cedar_judges_real_statements() {
         ("SELECT pg_sleep(0)", "call"),
         ("SELECT pg_read_file('/etc/passwd')", "pg_read_file"),
         ("COPY products TO PROGRAM 'cat'", "copy_program"),
-        ("DO $$ BEGIN END $$", "do"),
+        ("DO $$ BEGIN END $$", "code could read"),
         ("CREATE TABLE x (a int)", "create"),
         ("ALTER ROLE app PASSWORD 'x'", "alter"),
         ("WITH d AS (UPDATE ledger SET debit_cents = 1 RETURNING 1) SELECT * FROM d", "append-only"),
