@@ -13,18 +13,22 @@ use gateway_core::pipeline::Rewriter;
 
 use crate::analysis::{
     self, Access as Use, Change, CopyDirection, CopyEndpoint, CopyFormat, Filter, FunctionClass, FunctionUse,
-    LexSettings, Limits, ObjectChange, QualifiedName, RelationUse, SettingChange, SettingScope, Statement,
+    LexSettings, Limits, ObjectChange, QualifiedName, RelationUse, SettingChange, SettingKind, SettingScope,
+    Statement,
 };
 use crate::catalog::{Catalog, Event, LabelIndex, Relation};
 use crate::codec::frontend::Bind;
 use crate::effects;
-use crate::statement::written;
+use crate::statement::{is_meaningful, is_two_phase, written};
 
 /// The policy schema fragment for PostgreSQL, for [`CedarEngine`](gateway_core::policy) builders.
 pub const SCHEMA: &str = include_str!("../schema/postgres.cedarschema");
 
 /// A schema name that no catalog has, for what cannot be resolved; a rule on a real schema does not cover it.
 const UNRESOLVED: &str = "(unresolved)";
+
+/// The name of a setting that the text does not tell, and of all of them.
+const COMPUTED: &str = "(computed)";
 
 /// Where statements run.
 #[derive(Clone, Debug)]
@@ -164,10 +168,13 @@ fn refuse_unreadable(subject: &Subject<'_>) -> Result<(), Denial> {
 /// How text is read stays as it is.
 fn refuse_setting(change: &SettingChange) -> Result<(), Denial> {
     let value = change.value.as_deref().map(|v| v.trim_matches('\'').to_ascii_lowercase());
+    // What the session began with was looked at then; a value that the text does not tell could be any.
+    let restores =
+        matches!(change.kind, SettingKind::Default | SettingKind::Reset | SettingKind::FromCurrent);
     let fine = match change.name.as_deref() {
-        Some("client_encoding") => matches!(value.as_deref(), Some("utf8" | "utf-8" | "unicode") | None),
+        Some("client_encoding") => restores || matches!(value.as_deref(), Some("utf8" | "utf-8" | "unicode")),
         Some("standard_conforming_strings") => {
-            matches!(value.as_deref(), Some("on" | "true" | "yes" | "1") | None)
+            restores || matches!(value.as_deref(), Some("on" | "true" | "yes" | "1"))
         }
         Some("backslash_quote") => false,
         _ => true,
@@ -298,7 +305,12 @@ fn relation_accesses(
         }
         out.extend(events.iter().skip(1).map(|(event, r)| access(event_action(*event), table(r))));
     }
-    for below in subject.catalog.ancestors(relation) {
+    let ancestors = subject.catalog.ancestors(relation);
+    if modifies(used.access) && ancestors.iter().chain([relation]).any(|r| is_settings_view(r)) {
+        out.insert(access("set", subject.place.setting(COMPUTED)));
+        out.insert(call(subject.place.function("pg_catalog", "set_config").with("via", "view")));
+    }
+    for below in ancestors {
         if !(definition && view) {
             out.insert(access(action, table(&below)));
         }
@@ -309,6 +321,15 @@ fn relation_accesses(
         }
     }
     out.extend(parts.iter().map(|r| access(action, table(r))));
+}
+
+const fn modifies(used: Use) -> bool {
+    matches!(used, Use::Insert | Use::Update | Use::Delete)
+}
+
+/// `pg_settings` has a rule that turns an update into `set_config`; so has every view that can be written through to it.
+fn is_settings_view(relation: &Relation) -> bool {
+    relation.schema == "pg_catalog" && relation.name == "pg_settings"
 }
 
 /// The action of what a foreign key makes happen.
@@ -426,7 +447,7 @@ fn setting_access(place: &Place, change: &SettingChange) -> Access {
     match change.scope {
         SettingScope::System => access("alter", place.server()),
         SettingScope::RoleOrDatabase => access("alter", place.database()),
-        _ => access("set", place.setting(change.name.as_deref().unwrap_or("(computed)"))),
+        _ => access("set", place.setting(change.name.as_deref().unwrap_or(COMPUTED))),
     }
 }
 
@@ -468,7 +489,9 @@ fn kind_accesses(place: &Place, statement: &Statement) -> Vec<Access> {
             CopyEndpoint::Client => {}
         }
     }
-    if statement.transaction.is_some() {
+    if is_two_phase(statement) {
+        out.push(access("two_phase", place.database()));
+    } else if statement.transaction.is_some() {
         out.push(access("transaction", place.database()));
     }
     if statement.explain.is_some() {
@@ -490,6 +513,59 @@ fn kind_accesses(place: &Place, statement: &Statement) -> Vec<Access> {
         _ => {}
     }
     out
+}
+
+/// Built-in functions that are judged as calls but leave settings and definitions as they are, by what their names begin with.
+const LEAVES_NAMES: [&str; 18] = [
+    "currval",
+    "gin_clean_pending_list",
+    "inet_",
+    "lastval",
+    "lo_",
+    "loread",
+    "lowrite",
+    "nextval",
+    "pg_advisory_",
+    "pg_cancel_backend",
+    "pg_current_xact_id",
+    "pg_export_snapshot",
+    "pg_notify",
+    "pg_sleep",
+    "pg_terminate_backend",
+    "pg_try_advisory_",
+    "setseed",
+    "setval",
+];
+
+/// Whether what is accessed may change what names mean: a setting, or code of which it is not known what it does.
+pub(crate) fn moves_names(access: &Access) -> bool {
+    let name = access.resource.name();
+    match access.action.as_str() {
+        "set" => is_meaningful(Some(name).filter(|name| *name != COMPUTED)),
+        "call" => {
+            schema_of(&access.resource) != Some("pg_catalog")
+                || !LEAVES_NAMES.iter().any(|known| name.starts_with(known))
+        }
+        _ => false,
+    }
+}
+
+/// Whether the operation may change a setting of which it cannot be told which: it may be one that changes how text is read. The
+/// server tells such a change with the next ReadyForQuery, no sooner.
+pub(crate) fn moves_reading(operation: &Operation) -> bool {
+    // These restore what the session began with.
+    if matches!(&*operation.kind, "reset" | "discard") {
+        return false;
+    }
+    operation.accesses.iter().any(|access| match (access.action.as_str(), access.resource.name()) {
+        ("set", name) => name == COMPUTED,
+        ("call", "set_config") => access.resource.attributes.contains_key("via"),
+        _ => false,
+    })
+}
+
+fn schema_of(resource: &Resource) -> Option<&str> {
+    resource.path().iter().find(|(kind, _)| kind == "Schema").map(|(_, name)| name.as_str())
 }
 
 fn facts(subject: &Subject<'_>) -> Facts {

@@ -164,19 +164,29 @@ fn mentions(column: &crate::analysis::ColumnUse, protected: &BTreeSet<&str>) -> 
 /// Settings that change what names mean or who runs.
 const MEANINGFUL: [&str; 3] = ["search_path", "role", "session_authorization"];
 
+/// Whether a change of this setting changes what names mean; `None` is one that the text does not tell.
+pub(crate) fn is_meaningful(setting: Option<&str>) -> bool {
+    setting.is_none_or(|name| MEANINGFUL.contains(&name))
+}
+
+/// Whether a statement is part of a two-phase commit: what it commits may have been done by anybody.
+pub(crate) fn is_two_phase(statement: &Statement) -> bool {
+    matches!(&*statement.kind, "prepare_transaction" | "commit_prepared" | "rollback_prepared")
+}
+
 /// Whether a statement changes what names mean from here on.
 pub(crate) fn changes_meaning(statement: &Statement) -> bool {
-    let setting =
-        |s: &crate::analysis::SettingChange| s.name.as_deref().is_none_or(|name| MEANINGFUL.contains(&name));
-    statement.settings.iter().any(setting)
+    statement.settings.iter().any(|s| is_meaningful(s.name.as_deref()))
         || !statement.objects.is_empty()
         || statement.flags.temporary
+        || is_two_phase(statement)
         || matches!(&*statement.kind, "discard" | "do" | "call" | "select_into" | "create_table_as")
 }
 
 /// Whether a statement changes what names mean to other sessions too, once it is committed.
 pub(crate) fn changes_definitions(statement: &Statement) -> bool {
     !statement.objects.is_empty()
+        || is_two_phase(statement)
         || matches!(&*statement.kind, "do" | "call" | "select_into" | "create_table_as")
 }
 

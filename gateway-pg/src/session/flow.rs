@@ -11,12 +11,10 @@ use gateway_core::pipeline::Results;
 
 use super::copy::CopyOut;
 use super::rows::{Chunk, Edit};
-use super::segment::defined_name;
+use super::segment::{Segment, defined_name};
 use super::shape::{self, Column, Shape};
 use super::{Phase, Portal, Session, Task};
-use crate::analysis::{
-    ColumnUse, Copy, CopyFormat, FunctionClass, FunctionUse, SourceKind, Statement, classify_function,
-};
+use crate::analysis::{ColumnUse, Copy, CopyFormat, FunctionClass, SourceKind, Statement, classify_function};
 use crate::catalog::{Origin, Relation};
 use crate::codec::backend::{self, Field, TransactionStatus};
 use crate::codec::frontend::{Message, Named};
@@ -73,6 +71,10 @@ pub(super) struct Flow {
     failed: bool,
     /// A ReadyForQuery ended it.
     synced: bool,
+    /// What runs may change what names mean.
+    pub(super) forgets: bool,
+    /// What is judged when this is answered.
+    pub(super) rest: Option<Box<Segment>>,
     outcome: String,
 }
 
@@ -99,6 +101,8 @@ impl Flow {
             refusal: None,
             failed: false,
             synced: false,
+            forgets: false,
+            rest: None,
             outcome: String::new(),
         }
     }
@@ -266,6 +270,8 @@ impl Session {
             Some(Expect::Simple { .. } | Expect::Sync) if flow.expected.is_empty() => {
                 self.status = backend::ready_for_query(body)?;
                 flow.synced = true;
+                // A change of how text is read was told before this.
+                self.unread = false;
                 Ok(())
             }
             _ => Err(ProtocolError::Unexpected { tag: b'Z', during: "before everything was answered" }),
@@ -465,6 +471,13 @@ impl Session {
                 self.statements.clear();
                 self.portals.clear();
             }
+            // A function may open a cursor of the same name again.
+            "close" => match defined_name(statement) {
+                name if name.is_empty() => self.portals.clear(),
+                name => drop(self.portals.remove(&name)),
+            },
+            // With AND CHAIN another transaction is open at once.
+            "commit" | "rollback" => self.portals.retain(|_, portal| portal.outlives_transaction()),
             _ => {}
         }
         if &*statement.kind == "listen" {
@@ -475,22 +488,13 @@ impl Session {
             self.began = self.config.definitions.epoch();
             self.snapshot = false;
         }
-        if changes_meaning(statement) || self.calls_unknown(statement) {
+        if changes_meaning(statement) {
             self.catalog.forget_names();
             self.dirty_transaction = true;
         } else if self.dirty_transaction && ends_transaction(statement) {
             // A rollback to a savepoint does not end the transaction, and a commit may be followed before it is answered.
             self.catalog.forget_names();
         }
-    }
-
-    /// Whether a user's function ran, which may have changed the search path or made objects.
-    fn calls_unknown(&self, statement: &Statement) -> bool {
-        let unknown = |f: &FunctionUse| match f.schema.as_deref() {
-            Some(schema) => schema != "pg_catalog",
-            None => self.catalog.user_function(&f.name).is_some(),
-        };
-        statement.functions.iter().any(unknown)
     }
 
     fn row(
@@ -654,9 +658,15 @@ impl Session {
             return;
         }
         let Phase::Flowing(flow) = self.take_phase() else { return };
-        let Flow { results, refusal, failed, synced, outcome, .. } = *flow;
+        let Flow { results, refusal, failed, synced, outcome, forgets, rest, .. } = *flow;
+        if forgets {
+            // Also after a failure or a pause: what ran so far has run.
+            self.catalog.forget_names();
+            self.dirty_transaction = true;
+        }
+        let sync_waits = rest.as_ref().is_some_and(|rest| rest.ends_in_sync());
         if let Some(denial) = refusal {
-            return self.end_refused(results, &denial, failed, synced);
+            return self.end_refused(results, &denial, failed, (synced, sync_waits));
         }
         if synced {
             self.settle_transaction();
@@ -665,15 +675,34 @@ impl Session {
             self.start_over();
         } else if failed {
             self.finish(results, &outcome);
-            self.phase = Phase::Skipping { synced: false };
+            self.skip_to_sync(sync_waits);
         } else {
             self.kept = results;
-            self.phase = Phase::Gathering(super::Segment::default());
+            match rest {
+                Some(rest) => self.resume(*rest),
+                None => self.phase = Phase::Gathering(Segment::default()),
+            }
         }
     }
 
+    /// After the server's error everything up to the client's Sync is dropped; it may be here already.
+    fn skip_to_sync(&mut self, sync_waits: bool) {
+        if !sync_waits {
+            self.phase = Phase::Skipping { synced: false };
+            return;
+        }
+        encode::sync(&mut self.to_upstream);
+        self.phase = Phase::Flowing(Box::new(Flow::sync_only()));
+    }
+
     /// The answer could not be released: the client is told so, and an open transaction is made to fail.
-    fn end_refused(&mut self, results: Option<Results>, denial: &Denial, failed: bool, synced: bool) {
+    fn end_refused(
+        &mut self,
+        results: Option<Results>,
+        denial: &Denial,
+        failed: bool,
+        (synced, sync_waits): (bool, bool),
+    ) {
         self.finish(results, denial.code.as_str());
         let denial = denial.clone();
         if synced && self.status != TransactionStatus::Open {
@@ -683,10 +712,10 @@ impl Session {
             self.start_over();
         } else if !synced && failed {
             self.tell(&denial);
-            self.phase = Phase::Skipping { synced: false };
+            self.skip_to_sync(sync_waits);
         } else {
             self.poison(false);
-            self.resume_at_sync = synced;
+            self.resume_at_sync = synced || sync_waits;
             self.phase = Phase::Poisoning { simple: false, told: false, denial };
         }
     }

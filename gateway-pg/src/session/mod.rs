@@ -161,6 +161,8 @@ pub(crate) struct Session {
     snapshot: bool,
     /// Messages since the last Sync have been forwarded: an implicit transaction may be open.
     mid_unit: bool,
+    /// Since the last ReadyForQuery something may have changed a setting that changes how text is read; the server tells with the next.
+    unread: bool,
     /// The results of what was forwarded since the last Sync.
     kept: Option<Results>,
     /// Notifications come at any time after the LISTEN that was permitted.
@@ -197,6 +199,7 @@ impl Session {
             began: Epoch::default(),
             snapshot: false,
             mid_unit: false,
+            unread: false,
             kept: None,
             listening: None,
             busy_at_end: false,
@@ -469,6 +472,7 @@ impl Session {
             b'E' => Ok(()),
             b'Z' => {
                 self.status = backend::ready_for_query(frame.body())?;
+                self.unread = false;
                 let Phase::Poisoning { simple, told, denial } = self.take_phase() else { return Ok(()) };
                 if !told {
                     self.tell(&denial);
@@ -507,7 +511,7 @@ impl Session {
             if std::mem::take(&mut self.dirty_transaction) {
                 self.catalog.forget_names();
             }
-            self.portals.retain(|_, portal| portal.bind.is_none() && portal.holds());
+            self.portals.retain(|_, portal| portal.outlives_transaction());
         } else if self.status == TransactionStatus::Failed {
             self.catalog.forget_names();
         }
@@ -596,6 +600,10 @@ impl Portal {
     }
 
     /// True for cursors that outlive their transaction.
+    fn outlives_transaction(&self) -> bool {
+        self.bind.is_none() && self.holds()
+    }
+
     fn holds(&self) -> bool {
         self.prepared
             .text

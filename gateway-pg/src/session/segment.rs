@@ -62,6 +62,10 @@ pub(super) struct Segment {
     portals: HashMap<String, Arc<Portal>>,
     pub(super) prepare: Option<OperationId>,
     pub(super) execute: Option<OperationId>,
+    /// It may change how text is read.
+    unread: bool,
+    /// What came after it, to be judged once it has run.
+    rest: Option<Box<Self>>,
 }
 
 impl Segment {
@@ -69,8 +73,20 @@ impl Segment {
         self.end == End::Simple
     }
 
+    /// Whether the client's Sync is here.
     pub(super) fn ends_in_sync(&self) -> bool {
-        self.end == End::Sync
+        self.end == End::Sync || self.rest.as_ref().is_some_and(|rest| rest.ends_in_sync())
+    }
+
+    /// Keeps the messages up to the one at `last`, the others for later.
+    fn split_after(&mut self, last: usize) {
+        let rest = Self {
+            frames: self.frames.split_off(last + 1),
+            steps: self.steps.split_off(last + 1),
+            end: std::mem::replace(&mut self.end, End::Flush),
+            ..Self::default()
+        };
+        self.rest = Some(Box::new(rest));
     }
 
     fn is_full(&self) -> bool {
@@ -140,6 +156,9 @@ impl Session {
 
     /// Turns a message into a step of the segment being gathered.
     fn understand(&mut self, message: Message) -> Result<(), Denial> {
+        if self.unread && !matches!(message, Message::Close(_) | Message::Flush | Message::Sync) {
+            return Err(unread());
+        }
         let (step, end) = match message {
             Message::Query(text) => {
                 if let Phase::Gathering(segment) = &mut self.phase {
@@ -181,6 +200,69 @@ impl Session {
         let Step::Execute { portal, .. } = step else { return false };
         let ends = |statement| self.dirty_transaction && ends_transaction(statement);
         portal.prepared.statement().is_some_and(|statement| changes_meaning(statement) || ends(statement))
+    }
+
+    /// The first message that may change what the names in later ones mean, as it is judged.
+    fn first_change(&self, segment: &Segment) -> Option<usize> {
+        let last = segment.steps.iter().rposition(Step::depends_on_names)?;
+        let mut settled: Option<&Arc<Prepared>> = None;
+        segment.steps.iter().take(last).position(|step| {
+            let Step::Execute { portal, .. } = step else { return false };
+            if settled.is_some_and(|known| Arc::ptr_eq(known, &portal.prepared)) {
+                return false;
+            }
+            settled = Some(&portal.prepared);
+            self.portal_changes(portal)
+        })
+    }
+
+    fn portal_changes(&self, portal: &Portal) -> bool {
+        let Some(statement) = portal.prepared.text.statement(portal.prepared.index) else { return false };
+        // What cannot be judged is refused soon.
+        let operation = self.portal_operation(portal).ok().flatten();
+        operation.is_some_and(|operation| Order::new(self.dirty_transaction).changes(statement, &operation))
+    }
+
+    /// Goes on with what was put aside: its names are looked at anew.
+    pub(super) fn resume(&mut self, rest: Segment) {
+        match self.same_portals(&rest) {
+            Ok(()) => self.assemble(rest),
+            Err(denial) => {
+                let text = rest.texts().next().map(|t| t.bytes.clone()).unwrap_or_default();
+                let pending = self
+                    .guard
+                    .pending(Batch::one(Stage::Execute, operation::refused(text, &self.config.lexing)));
+                let denial = self.guard.refuse(&pending, denial);
+                self.deny(&rest, denial);
+            }
+        }
+    }
+
+    /// What ran meanwhile may have closed a portal or prepared a statement under a name that was looked up before.
+    fn same_portals(&self, rest: &Segment) -> Result<(), Denial> {
+        let mut portals: HashMap<&str, &Arc<Portal>> = HashMap::new();
+        let mut statements: HashMap<&str, &Arc<Prepared>> = HashMap::new();
+        for step in &rest.steps {
+            match step {
+                Step::Parse { name, prepared } => drop(statements.insert(name, prepared)),
+                Step::Bind { name, portal } => {
+                    let source = portal.bind.as_ref().map(|bind| bind.statement.as_str()).unwrap_or_default();
+                    let now = statements.get(source).copied().or_else(|| self.statements.get(source));
+                    if !now.is_some_and(|now| Arc::ptr_eq(now, &portal.prepared)) {
+                        return Err(unknown("prepared statement", source));
+                    }
+                    portals.insert(name, portal);
+                }
+                Step::Execute { name, portal } => {
+                    let now = portals.get(name.as_str()).copied().or_else(|| self.portals.get(name));
+                    if !now.is_some_and(|now| Arc::ptr_eq(now, portal)) {
+                        return Err(unknown("portal", name));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn text(&mut self, bytes: bytes::Bytes) -> Result<Arc<Text>, Denial> {
@@ -411,8 +493,14 @@ impl Session {
 
     /// Builds the operations and has them judged; a segment that runs nothing and names nothing passes as it is.
     fn ask_judgement(&mut self, mut segment: Segment) {
+        if let Some(last) = self.first_change(&segment) {
+            segment.split_after(last);
+        }
         let (prepare, execute) = match self.operations(&segment) {
-            Ok(operations) => operations,
+            Ok(Operations { prepare, execute, unread }) => {
+                segment.unread = unread;
+                (prepare, execute)
+            }
             Err(denial) => {
                 let text = segment.texts().next().map(|t| t.bytes.clone()).unwrap_or_default();
                 let refused = operation::refused(text, &self.config.lexing);
@@ -436,13 +524,18 @@ impl Session {
         self.phase = Phase::Judging(segment);
     }
 
-    fn operations(&self, segment: &Segment) -> Result<(Vec<Operation>, Vec<Operation>), Denial> {
+    fn operations(&self, segment: &Segment) -> Result<Operations, Denial> {
         let mut prepared: Vec<&Arc<Prepared>> = Vec::new();
         let mut executed: Vec<&Arc<Prepared>> = Vec::new();
         let mut run = Vec::new();
+        let mut order = Order::new(self.dirty_transaction);
+        order.unread = self.unread;
         for step in &segment.steps {
+            if order.unread && step.depends_on_names() {
+                return Err(unread());
+            }
             match step {
-                Step::Query(text) => run.extend(self.query_operations(text)?),
+                Step::Query(text) => run.extend(self.query_operations(text, &mut order)?),
                 Step::Parse { prepared: p, .. } | Step::DescribeStatement(p) => prepared.push(p),
                 Step::Bind { portal, .. } => {
                     let _ = portal.meaning.set(self.meaning(&portal.prepared));
@@ -451,12 +544,16 @@ impl Session {
                 Step::DescribePortal(portal) => prepared.push(&portal.prepared),
                 Step::Execute { portal, .. } => {
                     executed.push(&portal.prepared);
-                    run.extend(self.portal_operation(portal)?);
+                    if let Some(operation) = self.portal_operation(portal)? {
+                        let statement = portal.prepared.text.statement(portal.prepared.index);
+                        statement
+                            .map_or(Ok(()), |statement| self.in_order(&mut order, statement, &operation))?;
+                        run.push(operation);
+                    }
                 }
                 Step::Close(_) | Step::Flush | Step::Sync => {}
             }
         }
-        refuse_changed_meaning(segment, self.dirty_transaction)?;
         let mut only_prepared = Vec::new();
         for (i, p) in prepared.iter().enumerate() {
             let seen = executed.iter().chain(prepared.iter().take(i)).any(|other| Arc::ptr_eq(other, p));
@@ -464,15 +561,33 @@ impl Session {
                 only_prepared.push(self.operation(&p.text, p.index, statement, &[], None, &p.types)?);
             }
         }
-        Ok((only_prepared, run))
+        Ok(Operations { prepare: only_prepared, execute: run, unread: order.unread })
+    }
+
+    fn in_order(
+        &self,
+        order: &mut Order,
+        statement: &Statement,
+        operation: &Operation,
+    ) -> Result<(), Denial> {
+        if &*statement.kind == "prepare_transaction"
+            && (order.changed || order.dirty || !self.defining.is_empty())
+        {
+            let message = "a transaction that changed definitions or settings cannot be prepared here: nobody could tell \
+                 when it takes effect";
+            return Err(Denial::new(DenialCode::NotUnderstood, message).with_hint("use COMMIT"));
+        }
+        order.runs(statement, operation)
     }
 
     /// The operations of a simple query, each in the light of what the ones before it prepare or declare.
-    fn query_operations(&self, text: &Arc<Text>) -> Result<Vec<Operation>, Denial> {
+    fn query_operations(&self, text: &Arc<Text>, order: &mut Order) -> Result<Vec<Operation>, Denial> {
         let mut earlier = Vec::new();
         let mut operations = Vec::new();
         for (index, statement) in text.analysis.statements.iter().enumerate() {
-            operations.push(self.operation(text, index, statement, &earlier, None, &[])?);
+            let operation = self.operation(text, index, statement, &earlier, None, &[])?;
+            self.in_order(order, statement, &operation)?;
+            operations.push(operation);
             if matches!(&*statement.kind, "prepare" | "declare_cursor") {
                 earlier.push((defined_name(statement), Arc::new(Prepared::new(Arc::clone(text), index))));
             }
@@ -577,8 +692,13 @@ impl Session {
         self.announce_changes(&statements);
         let mut results = None;
         let mut rewritten = None;
+        let mut forgets = false;
+        self.unread |= segment.unread;
+        let rest = segment.rest;
         for permit in [prepare, execute].into_iter().flatten() {
             let (batch, more) = permit.consume();
+            // Also what is only prepared: planning runs functions.
+            forgets |= batch.operations().iter().flat_map(|o| o.accesses.iter()).any(operation::moves_names);
             rewritten = statements.first().and_then(|t| operation::rewritten_text(&batch, &t.slice(0)));
             results = Some(more);
         }
@@ -614,7 +734,9 @@ impl Session {
             .flat_map(|t| &t.analysis.statements)
             .flat_map(|s| self.protected_by(s, results.as_ref()));
         let protected = protected.collect();
-        self.phase = Phase::Flowing(Box::new(Flow::new(expected, results, protected)));
+        let mut flow = Flow::new(expected, results, protected);
+        (flow.forgets, flow.rest) = (forgets, rest);
+        self.phase = Phase::Flowing(Box::new(flow));
         self.flow_over_if_done();
     }
 
@@ -628,26 +750,58 @@ impl Session {
     }
 }
 
-/// Names are resolved before a segment runs: what runs after a statement that changes their meaning must come on its own. `dirty`:
-/// the open transaction changed it, and its end changes it back.
-fn refuse_changed_meaning(segment: &Segment, dirty: bool) -> Result<(), Denial> {
-    let run = segment.steps.iter().flat_map(|step| match step {
-        Step::Query(text) => text.analysis.statements.iter().collect::<Vec<_>>(),
-        Step::Execute { portal, .. } => {
-            portal.prepared.text.statement(portal.prepared.index).into_iter().collect()
-        }
-        _ => Vec::new(),
-    });
-    let mut changed = false;
-    for statement in run {
-        if changed && names_something(statement) {
-            let message = "a statement follows one that changes what its names mean, in the same message";
+/// What a segment does, in the order in which it is judged.
+struct Operations {
+    prepare: Vec<Operation>,
+    execute: Vec<Operation>,
+    unread: bool,
+}
+
+impl Step {
+    /// Whether it is understood by what names mean, and how text is read, when it comes.
+    const fn depends_on_names(&self) -> bool {
+        !matches!(self, Self::Close(_) | Self::Flush | Self::Sync)
+    }
+}
+
+/// Names are resolved before a segment runs: what runs after a statement that changes their meaning must come on its own.
+struct Order {
+    /// The open transaction changed it, and its end changes it back.
+    dirty: bool,
+    /// Something here may have changed it.
+    changed: bool,
+    /// Something here may have changed how text is read.
+    unread: bool,
+}
+
+impl Order {
+    const fn new(dirty: bool) -> Self {
+        Self { dirty, changed: false, unread: false }
+    }
+
+    /// Whether running this may change what names mean.
+    fn changes(&self, statement: &Statement, operation: &Operation) -> bool {
+        changes_meaning(statement)
+            || (self.dirty && ends_transaction(statement))
+            || operation.accesses.iter().any(operation::moves_names)
+    }
+
+    /// Takes in the next statement that runs.
+    fn runs(&mut self, statement: &Statement, operation: &Operation) -> Result<(), Denial> {
+        if self.changed && names_something(statement) {
+            let message = "a statement follows one that may change what its names mean, in the same message";
             return Err(Denial::new(DenialCode::NotUnderstood, message)
                 .with_hint("send the statements one at a time"));
         }
-        changed |= changes_meaning(statement) || (dirty && ends_transaction(statement));
+        self.changed |= self.changes(statement, operation);
+        self.unread |= operation::moves_reading(operation);
+        Ok(())
     }
-    Ok(())
+}
+
+fn unread() -> Denial {
+    let message = "what came before may have changed a setting that changes how statements are read";
+    Denial::new(DenialCode::NotUnderstood, message).with_hint("send Sync after it, before anything else")
 }
 
 fn expect(step: Step) -> Option<Expect> {

@@ -1,8 +1,10 @@
 //! Attacks as data: `cases/*.toml`. The fields are those of [`Case`]; steps are those of [`crate::client::Step`].
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 
-use crate::arena::{Setup, ask, database, server};
+use crate::arena::{Setup, ask, database, policy_for_settings, server};
 use crate::client::{Client, Door, Step, block};
 use crate::trial::{Attack, Outcome};
 
@@ -44,6 +46,9 @@ struct Case {
     /// The twin: steps whose last answer must have the rows `expect`.
     benign: Steps,
     expect: String,
+    /// The agent may change every setting.
+    #[serde(default)]
+    sets: bool,
     /// The twin gets a connection of its own.
     #[serde(default)]
     fresh: bool,
@@ -136,6 +141,9 @@ impl Case {
         let database = self.database();
         let mut setup = Setup::new(&database);
         setup.role.clone_from(&self.role);
+        if self.sets {
+            setup.policy = Arc::new(policy_for_settings());
+        }
         let gateway = setup.start();
         let door = self.door(gateway.address, "agent", &database);
         let mut client = block(run(&door, self.login, &self.steps));
