@@ -18,6 +18,7 @@ mod io;
 mod login;
 mod memo;
 mod operation;
+mod scope;
 mod server;
 mod session;
 mod statement;

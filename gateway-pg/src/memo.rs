@@ -7,7 +7,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::analysis::Analysis;
+use crate::catalog::Catalog;
+use crate::definitions::Names;
 use crate::operation::Template;
+use crate::scope::used_names;
 use crate::session::Meaning;
 use crate::statement::{qualified_calls, unqualified_calls, written};
 
@@ -48,7 +51,7 @@ pub(crate) struct Memo {
     /// Some statement stands for another one, prepared or declared before: what holds of it is not a matter of its text.
     refers: bool,
     known: Mutex<Known>,
-    _analysis: Arc<Analysis>,
+    analysis: Arc<Analysis>,
 }
 
 /// What holds for one state of the catalog.
@@ -59,6 +62,7 @@ struct Known {
     /// By statement, and whether a transaction is open.
     templates: Vec<((usize, bool), Arc<Template>)>,
     meanings: Vec<(usize, Arc<Meaning>)>,
+    names: Option<Arc<Names>>,
 }
 
 impl Memo {
@@ -75,7 +79,7 @@ impl Memo {
             functions: functions.into_iter().collect(),
             refers: analysis.statements.iter().any(|s| s.prepared.is_some() || s.cursor.is_some()),
             known: Mutex::default(),
-            _analysis: analysis,
+            analysis,
         }
     }
 
@@ -115,6 +119,17 @@ impl Memo {
             known.templates.push((key, Arc::clone(&template)));
         }
         Ok(template)
+    }
+
+    /// The names whose meaning matters for what the text does; made if they are not known.
+    pub(crate) fn names(&self, catalog: &Catalog) -> Arc<Names> {
+        let generation = catalog.generation();
+        if let Some(known) = &self.known(generation).names {
+            return Arc::clone(known);
+        }
+        let names = Arc::new(used_names(self.analysis.statements.iter(), catalog));
+        self.known(generation).names = Some(Arc::clone(&names));
+        names
     }
 
     /// What the names of a prepared statement mean; made if it is not known.

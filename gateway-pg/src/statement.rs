@@ -190,13 +190,6 @@ pub(crate) fn changes_definitions(statement: &Statement) -> bool {
         || matches!(&*statement.kind, "do" | "call" | "select_into" | "create_table_as")
 }
 
-/// The names, without schema, of what a statement may define anew.
-pub(crate) fn defined_names(statement: &Statement) -> impl Iterator<Item = String> {
-    let named = statement.objects.iter().flat_map(|o| [o.name.last(), o.renamed.as_ref()]);
-    let relations = statement.relations.iter().map(|r| &r.name);
-    named.flatten().chain(relations).cloned()
-}
-
 /// Whether a statement ends a transaction or part of one, and so undoes what changed the meaning of names in it.
 pub(crate) fn ends_transaction(statement: &Statement) -> bool {
     statement.transaction.is_some()

@@ -18,6 +18,7 @@ use crate::analysis::{ColumnUse, Copy, CopyFormat, FunctionClass, SourceKind, St
 use crate::catalog::{Origin, Relation};
 use crate::codec::backend::{self, Field, TransactionStatus};
 use crate::codec::frontend::{Message, Named};
+use crate::definitions::Names;
 use crate::codec::{Frame, HEADER_BYTES, ProtocolError, encode, peek};
 use crate::statement::{Prepared, Text, changes_meaning, ends_transaction, may_mention, written};
 
@@ -562,7 +563,8 @@ impl Session {
         let Some(statement) = statement.filter(|_| !self.labels.is_empty()) else { return };
         let definitions = &self.config.definitions;
         let views = self.views(statement);
-        let changing = definitions.is_changing(views.iter().map(|view| view.name.as_str()), &self.defining);
+        let names: Names = views.iter().map(|view| view.name.clone()).collect();
+        let changing = definitions.is_blocked(&self.uses, [&names]);
         if !views.is_empty() && (changing || !self.epoch.is_unchanged(definitions.epoch())) {
             let message = "another session is changing definitions, so what the view shows is uncertain";
             let denial = Denial::new(DenialCode::NotUnderstood, message).with_hint("try again");
@@ -664,6 +666,7 @@ impl Session {
             self.catalog.forget_names();
             self.dirty_transaction = true;
         }
+        self.uses.answered();
         let sync_waits = rest.as_ref().is_some_and(|rest| rest.ends_in_sync());
         if let Some(denial) = refusal {
             return self.end_refused(results, &denial, failed, (synced, sync_waits));

@@ -6,6 +6,7 @@
 
 mod copy;
 mod flow;
+mod gate;
 mod hidden;
 mod rows;
 mod segment;
@@ -24,13 +25,14 @@ use crate::analysis::{AnalysisCache, LexSettings};
 use crate::catalog::{Catalog, LabelIndex, Unresolved};
 use crate::codec::backend::{self, TransactionStatus};
 use crate::codec::{Frame, ProtocolError, encode, frontend, next_frame, peek};
-use crate::definitions::{Definitions, Epoch, UnderWay};
+use crate::definitions::{Definitions, Epoch, UnderWay, Uses};
 use crate::denial;
 use crate::memo::Memos;
 use crate::operation::Place;
 use crate::statement::Prepared;
 use flow::Flow;
 pub use flow::RECORD_ENCODING;
+pub(crate) use gate::MAX_WAIT;
 use rows::{Chunk, Edit};
 use segment::Segment;
 use shape::Shapes;
@@ -99,6 +101,13 @@ pub(crate) struct Judge {
 pub(crate) enum Task {
     /// Have these judged, then call [`Session::forward`] or [`Session::refuse`].
     Judge(Judge),
+    /// Wait until another session is done, up to [`MAX_WAIT`] for one operation; then call [`Session::wake`].
+    Wait {
+        /// The count of [`Definitions::freed`] that was seen.
+        seen: u64,
+        /// It waits for the first time.
+        first: bool,
+    },
     /// Ask the server to cancel what it is running.
     CancelUpstream,
 }
@@ -125,6 +134,8 @@ enum Phase {
     },
     /// The driver has it judged.
     Judging(Segment),
+    /// It may pass once another session is out of the way.
+    Waiting { segment: Segment, prepare: Option<Permit>, execute: Option<Permit> },
     /// Forwarded; the answers are coming.
     Flowing(Box<Flow>),
     /// The upstream is made to fail, so that its transaction state is true; then the denial stands.
@@ -153,6 +164,8 @@ pub(crate) struct Session {
     dirty_transaction: bool,
     /// Changes of definitions in the open transaction, which other sessions see once it is committed.
     defining: Vec<UnderWay>,
+    /// What other sessions may not change now.
+    uses: Arc<Uses>,
     /// The point in the history of definitions at which names were last asked for.
     epoch: Epoch,
     /// The point at which the open transaction began.
@@ -181,10 +194,12 @@ impl Session {
     pub(crate) fn new(guard: Guard, config: SessionConfig) -> Self {
         let labels = LabelIndex::new(guard.labels(), &config.database);
         let place = Place { target: guard.info().target.clone(), database: config.database.clone() };
+        let uses = config.definitions.join(&config.database);
         Self {
             guard,
             place,
             config,
+            uses,
             labels,
             catalog: Catalog::default(),
             memos: Memos::default(),
@@ -376,13 +391,19 @@ impl Session {
             let wrong = Denial::new(DenialCode::PolicyError, "the gateway mixed up its permits");
             return self.refuse(&wrong);
         }
-        self.send(segment, prepare, execute);
+        self.pass(segment, prepare, execute);
     }
 
     /// What was held may pass, if its names still mean what they meant when it was put up for approval.
     pub(crate) fn forward_approved(&mut self, prepare: Option<Permit>, execute: Option<Permit>) {
         let Phase::Judging(segment) = self.take_phase() else { return };
+        self.ask_again(segment, prepare, execute);
+    }
+
+    /// Lets what was judged pass if its names still mean the same.
+    fn ask_again(&mut self, segment: Segment, prepare: Option<Permit>, execute: Option<Permit>) {
         let then = self.meanings(&segment);
+        self.epoch = self.config.definitions.epoch();
         self.catalog.forget_names();
         let asked = self.unresolved(&segment);
         if asked.is_empty() {
@@ -506,6 +527,7 @@ impl Session {
     /// At the end of a unit: an ended transaction may have undone what names mean, and its portals are gone.
     fn settle_transaction(&mut self) {
         if self.status == TransactionStatus::Idle {
+            self.uses.leave();
             self.defining.clear();
             self.snapshot = false;
             if std::mem::take(&mut self.dirty_transaction) {
@@ -559,9 +581,14 @@ impl Session {
     pub(crate) const fn is_idle(&self) -> bool {
         match self.phase {
             Phase::Closed => !self.busy_at_end,
-            Phase::Gathering(_) | Phase::Judging(_) | Phase::Skipping { .. } => true,
+            Phase::Gathering(_) | Phase::Judging(_) | Phase::Waiting { .. } | Phase::Skipping { .. } => true,
             _ => false,
         }
+    }
+
+    /// The shared history of definitions.
+    pub(crate) fn definitions(&self) -> &Definitions {
+        &self.config.definitions
     }
 
     /// The most input of the client worth keeping: one largest frame.
@@ -571,7 +598,7 @@ impl Session {
 
     /// True while an operation waits for its judgement.
     pub(crate) const fn is_judging(&self) -> bool {
-        matches!(self.phase, Phase::Judging(_))
+        matches!(self.phase, Phase::Judging(_) | Phase::Waiting { .. })
     }
 
     /// The results on their way, for the driver to refresh when policies change.

@@ -20,7 +20,7 @@ use crate::codec::frontend::{Bind, Message, Named, Parse};
 use crate::codec::{Frame, ProtocolError, encode};
 use crate::operation::{self, Subject};
 use crate::statement::{
-    Prepared, Text, changes_definitions, changes_meaning, defined_names, ends_transaction, names_something,
+    Prepared, Text, changes_definitions, changes_meaning, ends_transaction, names_something,
 };
 
 /// Where a segment ends.
@@ -66,6 +66,10 @@ pub(super) struct Segment {
     unread: bool,
     /// What came after it, to be judged once it has run.
     rest: Option<Box<Self>>,
+    /// How often its names had to be asked for again because another session changed a definition.
+    pub(super) asked_again: u8,
+    /// It has waited for another session.
+    pub(super) waited: bool,
 }
 
 impl Segment {
@@ -93,7 +97,18 @@ impl Segment {
         self.steps.len() >= MAX_SEGMENT_MESSAGES || self.bytes >= MAX_SEGMENT_BYTES
     }
 
-    fn texts(&self) -> impl Iterator<Item = &Arc<Text>> {
+    /// The statements that run.
+    pub(super) fn runs(&self) -> impl Iterator<Item = &Statement> {
+        self.steps.iter().flat_map(|step| match step {
+            Step::Query(text) => text.analysis.statements.as_slice(),
+            Step::Execute { portal, .. } => {
+                portal.prepared.text.statement(portal.prepared.index).map_or(&[][..], std::slice::from_ref)
+            }
+            _ => &[],
+        })
+    }
+
+    pub(super) fn texts(&self) -> impl Iterator<Item = &Arc<Text>> {
         self.steps.iter().filter_map(|step| match step {
             Step::Query(text) => Some(text),
             Step::Parse { prepared, .. } | Step::DescribeStatement(prepared) => Some(&prepared.text),
@@ -406,19 +421,6 @@ impl Session {
         ))
     }
 
-    /// Tells other sessions which definitions the forwarded statements change.
-    fn announce_changes(&mut self, statements: &[Arc<Text>]) {
-        let statements = || statements.iter().flat_map(|t| &t.analysis.statements);
-        if !statements().any(changes_definitions) {
-            return;
-        }
-        let names = statements().flat_map(defined_names).collect();
-        self.defining.push(self.config.definitions.begin(names));
-        let before = self.config.definitions.changed();
-        self.began.follow(before);
-        self.epoch.follow(before);
-    }
-
     /// Takes in the server's answer to what names mean.
     pub(super) fn resolving(&mut self, frame: &Frame) -> Result<(), ProtocolError> {
         let mid_unit = self.mid_unit;
@@ -464,8 +466,12 @@ impl Session {
             self.phase = Phase::Judging(segment);
             return self.forward(approved.prepare, approved.execute);
         }
-        let message = "what the statement's names mean changed while it was waiting for approval";
-        let denial = Denial::new(DenialCode::ApprovalExpired, message).with_hint("present it again");
+        let denial = if segment.asked_again > 0 {
+            super::gate::in_the_way()
+        } else {
+            let message = "what the statement's names mean changed while it was waiting for approval";
+            Denial::new(DenialCode::ApprovalExpired, message).with_hint("present it again")
+        };
         self.withdraw(Some(approved), &denial);
         self.deny(&segment, denial);
     }
@@ -689,7 +695,6 @@ impl Session {
     pub(super) fn send(&mut self, segment: Segment, prepare: Option<Permit>, execute: Option<Permit>) {
         // The batch inside the permit is what was judged; rewriting replaces the text of a simple query.
         let statements: Vec<_> = segment.texts().map(Arc::clone).collect();
-        self.announce_changes(&statements);
         let mut results = None;
         let mut rewritten = None;
         let mut forgets = false;
