@@ -167,7 +167,8 @@ impl Definitions {
         if gate.is_used(uses, &scope) {
             return None;
         }
-        let change = Change { session: uses.session, database: Arc::clone(&uses.database), scope: Arc::new(scope) };
+        let change =
+            Change { session: uses.session, database: Arc::clone(&uses.database), scope: Arc::new(scope) };
         gate.under_way.push(change.clone());
         self.under_way.fetch_add(1, Ordering::SeqCst);
         drop(gate);
@@ -198,7 +199,8 @@ impl Definitions {
         if gate.forgotten > then.changes {
             return true;
         }
-        let since = gate.recent.iter().filter(|(count, change)| *count > then.changes && change.concerns(uses));
+        let since =
+            gate.recent.iter().filter(|(count, change)| *count > then.changes && change.concerns(uses));
         let since: Vec<_> = since.collect();
         !since.is_empty() && names.into_iter().any(|names| since.iter().any(|(_, c)| c.scope.touches(names)))
     }
@@ -235,7 +237,8 @@ impl Definitions {
 
 impl Gate {
     fn is_used(&self, uses: &Uses, scope: &Scope) -> bool {
-        let others = self.users.iter().filter_map(Weak::upgrade).filter(|other| other.session != uses.session);
+        let others =
+            self.users.iter().filter_map(Weak::upgrade).filter(|other| other.session != uses.session);
         !scope.is_empty() && others.into_iter().any(|other| other.conflicts(&uses.database, scope))
     }
 }
@@ -413,7 +416,10 @@ mod tests {
         assert!(!definitions.is_blocked(&other, [&*v]));
         assert!(definitions.changed_since(asked, &other, [&*v]));
         assert!(!definitions.changed_since(asked, &other, [&*w]));
-        assert!(!definitions.changed_since(asked, &own, [&*v]) && !definitions.changed_since(asked, &elsewhere, [&*v]));
+        assert!(
+            !definitions.changed_since(asked, &own, [&*v])
+                && !definitions.changed_since(asked, &elsewhere, [&*v])
+        );
         assert!(!definitions.changed_since(definitions.epoch(), &other, [&*v]));
     }
 
@@ -425,7 +431,10 @@ mod tests {
         assert!(definitions.begin(&changer, change(&["v"])).is_none());
         assert!(definitions.begin(&changer, Scope::Everything).is_none());
         assert!(definitions.begin(&changer, change(&["w"])).is_some());
-        assert!(definitions.begin(&user, change(&["v"])).is_some(), "its own use is in nobody's way but others'");
+        assert!(
+            definitions.begin(&user, change(&["v"])).is_some(),
+            "its own use is in nobody's way but others'"
+        );
         user.answered();
         assert!(definitions.begin(&changer, change(&["v"])).is_none(), "its transaction is open");
         assert!(definitions.begin(&changer, Scope::Everything).is_some());

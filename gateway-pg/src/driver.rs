@@ -23,7 +23,7 @@ use crate::intake::Intake;
 use crate::io::BoxedStream;
 use crate::login::upstream::CancelKey;
 use crate::operation::PgRewriter;
-use crate::session::{MAX_WAIT, Judge, Session, Task};
+use crate::session::{Judge, MAX_WAIT, Session, Task};
 
 /// Bytes waiting for a slow client before the gateway stops reading from the server.
 const MAX_QUEUED_DOWNSTREAM: usize = 1024 * 1024;

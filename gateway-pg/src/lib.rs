@@ -15,6 +15,7 @@ mod driver;
 mod effects;
 mod intake;
 mod io;
+mod lineage;
 mod login;
 mod memo;
 mod operation;

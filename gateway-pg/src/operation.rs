@@ -19,6 +19,7 @@ use crate::analysis::{
 use crate::catalog::{Catalog, Event, LabelIndex, Relation};
 use crate::codec::frontend::Bind;
 use crate::effects;
+use crate::lineage::{self, Inference};
 use crate::statement::{is_meaningful, is_two_phase, written};
 
 /// The policy schema fragment for PostgreSQL, for [`CedarEngine`](gateway_core::policy) builders.
@@ -253,6 +254,7 @@ fn accesses(subject: &Subject<'_>) -> BTreeSet<Access> {
             call(place.function(t.schema.as_deref().unwrap_or(UNRESOLVED), &format!("type {}", t.name)))
         }));
         out.extend(attribute_calls(subject, statement));
+        out.extend(inferences(subject, statement));
         out.extend(statement.settings.iter().map(|s| setting_access(place, s)));
         out.extend(statement.objects.iter().filter_map(|o| object_access(place, o)));
         out.extend(kind_accesses(place, statement));
@@ -264,6 +266,15 @@ fn accesses(subject: &Subject<'_>) -> BTreeSet<Access> {
         out.insert(access(action, resource));
     }
     out
+}
+
+/// Labelled columns that conditions, orders and computations depend on.
+fn inferences(subject: &Subject<'_>, statement: &Statement) -> Vec<Access> {
+    let found = lineage::inferences(subject.catalog, subject.labels, statement);
+    let access = |(label, usage): (usize, Inference)| {
+        subject.labels.resource(label).map(|resource| access(usage.action(), resource.clone()))
+    };
+    found.into_iter().filter_map(access).collect()
 }
 
 fn access(action: &'static str, resource: Resource) -> Access {
@@ -283,7 +294,8 @@ fn relation_accesses(
 ) {
     let action = relation_action(statement, used);
     let here = subject.catalog.current_schema().unwrap_or(UNRESOLVED);
-    let temporary = if statement.flags.temporary { "pg_temp" } else { here };
+    let temporary =
+        if statement.flags.temporary || shows_temporary(subject, statement) { "pg_temp" } else { here };
     let schema = used.schema.as_deref().unwrap_or(temporary);
     // A new object goes where objects are made, whatever its name means now.
     let relation = subject.relation(used).filter(|r| action != "create" || r.schema == schema);
@@ -330,6 +342,12 @@ const fn modifies(used: Use) -> bool {
 /// `pg_settings` has a rule that turns an update into `set_config`; so has every view that can be written through to it.
 fn is_settings_view(relation: &Relation) -> bool {
     relation.schema == "pg_catalog" && relation.name == "pg_settings"
+}
+
+/// Whether a statement makes a view that is temporary because something it reads is (PostgreSQL documentation, CREATE VIEW).
+fn shows_temporary(subject: &Subject<'_>, statement: &Statement) -> bool {
+    let read = statement.relations_under(Use::Read).filter_map(|used| subject.relation(used));
+    statement.kind == "create_view" && read.into_iter().any(|r| r.schema.starts_with("pg_temp"))
 }
 
 /// The action of what a foreign key makes happen.

@@ -344,7 +344,9 @@ impl PgGateway {
         let entry = self.cancels.register(key).map_err(io::Error::other)?;
         let mut greeting = BytesMut::new();
         encode::authentication_ok(&mut greeting);
-        for (name, value) in connected.parameters.iter().filter(|(name, _)| is_reported(name)) {
+        let reported: BTreeMap<_, _> =
+            connected.parameters.into_iter().filter(|(name, _)| is_reported(name)).collect();
+        for (name, value) in &reported {
             encode::parameter_status(&mut greeting, name, value);
         }
         encode::key_data(&mut greeting, entry.pid, &entry.key);
@@ -357,7 +359,7 @@ impl PgGateway {
             lexing: connected.lexing,
         };
         let rewriter = PgRewriter { lexing: connected.lexing, possible: false };
-        let session = Session::new(guard.clone(), config);
+        let session = Session::new(guard.clone(), config, reported);
         let greeting = guard.originate(greeting.freeze());
         let driver = Driver::new(
             session,

@@ -5,6 +5,8 @@ mod framing;
 mod masking;
 mod recording;
 mod session;
+mod sftp;
+mod shell;
 mod startup;
 
 use std::collections::hash_map::DefaultHasher;
@@ -24,6 +26,8 @@ pub const ALL: &[Target] = &[
     analysis::TARGET,
     masking::TARGET,
     recording::TARGET,
+    sftp::TARGET,
+    shell::TARGET,
 ];
 
 /// One number for an outcome.

@@ -311,10 +311,21 @@ impl<'a> Scan<'a> {
             }
         }
         self.raws.truncate(found);
-        // An address found undecided at its `@` began before it.
-        let reach = self.program.family(Family::Email).filter(|group| self.is_alive(*group, hold, record));
+        self.addresses_begin(hold, low, from)
+    }
+
+    /// `hold`, or where an address begins whose `@` behind it is undecided: what stands before an `@` belongs to it.
+    fn addresses_begin(&mut self, hold: usize, low: usize, from: usize) -> usize {
+        let Some(group) = self.program.family(Family::Email) else { return hold };
+        let (found, high) = (self.raws.len(), self.text.len());
+        let record = Bounds { low, high, complete: false };
+        let ats = (hold..high.min(hold + LOOK_BEHIND + 1)).filter(|at| self.text.get(*at) == Some(&b'@'));
+        let ats: Vec<_> = ats.collect();
+        let text = self.text;
+        let alive = ats.into_iter().filter(|at| self.is_alive(group, *at, record));
+        let begin = alive.map(|at| local_part_start(text, low, at)).min();
         self.raws.truncate(found);
-        reach.map_or(hold, |_| local_part_start(self.text, low, hold).max(from))
+        begin.map_or(hold, |begin| begin.clamp(from, hold))
     }
 
     fn is_alive(&mut self, group: usize, at: usize, record: Bounds) -> bool {

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use super::guard::{Guard, GuardInner, recorder_failed};
 use crate::error::{Denial, DenialCode};
 use crate::masking::{
-    CellFinding, ClassSet, FieldRule, Finding, KnownLiterals, MaskKey, MaskedField, Scanner, StreamMasker,
-    Transform, mask_field,
+    CellFinding, ClassSet, Controls, FieldRule, Finding, KnownLiterals, MaskKey, MaskedField, Scanner,
+    TerminalMasker, Transform, mask_field,
 };
 use crate::operation::{Operation, OperationId, Resource};
 use crate::policy::{Obligation, PolicyInput, Revision};
@@ -137,7 +137,7 @@ pub struct Results {
 /// One stream of an answer, masked piece by piece. Comes out of [`Results::stream`].
 #[derive(Debug)]
 pub struct ResultStream {
-    masker: StreamMasker,
+    masker: TerminalMasker,
 }
 
 /// Index under which values that were withheld whole are counted.
@@ -238,10 +238,12 @@ impl Results {
         Ok(Released(bytes))
     }
 
-    /// One more stream of this answer, for example standard error: masked across pieces, however it is cut.
-    pub fn stream(&self) -> ResultStream {
+    /// One more stream of this answer, for example standard error: masked across pieces and control sequences, however it is cut.
+    /// Say by `controls` whether it is what a terminal shows.
+    pub fn stream(&self, controls: Controls) -> ResultStream {
         let scanner = Arc::clone(&self.guard.pipeline.scanner);
-        let masker = StreamMasker::new(scanner, self.plan.skip).beside(Arc::clone(self.guard.known()));
+        let masker =
+            TerminalMasker::new(scanner, self.plan.skip, controls).beside(Arc::clone(self.guard.known()));
         ResultStream { masker }
     }
 

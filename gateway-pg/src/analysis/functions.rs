@@ -67,6 +67,46 @@ pub fn is_builtin_operator(schema: Option<&str>, name: &str) -> bool {
     schema.is_none_or(|schema| schema == "pg_catalog") && (name == "!=" || OPERATORS.contains(name))
 }
 
+/// Whether a function of this name can show values of any relation: it reads SQL, names, files, pages, logs or other sessions'
+/// statements. Names of extensions count in any schema.
+#[must_use]
+pub fn reads_anything(name: &str) -> bool {
+    READERS.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Beginnings of names for [`reads_anything`].
+const READERS: &[&str] = &[
+    // SQL, relations or whole schemas named in text.
+    "cursor_to_xml",
+    "database_to_xml",
+    "query_to_xml",
+    "schema_to_xml",
+    "table_to_xml",
+    "ts_rewrite",
+    "ts_stat",
+    "connectby",
+    "crosstab",
+    "dblink",
+    "xpath_table",
+    // Files, pages and logs, where every table lies.
+    "pg_read_",
+    "get_raw_page",
+    "bt_page_",
+    "gist_page_",
+    "heap_page_",
+    "pg_get_wal_",
+    "pg_logical_slot_",
+    // Large objects.
+    "be_lo_",
+    "lo_get",
+    "loread",
+    // Statements of other sessions and statistics.
+    "pg_mcv_list_items",
+    "pg_stat_get_activity",
+    "pg_stat_get_backend_activity",
+    "pg_stat_statements",
+];
+
 fn is_denied(name: &str) -> bool {
     DENIED.contains(&name) || DENIED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
@@ -171,6 +211,9 @@ const DENIED: &[&str] = &[
     "setseed",
     "setval",
     "pg_sequence_last_value",
+    // Code, which may hold secrets.
+    "pg_get_function_sqlbody",
+    "pg_get_functiondef",
     // Other people's statements, values and secrets, past the views that filter them.
     "pg_cursor",
     "pg_prepared_statement",

@@ -27,7 +27,9 @@ mod variants;
 mod walk;
 
 pub use cache::{AnalysisCache, CacheLimits, Understood};
-pub use functions::{FunctionClass, Volatility, classify_function, is_builtin_operator, is_builtin_type};
+pub use functions::{
+    FunctionClass, Volatility, classify_function, is_builtin_operator, is_builtin_type, reads_anything,
+};
 pub use literals::{fingerprint, mask_literals, normalise};
 pub use model::{
     Access, Analysis, Change, Code, ColumnUse, Copy, CopyDirection, CopyEndpoint, CopyFormat, Cursor,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use gateway_core::operation::{Fact, Resource};
 use gateway_core::pipeline::Label;
 
 use crate::codec::{ProtocolError, Reader};
@@ -24,33 +25,50 @@ const MAX_DEPTH: usize = 32;
 
 /// Labelled columns by table, as positions in the session's label list.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LabelIndex(HashMap<(String, String), HashMap<String, usize>>);
+pub(crate) struct LabelIndex {
+    tables: HashMap<(String, String), HashMap<String, usize>>,
+    /// The columns as policy sees them, by position.
+    resources: HashMap<usize, Resource>,
+}
 
 impl LabelIndex {
     /// Picks the labels whose path is `Target / Database / Schema / Table / Column` within `database`.
     pub(crate) fn new(labels: &[Label], database: &str) -> Self {
-        let mut index: HashMap<_, HashMap<_, _>> = HashMap::new();
+        let mut index = Self::default();
         for (position, label) in labels.iter().enumerate() {
             let [_, (_, db), (_, schema), (_, table), (_, column)] = label.resource.path() else { continue };
             if db == database {
-                index.entry((schema.clone(), table.clone())).or_default().insert(column.clone(), position);
+                let table = (schema.clone(), table.clone());
+                index.tables.entry(table).or_default().insert(column.clone(), position);
+                let classes = Fact::from_iter([label.rule.class.name().to_owned()]);
+                index.resources.insert(position, label.resource.clone().with("classes", classes));
             }
         }
-        Self(index)
+        index
+    }
+
+    /// The labelled column as policy sees it.
+    pub(crate) fn resource(&self, label: usize) -> Option<&Resource> {
+        self.resources.get(&label)
     }
 
     /// True if nothing in this database is labelled.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.tables.is_empty()
     }
 
     /// The labelled tables, as (schema, table, columns).
     pub(crate) fn tables(&self) -> impl Iterator<Item = (&str, &str, Vec<&str>)> {
-        self.0.iter().map(|((s, t), c)| (s.as_str(), t.as_str(), c.keys().map(String::as_str).collect()))
+        self.tables.iter().map(|((s, t), c)| (s.as_str(), t.as_str(), c.keys().map(String::as_str).collect()))
+    }
+
+    /// Every label of this database.
+    pub(crate) fn all(&self) -> BTreeSet<usize> {
+        self.tables.values().flat_map(HashMap::values).copied().collect()
     }
 
     fn of(&self, relation: &Relation) -> Option<&HashMap<String, usize>> {
-        self.0.get(&(relation.schema.clone(), relation.name.clone()))
+        self.tables.get(&(relation.schema.clone(), relation.name.clone()))
     }
 }
 
@@ -59,8 +77,10 @@ impl LabelIndex {
 pub(crate) enum Origin {
     /// No label reaches it.
     Plain,
-    /// These labels reach it (positions in the label list). Never empty.
+    /// It is a column with these labels (positions in the label list), or shows one as it is. Never empty.
     Labelled(BTreeSet<usize>),
+    /// It is computed from what has these labels: its values tell of them in a way that is not known. Never empty.
+    Derived(BTreeSet<usize>),
     /// The relation is not known: treat as protected.
     Unknown,
 }
@@ -288,11 +308,21 @@ impl Catalog {
 
     /// All labels on a relation and on everything it reads.
     pub(crate) fn protected(&self, index: &LabelIndex, relation: &Relation) -> BTreeSet<usize> {
-        let own = index.of(relation).into_iter().flat_map(|columns| columns.values().copied());
+        let mut labels = self.protected_below(index, relation);
+        labels.extend(index.of(relation).into_iter().flat_map(|columns| columns.values().copied()));
+        if !telling_columns(relation).is_empty() {
+            labels.extend(index.all());
+        }
+        labels
+    }
+
+    /// All labels on everything a relation reads.
+    fn protected_below(&self, index: &LabelIndex, relation: &Relation) -> BTreeSet<usize> {
         let below = self.reached(relation);
-        let inherited =
-            below.iter().filter_map(|r| index.of(r)).flat_map(|columns| columns.values().copied());
-        own.chain(inherited).collect()
+        if below.iter().any(|r| !telling_columns(r).is_empty()) {
+            return index.all();
+        }
+        below.iter().filter_map(|r| index.of(r)).flat_map(|columns| columns.values().copied()).collect()
     }
 
     /// The names of a relation's own columns through which any of these labels can be read.
@@ -305,7 +335,7 @@ impl Catalog {
         let carries = |number: i16| match self.origin(index, relation.oid, number) {
             Origin::Plain => false,
             Origin::Unknown => true,
-            Origin::Labelled(reached) => !reached.is_disjoint(labels),
+            Origin::Labelled(reached) | Origin::Derived(reached) => !reached.is_disjoint(labels),
         };
         relation.columns.iter().filter(|(n, _)| carries(**n)).map(|(_, name)| name.as_str()).collect()
     }
@@ -315,11 +345,12 @@ impl Catalog {
         if index.is_empty() {
             return Origin::Plain;
         }
-        let mut labels = BTreeSet::new();
-        match self.collect(index, table, attribute, &mut labels, 0) {
+        let mut found = Found::default();
+        match self.collect(index, table, attribute, &mut found, 0) {
             None => Origin::Unknown,
-            Some(()) if labels.is_empty() => Origin::Plain,
-            Some(()) => Origin::Labelled(labels),
+            Some(()) if found.labels.is_empty() => Origin::Plain,
+            Some(()) if found.derived => Origin::Derived(found.labels),
+            Some(()) => Origin::Labelled(found.labels),
         }
     }
 
@@ -328,21 +359,25 @@ impl Catalog {
         index: &LabelIndex,
         table: u32,
         attribute: i16,
-        into: &mut BTreeSet<usize>,
+        into: &mut Found,
         depth: usize,
     ) -> Option<()> {
         let relation = self.relations.get(&table)?;
         if depth > MAX_DEPTH || attribute == 0 {
-            into.extend(self.protected(index, relation));
+            into.derive(self.protected(index, relation));
             return Some(());
         }
         let Some(column) = relation.columns.get(&attribute) else {
             // System columns (negative numbers) carry no labels; a column added since we asked is unknown.
             return (attribute < 0).then_some(());
         };
-        into.extend(index.of(relation).and_then(|columns| columns.get(column)));
+        if telling_columns(relation).contains(&column.as_str()) {
+            into.derive(index.all());
+        }
+        into.labels.extend(index.of(relation).and_then(|columns| columns.get(column)));
         let children = self.descendants(relation);
-        into.extend(children.iter().filter_map(|r| index.of(r)).filter_map(|columns| columns.get(column)));
+        let labelled = children.iter().filter_map(|r| index.of(r)).filter_map(|columns| columns.get(column));
+        into.labels.extend(labelled);
         if relation.is_view() {
             self.view_column(index, relation, attribute, into, depth);
             return Some(());
@@ -355,26 +390,61 @@ impl Catalog {
         Some(())
     }
 
-    /// A view's column carries what its origins carry; a computed one carries everything the view reads.
+    /// A view's column carries what its origins carry; a computed one may carry anything the view reads.
     fn view_column(
         &self,
         index: &LabelIndex,
         view: &Relation,
         attribute: i16,
-        into: &mut BTreeSet<usize>,
+        into: &mut Found,
         depth: usize,
     ) {
         let mut known = false;
         for &(_, table, column) in view.origins.iter().filter(|(number, ..)| *number == attribute) {
             known = true;
             if table == 0 || self.collect(index, table, column, into, depth + 1).is_none() {
-                into.extend(self.protected(index, view));
+                into.derive(self.protected_below(index, view));
             }
         }
         if !known {
-            into.extend(self.protected(index, view));
+            into.derive(self.protected_below(index, view));
         }
     }
+}
+
+/// Labels met on the way to where a column comes from.
+#[derive(Debug, Default)]
+struct Found {
+    labels: BTreeSet<usize>,
+    /// Something on the way was computed.
+    derived: bool,
+}
+
+impl Found {
+    fn derive(&mut self, labels: BTreeSet<usize>) {
+        self.derived |= !labels.is_empty();
+        self.labels.extend(labels);
+    }
+}
+
+/// Columns of the server's own relations that hold values of any table, or statements with values in them: planner statistics
+/// (PostgreSQL documentation, `pg_stats`), what sessions run, large objects.
+const TELLING: [(&str, &[&str]); 8] = [
+    ("pg_statistic", &["stavalues1", "stavalues2", "stavalues3", "stavalues4", "stavalues5"]),
+    ("pg_statistic_ext_data", &["stxdmcv", "stxdexpr", "stxddependencies"]),
+    ("pg_stats", &["most_common_vals", "histogram_bounds", "most_common_elems"]),
+    ("pg_stats_ext", &["most_common_vals"]),
+    ("pg_stats_ext_exprs", &["most_common_vals", "histogram_bounds", "most_common_elems"]),
+    ("pg_stat_activity", &["query"]),
+    ("pg_stat_statements", &["query"]),
+    ("pg_largeobject", &["data"]),
+];
+
+/// The columns of a relation that may hold values of any other.
+fn telling_columns(relation: &Relation) -> &'static [&'static str] {
+    let extension = relation.name == "pg_stat_statements";
+    let own = relation.schema == "pg_catalog" || extension;
+    TELLING.iter().find(|(name, _)| own && *name == relation.name).map_or(&[], |(_, columns)| columns)
 }
 
 const SHAPE: ProtocolError = ProtocolError::Malformed("answer to a catalog question");
@@ -389,4 +459,35 @@ fn cells(row: &[u8]) -> Result<Vec<Option<&str>>, ProtocolError> {
     let text = |value: Option<_>| value.map(|v| std::str::from_utf8(v).map_err(|_| SHAPE)).transpose();
     let cells = (0..count).map(|_| reader.value().and_then(text)).collect::<Result<Vec<_>, _>>()?;
     reader.finish().map(|()| cells)
+}
+
+#[cfg(test)]
+impl Catalog {
+    /// A catalog that has been told of these relations, `name(column, ...)`, all in the schema `public` and found without it.
+    pub(crate) fn of_tables(tables: &[(&str, &[&str])]) -> Self {
+        let mut catalog = Self { current_schema: Some("public".to_owned()), ..Self::default() };
+        for (oid, (name, columns)) in (1u32..).zip(tables) {
+            let columns: BTreeMap<_, _> = (1i16..).zip(columns.iter().map(|c| (*c, 25u32))).collect();
+            let columns = serde_json::to_string(&columns).unwrap();
+            let oid_text = oid.to_string();
+            let cells = [
+                Some("relation"),
+                Some(&oid_text),
+                Some("public"),
+                Some(name),
+                Some("r"),
+                None,
+                Some(&columns),
+                None,
+                None,
+                None,
+                None,
+                None,
+            ];
+            catalog.relations.insert(oid, Arc::new(relation::relation(&cells).unwrap()));
+            catalog.names.insert(quote(name), Some(oid));
+            catalog.names.insert(format!("\"public\".{}", quote(name)), Some(oid));
+        }
+        catalog
+    }
 }

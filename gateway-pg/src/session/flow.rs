@@ -18,8 +18,8 @@ use crate::analysis::{ColumnUse, Copy, CopyFormat, FunctionClass, SourceKind, St
 use crate::catalog::{Origin, Relation};
 use crate::codec::backend::{self, Field, TransactionStatus};
 use crate::codec::frontend::{Message, Named};
-use crate::definitions::Names;
 use crate::codec::{Frame, HEADER_BYTES, ProtocolError, encode, peek};
+use crate::definitions::Names;
 use crate::statement::{Prepared, Text, changes_meaning, ends_transaction, may_mention, written};
 
 /// How results are named in recordings: backend messages as sent, masked.
@@ -53,6 +53,8 @@ pub(super) enum Expect {
     },
     Close(Named),
     Sync,
+    /// The end of a command of the gateway's own, of which the client sees errors and notices alone.
+    Own,
 }
 
 /// What was forwarded and what is still due.
@@ -111,6 +113,16 @@ impl Flow {
     /// Only the answer to a Sync is due.
     pub(super) fn sync_only() -> Self {
         Self::new(VecDeque::from([Expect::Sync]), None, BTreeSet::new())
+    }
+
+    /// Only the answer to a command of the gateway's own is due.
+    pub(super) fn own(results: Option<Results>, protected: BTreeSet<usize>) -> Self {
+        Self::new(VecDeque::from([Expect::Own]), results, protected)
+    }
+
+    /// Whether a statement of this kind is under way.
+    pub(super) fn runs(&self, kind: &str) -> bool {
+        self.expected.front().and_then(running_statement).is_some_and(|statement| statement.kind == kind)
     }
 
     /// A message of the client while the server takes copy data. Sync and Flush are dropped, as the server does (CopyGetData).
@@ -190,6 +202,8 @@ impl Session {
             let (frame, more) = rest.split_at(total.min(rest.len()));
             rest = more;
             match tag {
+                // The end of a part is not the end of the query.
+                b'Z' if self.script.is_some() => {}
                 b'1' | b'2' | b'3' | b't' | b'n' | b'I' | b'Z' => out.extend_from_slice(frame),
                 b'E' => {
                     let code = backend::error_field(frame.get(HEADER_BYTES..).unwrap_or_default(), b'C');
@@ -214,7 +228,9 @@ impl Session {
         match tag {
             b'D' => self.row(flow, body, at, chunk),
             b'N' => {
-                chunk.edits.push((at, Edit::Fault { error: false, early: false }));
+                let own = self.is_about_own_block(flow, body)?;
+                let edit = if own { Edit::Drop } else { Edit::Fault { error: false, early: false } };
+                chunk.edits.push((at, edit));
                 Ok(())
             }
             b'A' => {
@@ -229,7 +245,12 @@ impl Session {
                 self.fault(flow);
                 Ok(())
             }
-            b'Z' => self.ready(flow, body),
+            b'Z' => {
+                if self.script.is_some() {
+                    chunk.edits.push((at, Edit::Drop));
+                }
+                self.ready(flow, body)
+            }
             _ if flow.failed => {
                 Err(ProtocolError::Unexpected { tag, during: "from the server after an error" })
             }
@@ -244,7 +265,7 @@ impl Session {
         chunk: &mut Chunk,
     ) -> Result<(), ProtocolError> {
         let (name, value) = backend::parameter_status(body)?;
-        if !crate::login::is_reported(name) {
+        if self.told.is_some() || !crate::login::is_reported(name) {
             chunk.edits.push((at, Edit::Drop));
         }
         self.observe_setting(name, value)
@@ -261,14 +282,17 @@ impl Session {
             self.statements.remove("");
         }
         // The server drops everything up to Sync.
-        while !matches!(flow.expected.front(), None | Some(Expect::Simple { .. } | Expect::Sync)) {
+        while !matches!(
+            flow.expected.front(),
+            None | Some(Expect::Simple { .. } | Expect::Sync | Expect::Own)
+        ) {
             flow.expected.pop_front();
         }
     }
 
     fn ready(&mut self, flow: &mut Flow, body: &[u8]) -> Result<(), ProtocolError> {
         match flow.expected.pop_front() {
-            Some(Expect::Simple { .. } | Expect::Sync) if flow.expected.is_empty() => {
+            Some(Expect::Simple { .. } | Expect::Sync | Expect::Own) if flow.expected.is_empty() => {
                 self.status = backend::ready_for_query(body)?;
                 flow.synced = true;
                 // A change of how text is read was told before this.
@@ -294,6 +318,10 @@ impl Session {
                 Some(Expect::Simple { .. } | Expect::Execute { .. }),
                 b'C' | b'I' | b's' | b'G' | b'H' | b'd' | b'c',
             ) => self.running(flow, tag, body, at, chunk),
+            (Some(Expect::Own), b'C') => {
+                chunk.edits.push((at, Edit::Drop));
+                Ok(())
+            }
             (Some(Expect::Simple { text, index }), b'T') => {
                 let (text, index) = (Arc::clone(text), *index);
                 flow.shape = Some(self.described(flow, body, text.statement(index))?);
@@ -361,6 +389,9 @@ impl Session {
         match tag {
             b'C' => {
                 flow.outcome = backend::command_tag(body)?.to_owned();
+                if self.keeps_completion(&flow.outcome) {
+                    chunk.edits.push((at, Edit::Drop));
+                }
                 self.completed(flow);
             }
             b'I' => self.completed(flow),
@@ -483,6 +514,9 @@ impl Session {
         }
         if &*statement.kind == "listen" {
             self.listening = flow.results.as_ref().map(Results::afterwards).or(self.listening.take());
+        }
+        if &*statement.kind == "begin" {
+            self.script_began();
         }
         if matches!(&*statement.kind, "commit" | "rollback") {
             // With AND CHAIN another transaction begins at once, with another snapshot.
@@ -628,16 +662,15 @@ impl Session {
     }
 
     fn column(&self, flow: &Flow, origin: Origin, plain: Column, encoding: shape::Encoding) -> Column {
+        let shown = |l: &usize| flow.results.as_ref().is_some_and(|r| r.reveals(*l));
         match origin {
             Origin::Plain => plain,
             Origin::Unknown => Column::Withhold(encoding),
-            Origin::Labelled(labels) => {
-                let shown = |l: &usize| flow.results.as_ref().is_some_and(|r| r.reveals(*l));
-                match labels.iter().find(|l| !shown(l)) {
-                    Some(hidden) => Column::Label(*hidden, encoding),
-                    None => labels.first().map_or(plain, |l| Column::Reveal(*l, encoding)),
-                }
-            }
+            Origin::Derived(labels) if !labels.iter().all(shown) => Column::Withhold(encoding),
+            Origin::Labelled(labels) | Origin::Derived(labels) => match labels.iter().find(|l| !shown(l)) {
+                Some(hidden) => Column::Label(*hidden, encoding),
+                None => labels.first().map_or(plain, |l| Column::Reveal(*l, encoding)),
+            },
         }
     }
 
@@ -667,6 +700,9 @@ impl Session {
             self.dirty_transaction = true;
         }
         self.uses.answered();
+        if self.script.is_some() {
+            return self.part_over(results, refusal, failed, &outcome);
+        }
         let sync_waits = rest.as_ref().is_some_and(|rest| rest.ends_in_sync());
         if let Some(denial) = refusal {
             return self.end_refused(results, &denial, failed, (synced, sync_waits));
@@ -738,7 +774,7 @@ fn is_early(flow: &Flow) -> bool {
         Some(Expect::Simple { text, index }) => {
             flow.shape.is_none() && text.statement(*index).is_some_and(|statement| statement.kind == "select")
         }
-        Some(Expect::Execute { .. } | Expect::Sync) | None => false,
+        Some(Expect::Execute { .. } | Expect::Sync | Expect::Own) | None => false,
         Some(_) => true,
     }
 }

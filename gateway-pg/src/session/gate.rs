@@ -76,7 +76,13 @@ impl Session {
         }
     }
 
-    fn give_way(&mut self, segment: Segment, prepare: Option<Permit>, execute: Option<Permit>, denial: &Denial) {
+    fn give_way(
+        &mut self,
+        segment: Segment,
+        prepare: Option<Permit>,
+        execute: Option<Permit>,
+        denial: &Denial,
+    ) {
         self.step_back();
         self.withdraw(Some(Box::new(Approved { prepare, execute, then: Vec::new() })), denial);
         self.deny(&segment, denial.clone());
@@ -104,7 +110,7 @@ impl Session {
     }
 
     /// What was about to be forwarded is not; what the open transaction used stays in use.
-    fn step_back(&self) {
+    pub(super) fn step_back(&self) {
         if self.status == TransactionStatus::Idle && !self.mid_unit {
             self.uses.leave();
         } else {
@@ -121,7 +127,8 @@ impl Session {
                 continue;
             }
             names.push(set);
-            let referents = text.analysis.statements.iter().filter_map(|s| self.referent(s, &[]).ok().flatten());
+            let referents =
+                text.analysis.statements.iter().filter_map(|s| self.referent(s, &[]).ok().flatten());
             names.extend(referents.map(|referent| referent.text.memo.names(&self.catalog)));
         }
         names

@@ -6,7 +6,7 @@ use gateway_core::error::{Denial, DenialCode};
 use gateway_core::operation::Operation;
 
 use super::Session;
-use crate::analysis::{Access as Use, Change, ColumnUse, Place, SourceKind, Statement};
+use crate::analysis::{Access as Use, Change, ColumnUse, Place, SourceKind, Statement, reads_anything};
 use crate::catalog::Catalog;
 use crate::statement::written;
 
@@ -24,6 +24,7 @@ impl Session {
         if self.labels.is_empty() {
             return Ok(());
         }
+        self.refuse_opaque(statements, operation)?;
         let calls = operation.accesses.iter().any(|a| {
             // What a table runs by itself was set up by whoever owns the table.
             a.action.as_str() == "call" && !a.resource.attributes.contains_key("via")
@@ -31,6 +32,21 @@ impl Session {
         // `CREATE TABLE AS EXECUTE` stores what another statement reads.
         let stores = statements.iter().any(|statement| stores(statement));
         statements.iter().try_for_each(|statement| self.refuse_moving(statement, stores, calls))
+    }
+
+    /// Refuses code, and functions that read what is named in their text: while anything in the database is hidden from this principal,
+    /// nobody can tell that they leave it alone. Functions that are there already and may be called are trusted with what they return.
+    fn refuse_opaque(&self, statements: &[&Statement], operation: &Operation) -> Result<(), Denial> {
+        let called = operation.accesses.iter().filter(|a| a.action.as_str() == "call");
+        let reader = called.map(|a| a.resource.name()).find(|name| reads_anything(name));
+        let code = statements.iter().any(|s| s.code.is_some());
+        if !code && reader.is_none() || self.labels.all().iter().all(|label| self.guard.reveals_label(*label))
+        {
+            return Ok(());
+        }
+        let what = reader.map_or_else(|| "code".to_owned(), |name| format!("`{name}`"));
+        let message = format!("{what} could read values that are hidden from you");
+        Err(Denial::new(DenialCode::Forbidden, message).with_hint("query the tables themselves"))
     }
 
     fn refuse_moving(&self, statement: &Statement, stores: bool, calls: bool) -> Result<(), Denial> {
@@ -99,7 +115,7 @@ fn modifies(statement: &Statement) -> bool {
 fn is_stored(place: Place, nested: bool) -> bool {
     match place {
         Place::Assignment | Place::Other => true,
-        Place::Output => nested,
+        Place::Output | Place::Expression => nested,
         Place::Filter | Place::Order => false,
     }
 }

@@ -68,11 +68,31 @@ pub(super) struct Segment {
     rest: Option<Box<Self>>,
     /// How often its names had to be asked for again because another session changed a definition.
     pub(super) asked_again: u8,
+    /// People approved it.
+    pub(super) held: bool,
     /// It has waited for another session.
     pub(super) waited: bool,
 }
 
 impl Segment {
+    /// A simple query of the gateway's making.
+    pub(super) fn of_query(frame: Frame, text: Arc<Text>) -> Self {
+        Self { frames: vec![frame], steps: vec![Step::Query(text)], end: End::Simple, ..Self::default() }
+    }
+
+    /// A simple query of which nothing is left to be sent.
+    pub(super) fn simple() -> Self {
+        Self { end: End::Simple, ..Self::default() }
+    }
+
+    /// The text of a simple query.
+    pub(super) fn query(&self) -> Option<&Arc<Text>> {
+        match self.steps.as_slice() {
+            [Step::Query(text)] => Some(text),
+            _ => None,
+        }
+    }
+
     pub(super) fn is_simple(&self) -> bool {
         self.end == End::Simple
     }
@@ -88,6 +108,7 @@ impl Segment {
             frames: self.frames.split_off(last + 1),
             steps: self.steps.split_off(last + 1),
             end: std::mem::replace(&mut self.end, End::Flush),
+            rest: self.rest.take(),
             ..Self::default()
         };
         self.rest = Some(Box::new(rest));
@@ -242,15 +263,17 @@ impl Session {
     pub(super) fn resume(&mut self, rest: Segment) {
         match self.same_portals(&rest) {
             Ok(()) => self.assemble(rest),
-            Err(denial) => {
-                let text = rest.texts().next().map(|t| t.bytes.clone()).unwrap_or_default();
-                let pending = self
-                    .guard
-                    .pending(Batch::one(Stage::Execute, operation::refused(text, &self.config.lexing)));
-                let denial = self.guard.refuse(&pending, denial);
-                self.deny(&rest, denial);
-            }
+            Err(denial) => self.refuse_segment(&rest, denial),
         }
+    }
+
+    /// Refuses what cannot be judged, and records it.
+    fn refuse_segment(&mut self, segment: &Segment, denial: Denial) {
+        let text = segment.texts().next().map(|t| t.bytes.clone()).unwrap_or_default();
+        let refused = operation::refused(text, &self.config.lexing);
+        let pending = self.guard.pending(Batch::one(Stage::Execute, refused));
+        let denial = self.guard.refuse(&pending, denial);
+        self.deny(segment, denial);
     }
 
     /// What ran meanwhile may have closed a portal or prepared a statement under a name that was looked up before.
@@ -337,7 +360,8 @@ impl Session {
     }
 
     /// All messages are here: make sure of what the names in them mean.
-    fn assemble(&mut self, segment: Segment) {
+    pub(super) fn assemble(&mut self, segment: Segment) {
+        let Some(segment) = self.start_script(segment) else { return };
         if self.status == TransactionStatus::Idle && !self.mid_unit {
             self.began = self.config.definitions.epoch();
         }
@@ -466,14 +490,15 @@ impl Session {
             self.phase = Phase::Judging(segment);
             return self.forward(approved.prepare, approved.execute);
         }
-        let denial = if segment.asked_again > 0 {
-            super::gate::in_the_way()
-        } else {
-            let message = "what the statement's names mean changed while it was waiting for approval";
-            Denial::new(DenialCode::ApprovalExpired, message).with_hint("present it again")
-        };
+        let message = "what the statement's names mean changed while it was waiting for approval";
+        let denial = Denial::new(DenialCode::ApprovalExpired, message).with_hint("present it again");
         self.withdraw(Some(approved), &denial);
-        self.deny(&segment, denial);
+        self.step_back();
+        if segment.held {
+            return self.deny(&segment, denial);
+        }
+        // Nobody was shown what it would have done: it is judged anew.
+        self.ask_judgement(segment);
     }
 
     /// Records that what was permitted did not run after all.
@@ -503,17 +528,15 @@ impl Session {
             segment.split_after(last);
         }
         let (prepare, execute) = match self.operations(&segment) {
-            Ok(Operations { prepare, execute, unread }) => {
-                segment.unread = unread;
+            Ok(Operations { order, .. }) if order.follows => {
+                let Some(segment) = self.run_in_parts(segment) else { return };
+                return self.refuse_segment(&segment, follows());
+            }
+            Ok(Operations { prepare, execute, order }) => {
+                segment.unread = order.unread;
                 (prepare, execute)
             }
-            Err(denial) => {
-                let text = segment.texts().next().map(|t| t.bytes.clone()).unwrap_or_default();
-                let refused = operation::refused(text, &self.config.lexing);
-                let pending = self.guard.pending(Batch::one(Stage::Execute, refused));
-                let denial = self.guard.refuse(&pending, denial);
-                return self.deny(&segment, denial);
-            }
+            Err(denial) => return self.refuse_segment(&segment, denial),
         };
         let prepare = self.pending(Batch::new(Stage::Prepare, prepare));
         let execute = self.pending(Batch::new(Stage::Execute, execute));
@@ -524,8 +547,7 @@ impl Session {
         }
         let in_transaction = self.status != TransactionStatus::Idle || self.mid_unit;
         // What is forwarded is one text: of several statements none can be replaced alone.
-        let rewritable =
-            segment.is_simple() && execute.as_ref().is_some_and(|p| p.batch().operations().len() == 1);
+        let rewritable = segment.query().is_some_and(|text| text.of() == 1);
         self.tasks.push_back(Task::Judge(Judge { prepare, execute, rewritable, in_transaction }));
         self.phase = Phase::Judging(segment);
     }
@@ -567,7 +589,7 @@ impl Session {
                 only_prepared.push(self.operation(&p.text, p.index, statement, &[], None, &p.types)?);
             }
         }
-        Ok(Operations { prepare: only_prepared, execute: run, unread: order.unread })
+        Ok(Operations { prepare: only_prepared, execute: run, order })
     }
 
     fn in_order(
@@ -583,7 +605,8 @@ impl Session {
                  when it takes effect";
             return Err(Denial::new(DenialCode::NotUnderstood, message).with_hint("use COMMIT"));
         }
-        order.runs(statement, operation)
+        order.runs(statement, operation);
+        Ok(())
     }
 
     /// The operations of a simple query, each in the light of what the ones before it prepare or declare.
@@ -651,13 +674,13 @@ impl Session {
             bind,
             types,
             lexing: self.config.lexing,
-            in_transaction: self.status != TransactionStatus::Idle,
-            of: text.analysis.statements.len(),
+            in_transaction: self.in_clients_transaction(),
+            of: text.of(),
         };
         // What it stands for and parameters of user types count too: then there is nothing to remember by its text.
         let alone = subject.refers_to.is_none() && !types.iter().any(|oid| operation::is_user_type(*oid));
         let template = if alone {
-            let key = (index, subject.in_transaction);
+            let key = (index, subject.of, subject.in_transaction);
             text.memo.template(self.catalog.generation(), key, || operation::template(&subject))?
         } else {
             Arc::new(operation::template(&subject)?)
@@ -739,6 +762,7 @@ impl Session {
             .flat_map(|t| &t.analysis.statements)
             .flat_map(|s| self.protected_by(s, results.as_ref()));
         let protected = protected.collect();
+        self.script_protects(&protected);
         let mut flow = Flow::new(expected, results, protected);
         (flow.forgets, flow.rest) = (forgets, rest);
         self.phase = Phase::Flowing(Box::new(flow));
@@ -759,7 +783,7 @@ impl Session {
 struct Operations {
     prepare: Vec<Operation>,
     execute: Vec<Operation>,
-    unread: bool,
+    order: Order,
 }
 
 impl Step {
@@ -775,13 +799,15 @@ struct Order {
     dirty: bool,
     /// Something here may have changed it.
     changed: bool,
+    /// Something here names something after that.
+    follows: bool,
     /// Something here may have changed how text is read.
     unread: bool,
 }
 
 impl Order {
     const fn new(dirty: bool) -> Self {
-        Self { dirty, changed: false, unread: false }
+        Self { dirty, changed: false, follows: false, unread: false }
     }
 
     /// Whether running this may change what names mean.
@@ -792,16 +818,16 @@ impl Order {
     }
 
     /// Takes in the next statement that runs.
-    fn runs(&mut self, statement: &Statement, operation: &Operation) -> Result<(), Denial> {
-        if self.changed && names_something(statement) {
-            let message = "a statement follows one that may change what its names mean, in the same message";
-            return Err(Denial::new(DenialCode::NotUnderstood, message)
-                .with_hint("send the statements one at a time"));
-        }
+    fn runs(&mut self, statement: &Statement, operation: &Operation) {
+        self.follows |= self.changed && names_something(statement);
         self.changed |= self.changes(statement, operation);
         self.unread |= operation::moves_reading(operation);
-        Ok(())
     }
+}
+
+fn follows() -> Denial {
+    let message = "a statement follows one that may change what its names mean, in the same message";
+    Denial::new(DenialCode::NotUnderstood, message).with_hint("send the statements one at a time")
 }
 
 fn unread() -> Denial {

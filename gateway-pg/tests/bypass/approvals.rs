@@ -45,7 +45,7 @@ pub fn attacks() -> Vec<Attack> {
         let quorum = if name.contains("two are needed") { 2 } else { 1 };
         for kept in [Kept::InMemory, Kept::OnDisk] {
             let name = format!("{name} ({kept:?})");
-            attacks.push(Attack::new(39, &name, move || run(&Stage::new(kept, quorum)).outcome()));
+            attacks.push(Attack::new(39, &name, move || run(&Stage::new(kept, quorum)).outcome()).by(&[60]));
         }
     }
     attacks

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::arena::{Setup, ask, database, policy_for_settings, server};
+use crate::arena::{Setup, allow_all, ask, database, policy_for_settings, policy_without_inference, server};
 use crate::client::{Client, Door, Step, block};
 use crate::trial::{Attack, Outcome};
 
@@ -13,6 +13,9 @@ use crate::trial::{Attack, Outcome};
 #[serde(deny_unknown_fields)]
 struct File {
     class: u8,
+    /// Whether conditions and the like on hidden columns are permitted, as in most files: there masking is put to the test.
+    #[serde(default = "yes")]
+    infer: bool,
     case: Vec<Case>,
 }
 
@@ -21,12 +24,23 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Case {
     name: String,
+    /// The known ways it goes, by their numbers in the catalogue (`ways.toml`).
+    #[serde(default)]
+    ways: Vec<u8>,
+    /// Policy permits everything: only masks and what the gateway refuses by itself protect.
+    #[serde(default)]
+    permissive: bool,
+    /// Content is masked too.
+    #[serde(default)]
+    content: bool,
     /// Run before as superuser.
     #[serde(default)]
     setup: String,
     /// The role that the attack needs directly and the gateway logs in as.
     #[serde(default = "app")]
     role: String,
+    #[serde(skip, default = "yes")]
+    infer: bool,
     /// Startup parameters besides user and database.
     #[serde(default)]
     startup: Vec<(String, String)>,
@@ -69,7 +83,7 @@ const fn yes() -> bool {
     true
 }
 
-const FILES: [&str; 15] = [
+const FILES: [&str; 22] = [
     include_str!("cases/01-several-statements.toml"),
     include_str!("cases/02-hidden-writes.toml"),
     include_str!("cases/03-wrapped.toml"),
@@ -83,16 +97,25 @@ const FILES: [&str; 15] = [
     include_str!("cases/11-size.toml"),
     include_str!("cases/12-framing.toml"),
     include_str!("cases/13-expressions.toml"),
+    include_str!("cases/14-whole-rows.toml"),
+    include_str!("cases/15-queries.toml"),
     include_str!("cases/16-stored-elsewhere.toml"),
+    include_str!("cases/17-errors-and-notices.toml"),
+    include_str!("cases/18-catalogs.toml"),
+    include_str!("cases/19-told.toml"),
+    include_str!("cases/19-inference.toml"),
     include_str!("cases/20-formats.toml"),
+    include_str!("cases/21-split-and-coded.toml"),
 ];
 
 pub fn attacks() -> Vec<Attack> {
     let mut attacks = Vec::new();
     for text in FILES {
         let file: File = toml::from_str(text).unwrap();
-        for case in file.case {
-            attacks.push(Attack::new(file.class, &case.name.clone(), move || case.attempt()));
+        for mut case in file.case {
+            case.infer = file.infer;
+            let (name, ways) = (case.name.clone(), case.ways.clone());
+            attacks.push(Attack::new(file.class, &name, move || case.attempt()).by(&ways));
         }
     }
     attacks
@@ -141,8 +164,13 @@ impl Case {
         let database = self.database();
         let mut setup = Setup::new(&database);
         setup.role.clone_from(&self.role);
+        setup.content = self.content;
         if self.sets {
             setup.policy = Arc::new(policy_for_settings());
+        } else if self.permissive {
+            setup.policy = Arc::new(allow_all());
+        } else if !self.infer {
+            setup.policy = Arc::new(policy_without_inference());
         }
         let gateway = setup.start();
         let door = self.door(gateway.address, "agent", &database);

@@ -10,7 +10,8 @@ use tokio::net::TcpStream;
 
 use crate::arena::{TOKEN, ask, runtime};
 
-/// One thing the attacker does: a simple query, or a message by itself. The words `sync` and `flush` stand for themselves.
+/// One thing the attacker does: a simple query, or a message by itself. The words `sync`, `flush`,
+/// `ready`, `closed`, `copy done` and `again` (another login) stand for themselves.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 pub enum Step {
@@ -37,6 +38,9 @@ pub enum Message {
         statement: String,
         #[serde(default)]
         values: Vec<String>,
+        /// Formats of the results.
+        #[serde(default)]
+        results: Vec<u16>,
     },
     Describe {
         kind: char,
@@ -150,6 +154,15 @@ impl Client {
         }
     }
 
+    /// Ends the session and begins another one through the same door.
+    async fn log_in_again(&mut self) {
+        self.send(&raw_pg::terminate()).await;
+        self.drain().await;
+        let again = Self::log_in(&self.door).await;
+        let received = std::mem::take(&mut self.received);
+        *self = Self { received: [received, again.received].concat(), ..again };
+    }
+
     fn startup_packet(&self) -> Vec<u8> {
         let mut parameters =
             vec![("user", self.door.user.as_str()), ("database", self.door.database.as_str())];
@@ -259,6 +272,7 @@ impl Client {
             Step::Query(word) if word == "copy done" => self.send(&raw_pg::copy_done()).await,
             Step::Query(word) if word == "ready" => self.ready().await,
             Step::Query(word) if word == "closed" => self.drain().await,
+            Step::Query(word) if word == "again" => self.log_in_again().await,
             Step::Query(sql) => {
                 self.query(&expand(sql)).await;
             }
@@ -273,10 +287,17 @@ impl Client {
                 self.due += 1;
                 raw_pg::parse(name, &expand(sql), &oids)
             }
-            Message::Bind { portal, statement, values } => {
+            Message::Bind { portal, statement, values, results } => {
                 self.due += 1;
                 let values: Vec<_> = values.iter().map(|v| Some(v.as_bytes())).collect();
-                raw_pg::Bind { portal, statement, values: &values, ..Default::default() }.encode()
+                raw_pg::Bind {
+                    portal,
+                    statement,
+                    values: &values,
+                    result_formats: results,
+                    ..Default::default()
+                }
+                .encode()
             }
             Message::Describe { kind, name } => {
                 self.due += 1;

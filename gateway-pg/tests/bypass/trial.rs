@@ -17,13 +17,21 @@ pub enum Outcome {
 
 /// One attack.
 pub struct Attack {
+    pub class: u8,
     pub name: String,
+    /// The known ways it goes, by their numbers in the catalogue.
+    pub ways: Vec<u8>,
     run: Box<dyn Fn() -> Outcome + Send>,
 }
 
 impl Attack {
     pub fn new(class: u8, name: &str, run: impl Fn() -> Outcome + Send + 'static) -> Self {
-        Self { name: format!("{class:02} {name}"), run: Box::new(run) }
+        Self { class, name: format!("{class:02} {name}"), ways: Vec::new(), run: Box::new(run) }
+    }
+
+    /// The same attack, which goes these ways of the catalogue.
+    pub fn by(self, ways: &[u8]) -> Self {
+        Self { ways: ways.to_vec(), ..self }
     }
 
     /// Runs it; a panic makes the trial invalid.

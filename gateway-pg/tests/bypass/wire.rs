@@ -2,27 +2,41 @@
 
 use std::time::Duration;
 
+use gateway_pg::SslMode;
 use testkit::{RawPg, raw_pg};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::arena::{Gateway, Setup, TOKEN, ask, ca, database, server};
+use crate::arena::{Gateway, Setup, TOKEN, ask, ca, database, runtime, server};
 use crate::client::{Client, Door, block};
 use crate::trial::{Attack, Outcome};
 
 pub fn attacks() -> Vec<Attack> {
     vec![
-        Attack::new(12, "cancel with the right process and a wrong key", || forged_cancel(wrong_key)),
-        Attack::new(12, "cancel with a thousand guessed keys", || forged_cancel(guesses)),
-        Attack::new(12, "cancel with the server's own process id", || forged_cancel(real_process)),
-        Attack::new(12, "cancel with the key of a session that is over", || forged_cancel(old_key)),
-        Attack::new(12, "startup behind SSLRequest in one packet", || before_tls(raw_pg::ssl_request)),
+        Attack::new(12, "cancel with the right process and a wrong key", || forged_cancel(wrong_key))
+            .by(&[49]),
+        Attack::new(12, "cancel with a thousand guessed keys", || forged_cancel(guesses)).by(&[49]),
+        Attack::new(12, "cancel with the server's own process id", || forged_cancel(real_process)).by(&[49]),
+        Attack::new(12, "cancel with the key of a session that is over", || forged_cancel(old_key)).by(&[49]),
+        Attack::new(12, "startup behind SSLRequest in one packet", || before_tls(raw_pg::ssl_request))
+            .by(&[50]),
         Attack::new(12, "startup behind GSSENCRequest and SSLRequest", || {
             before_tls(|| [raw_pg::gssenc_request(), raw_pg::ssl_request()].concat())
-        }),
-        Attack::new(12, "a second SSLRequest inside TLS", || inside_tls(raw_pg::ssl_request())),
-        Attack::new(12, "a GSSENCRequest inside TLS", || inside_tls(raw_pg::gssenc_request())),
-        Attack::new(12, "direct TLS without the protocol's name", direct_tls),
-        Attack::new(12, "a login byte by byte, never finished", slow_bytes),
+        })
+        .by(&[50]),
+        Attack::new(12, "a second SSLRequest inside TLS", || inside_tls(raw_pg::ssl_request())).by(&[50]),
+        Attack::new(12, "a GSSENCRequest inside TLS", || inside_tls(raw_pg::gssenc_request())).by(&[50]),
+        Attack::new(12, "direct TLS without the protocol's name", direct_tls).by(&[51]),
+        Attack::new(12, "a login without TLS where TLS is wanted", without_tls).by(&[51]),
+        Attack::new(12, "a server that asks for the password in the clear", || {
+            false_server(SslMode::Disable)
+        })
+        .by(&[51]),
+        Attack::new(12, "a server that has no TLS and asks for the password", || {
+            false_server(SslMode::VerifyFull)
+        })
+        .by(&[51]),
+        Attack::new(12, "a login byte by byte, never finished", slow_bytes).by(&[52]),
     ]
 }
 
@@ -202,6 +216,64 @@ fn direct_tls() -> Outcome {
         }
     });
     judged(&gateway, &database)
+}
+
+/// A token in the clear, where the gateway wants TLS even on the loopback.
+fn without_tls() -> Outcome {
+    let database = database("");
+    let mut setup = Setup::new(&database);
+    (setup.tls, setup.tls_required) = (true, true);
+    let gateway = setup.start();
+    block(async {
+        let mut plain = RawPg::connect(gateway.address).await.unwrap();
+        let _ = plain.send(&login(&database)).await;
+        let _ = plain.until_closed().await;
+    });
+    judged(&gateway, &database)
+}
+
+/// Somebody in the server's place, who has no TLS and asks for the password in the clear (AuthenticationCleartextPassword).
+/// What shows that it works: over this very exchange the password would be read.
+fn false_server(ssl_mode: SslMode) -> Outcome {
+    let listener = block(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let harvest = runtime().spawn(async move {
+        let mut received = Vec::new();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        loop {
+            let mut buffer = [0; 4096];
+            match stream.read(&mut buffer).await {
+                Ok(n) if n > 0 => received.extend_from_slice(&buffer[..n]),
+                _ => return received,
+            }
+            let answer: &[u8] = if received.len() == 8 { b"N" } else { b"R\0\0\0\x08\0\0\0\x03" };
+            let _ = stream.write_all(answer).await;
+        }
+    });
+    let database = database("");
+    let mut setup = Setup::new(&database);
+    setup.address = Some((port, ssl_mode));
+    let gateway = setup.start();
+    block(Client::log_in(&Door::new(gateway.address, "agent", &database)));
+    let received = block(harvest).unwrap();
+    let password = server().password("app");
+    if crate::case::contains(&received, password) {
+        return Outcome::Passed("the password was sent in the clear".to_owned());
+    }
+    if received.is_empty() {
+        return Outcome::Invalid("the gateway did not ask the false server".to_owned());
+    }
+    judged_plain(&database)
+}
+
+/// The honest server is served.
+fn judged_plain(database: &str) -> Outcome {
+    let gateway = gateway(database, false);
+    let mut client = block(Client::log_in(&Door::new(gateway.address, "agent", database)));
+    match block(client.query("SELECT 1")).text_rows().unwrap_or_default() == [["1"]] {
+        true => Outcome::Held,
+        false => Outcome::TwinFailed(format!("last {}", client.last)),
+    }
 }
 
 /// Others are served while somebody never finishes a login.

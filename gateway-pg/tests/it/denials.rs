@@ -1,6 +1,9 @@
 //! Refusals: clear words, true transaction state, nothing of it done.
 
 use crate::support::{gateway, guarded};
+use gateway_core::error::{Denial, DenialCode};
+use gateway_core::operation::Resource;
+use gateway_core::policy::{Allowed, Decision, FnPolicy, PolicyInput};
 use testkit::raw_pg::{self, RawPg};
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
@@ -93,4 +96,31 @@ fn after_a_flush_a_denial_rolls_back_what_was_forwarded() {
         assert_eq!(answer.frames.last().unwrap().transaction_status().unwrap(), b'I');
     });
     assert_ne!(gateway.directly("SELECT name FROM products WHERE id = 1"), "half");
+}
+
+/// A view of something temporary is made in the temporary schema, which the server says in a notice.
+#[test]
+fn a_view_of_something_temporary_is_judged_as_temporary() {
+    let policy = FnPolicy(|input: &PolicyInput<'_>| {
+        let made = input.operation.accesses.iter().filter(|access| access.action.as_str() == "create");
+        let schema = |resource: &Resource| resource.path().get(2).is_some_and(|(_, name)| name == "public");
+        match made.into_iter().any(|access| schema(&access.resource)) {
+            true => Decision::Deny(Denial::new(DenialCode::Forbidden, "nothing is made in public")),
+            false => Decision::Allow(Allowed::default()),
+        }
+    });
+    let gateway = gateway(policy, &[]);
+    gateway.block_on(async {
+        let mut client = RawPg::connect(gateway.address).await.unwrap();
+        client.log_in("agent", &gateway.database, crate::support::TOKEN).await.unwrap();
+        for (sql, made) in [
+            ("CREATE VIEW seen AS SELECT id FROM products", false),
+            ("CREATE TEMP TABLE mine (id integer)", true),
+            ("CREATE VIEW seen AS SELECT id FROM mine", true),
+            ("CREATE VIEW further AS SELECT id FROM seen", true),
+            ("CREATE TABLE copied AS SELECT id FROM seen", false),
+        ] {
+            assert_eq!(client.query(sql).await.unwrap().error().is_none(), made, "{sql}");
+        }
+    });
 }

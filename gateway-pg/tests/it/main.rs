@@ -10,5 +10,6 @@ mod logins;
 mod masking;
 mod messages;
 mod policies;
+mod scripts;
 mod splits;
 mod support;

@@ -1,9 +1,13 @@
 //! A running program: its input to the target, its output through the masks to the client, its end exactly as it was.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use gateway_core::error::{Denial, DenialCode};
+use gateway_core::masking::Controls;
 use gateway_core::pipeline::{ResultStream, Results};
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Error, Sig, client};
+use tokio::time::timeout;
 
 use super::output::{Exit, Stream};
 use super::{Ended, Event, Gone, Permitted, Program, STDERR, STDOUT, TERMINAL, Task};
@@ -28,6 +32,7 @@ pub(super) async fn run(
         Err(_) => Outcome::Lost,
         Ok(replies) => {
             answer.replies = replies;
+            answer.has_status = replies != Replies::None;
             tokio::select! {
                 biased;
                 () = task.inbox.closed() => Outcome::Gone,
@@ -73,6 +78,21 @@ enum Replies {
 }
 
 enum Never {}
+
+/// How far the end of the program's output has got.
+///
+/// Clients on a shared connection close their channel once both directions have ended, and a closed channel takes no exit status
+/// any more (RFC 4254 section 5.3). So the end of file waits for the status, which stands right behind it; if the client's input
+/// goes on, it waits no longer than [`STATUS_WAIT`], since the client may be waiting for it, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OutputEnd {
+    Open,
+    Waits,
+    Told,
+}
+
+/// A program that closes its output commonly ends within milliseconds. 1 s.
+const STATUS_WAIT: Duration = Duration::from_secs(1);
 
 /// Moves the client's input to the target at the target's pace; never ends by itself.
 async fn feed(task: &Task, to: &ToTarget, mut terminal: Option<Terminal>) -> Never {
@@ -157,15 +177,18 @@ struct Answer<'a> {
     terminal: bool,
     raw: bool,
     replies: Replies,
+    /// Forwards end without one.
+    has_status: bool,
     exit: Option<Exit>,
-    ended: bool,
+    output: OutputEnd,
 }
 
 impl<'a> Answer<'a> {
     fn new(task: &'a Task, results: Results, terminal: bool, raw: bool) -> Self {
-        let (stdout, stderr) = (Some(results.stream()), Some(results.stream()));
-        let (replies, exit, ended) = (Replies::None, None, false);
-        Self { task, results, stdout, stderr, terminal, raw, replies, exit, ended }
+        let controls = if terminal { Controls::Drawing } else { Controls::AsSent };
+        let (stdout, stderr) = (Some(results.stream(controls)), Some(results.stream(controls)));
+        let (replies, exit, output) = (Replies::None, None, OutputEnd::Open);
+        Self { task, results, stdout, stderr, terminal, raw, replies, has_status: false, exit, output }
     }
 
     async fn follow(&mut self, mut from: ChannelReadHalf) -> Outcome {
@@ -173,7 +196,11 @@ impl<'a> Answer<'a> {
             if let Err(denial) = self.catch_up().await {
                 return Outcome::Denied(denial);
             }
-            let Some(message) = from.wait().await else { return Outcome::Lost };
+            let message = match self.next(&mut from).await {
+                Ok(Some(message)) => message,
+                Ok(None) => return Outcome::Lost,
+                Err(gone) => return gone.into(),
+            };
             let taken = match message {
                 ChannelMsg::Data { data } => self.release(Stream::Stdout, &data).await,
                 ChannelMsg::ExtendedData { data, ext: 1 } => self.release(Stream::Stderr, &data).await,
@@ -195,6 +222,23 @@ impl<'a> Answer<'a> {
                 return outcome;
             }
         }
+    }
+
+    /// What the target says next; tells the client of the end of the output when that cannot wait any longer.
+    async fn next(&mut self, from: &mut ChannelReadHalf) -> Result<Option<ChannelMsg>, Gone> {
+        while self.output == OutputEnd::Waits && !self.task.inbox.has_ended() {
+            match timeout(STATUS_WAIT, from.wait()).await {
+                Ok(message) => return Ok(message),
+                Err(_) if self.task.inbox.has_ended() => {}
+                Err(_) => self.tell_eof().await?,
+            }
+        }
+        Ok(from.wait().await)
+    }
+
+    async fn tell_eof(&mut self) -> Result<(), Gone> {
+        self.output = OutputEnd::Told;
+        self.task.output.eof().await
     }
 
     /// Releases no faster than the recorder takes it, and under the masks of the policies in force.
@@ -254,11 +298,14 @@ impl<'a> Answer<'a> {
         if guard.is_strict() { guard.settle().await } else { Ok(()) }
     }
 
-    /// The program has no more output: what was held back follows, and the end of file.
+    /// The program has no more output: what was held back follows, and the end of file, unless a status is to come before it.
     async fn end(&mut self) -> Result<(), Outcome> {
         self.flush().await?;
-        self.ended = true;
-        Ok(self.task.output.eof().await?)
+        self.output = OutputEnd::Waits;
+        if !self.has_status || self.exit.is_some() {
+            self.tell_eof().await?;
+        }
+        Ok(())
     }
 
     async fn flush(&mut self) -> Result<(), Outcome> {
@@ -322,7 +369,7 @@ impl<'a> Answer<'a> {
         } else if let Some(exit) = &self.exit {
             output.ended(exit).await?;
         }
-        if !self.ended {
+        if self.output != OutputEnd::Told {
             output.eof().await?;
         }
         Ok(output.close().await?)

@@ -1,10 +1,13 @@
 //! The gateway between stock clients and a real OpenSSH server.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod ansible;
 mod clients;
 mod commands;
+mod documented;
 mod files;
 mod logins;
 mod support;
 mod terminals;
+mod tools;
 mod tunnels;

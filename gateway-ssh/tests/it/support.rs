@@ -78,7 +78,9 @@ impl Setup {
             key: Secret::new(server.client_key().pem().unwrap()),
             certificate: None,
         };
-        let principal = Principal::new(PrincipalKind::Agent, "https://idp.test", "agent-7", Timestamp::MAX);
+        let mut principal =
+            Principal::new(PrincipalKind::Agent, "https://idp.test", "agent-7", Timestamp::MAX);
+        principal.groups.insert("shop-agents".to_owned());
         Self {
             policy: policy.to_owned(),
             target,

@@ -12,6 +12,7 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use gateway_core::error::Denial;
+use gateway_core::masking::Controls;
 use gateway_core::operation::Operation;
 use gateway_core::pipeline::{Released, ResultStream, Results};
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Error, client};
@@ -221,7 +222,7 @@ impl Lanes {
 
 impl<'a> Files<'a> {
     fn new(task: &'a Task, results: Results) -> Self {
-        let stderr = Some(results.stream());
+        let stderr = Some(results.stream(Controls::AsSent));
         Self {
             task,
             results,
