@@ -97,6 +97,8 @@ struct Held {
     running: bool,
     names: Vec<Arc<Names>>,
     everything: bool,
+    /// When the open transaction began, if others may read its snapshot.
+    exported: Option<Epoch>,
 }
 
 /// A point in the history of definitions.
@@ -107,6 +109,14 @@ pub(crate) struct Epoch {
 }
 
 impl Epoch {
+    /// Before everything: never believed.
+    pub(crate) const NEVER: Self = Self { changes: u64::MAX, seconds: 0 };
+
+    /// What was so at both points. Neither is [`Self::NEVER`].
+    fn older(self, other: Self) -> Self {
+        Self { changes: self.changes.min(other.changes), seconds: self.seconds.min(other.seconds) }
+    }
+
     /// Whether what was asked here may still be believed `now`.
     pub(crate) const fn is_believed(self, now: Self) -> bool {
         self.is_unchanged(now) && now.seconds.saturating_sub(self.seconds) < BELIEVED.as_secs()
@@ -205,6 +215,14 @@ impl Definitions {
         !since.is_empty() && names.into_iter().any(|names| since.iter().any(|(_, c)| c.scope.touches(names)))
     }
 
+    /// A point that is before every snapshot that another session exported in this database; `None` if none did.
+    pub(crate) fn exported(&self, uses: &Uses) -> Option<Epoch> {
+        let users: Vec<_> = self.gate().users.iter().filter_map(Weak::upgrade).collect();
+        let others =
+            users.iter().filter(|other| other.session != uses.session && other.database == uses.database);
+        others.filter_map(|other| other.held().exported).reduce(Epoch::older)
+    }
+
     /// Whether another session uses what this would change.
     pub(crate) fn is_used(&self, uses: &Uses, scope: &Scope) -> bool {
         self.gate().is_used(uses, scope)
@@ -282,6 +300,11 @@ impl Uses {
         for set in names {
             held.add(set);
         }
+    }
+
+    /// The open transaction, which began at this point, lets others read its snapshot.
+    pub(crate) fn export(&self, began: Epoch) {
+        self.held().exported = Some(began);
     }
 
     /// Everything that was forwarded is answered; the open transaction goes on.
@@ -443,6 +466,20 @@ mod tests {
         user.enter(&[names(&["v"])]);
         drop(user);
         assert!(definitions.begin(&changer, change(&["v"])).is_some());
+    }
+
+    #[test]
+    fn a_snapshot_is_as_old_as_the_oldest_that_was_exported() {
+        let definitions = Arc::new(Definitions::default());
+        let (first, second, third) = (definitions.join("a"), definitions.join("a"), definitions.join("b"));
+        assert_eq!(definitions.exported(&second), None);
+        first.export(Epoch { changes: 3, seconds: 7 });
+        assert_eq!(definitions.exported(&second), Some(Epoch { changes: 3, seconds: 7 }));
+        assert_eq!(definitions.exported(&first), None);
+        assert_eq!(definitions.exported(&third), None);
+        first.leave();
+        assert_eq!(definitions.exported(&second), None);
+        assert!(!Epoch::NEVER.is_believed(definitions.epoch()));
     }
 
     #[test]

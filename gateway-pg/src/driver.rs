@@ -164,6 +164,17 @@ impl Driver {
             poll_fn(|cx| Pin::new(&mut self.up).poll_shutdown(cx)).await
         };
         let _ = tokio::time::timeout(FAREWELL, leave).await;
+        if busy || self.session.is_defining() {
+            let _ = tokio::time::timeout(FAREWELL, self.until_server_is_done()).await;
+        }
+    }
+
+    /// The server closes its connection once it has finished or undone what it was doing. Until then the session's changes of
+    /// definitions, and its uses of them, count for the other sessions.
+    async fn until_server_is_done(&mut self) {
+        while let Ok(1..) = poll_fn(|cx| self.up_in.poll_read(&mut self.up, cx)).await {
+            self.up_in.bytes.clear();
+        }
     }
 
     /// Does whatever can be done now; ready when the session is over.

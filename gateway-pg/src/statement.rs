@@ -196,6 +196,11 @@ pub(crate) fn is_two_phase(statement: &Statement) -> bool {
     matches!(&*statement.kind, "prepare_transaction" | "commit_prepared" | "rollback_prepared")
 }
 
+/// Whether a statement makes the transaction read a snapshot that another one exported.
+pub(crate) fn imports_snapshot(statement: &Statement) -> bool {
+    statement.kind == "set_transaction" && statement.transaction.as_ref().is_some_and(|t| t.name.is_some())
+}
+
 /// Whether a statement changes what names mean from here on.
 pub(crate) fn changes_meaning(statement: &Statement) -> bool {
     statement.settings.iter().any(|s| is_meaningful(s.name.as_deref()))

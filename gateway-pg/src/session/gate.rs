@@ -9,9 +9,9 @@ use gateway_core::pipeline::Permit;
 use super::segment::Segment;
 use super::{Approved, Phase, Session, Task};
 use crate::codec::backend::TransactionStatus;
-use crate::definitions::{Names, Scope};
+use crate::definitions::{Epoch, Names, Scope};
 use crate::scope::scope;
-use crate::statement::changes_definitions;
+use crate::statement::{changes_definitions, imports_snapshot};
 
 /// How long an operation waits for other sessions that use or change what it changes or uses. 5 s: a change of definitions takes
 /// much less; who waits longer would wait for an open transaction.
@@ -92,6 +92,13 @@ impl Session {
     fn gate(&mut self, segment: &Segment) -> Gate {
         let names = self.names_used(segment);
         self.uses.enter(&names);
+        if names.iter().any(|set| set.contains("pg_export_snapshot")) {
+            self.uses.export(self.began);
+        }
+        if segment.runs().any(imports_snapshot) {
+            // The catalogue is read in that snapshot too.
+            self.began = self.config.definitions.exported(&self.uses).unwrap_or(Epoch::NEVER);
+        }
         let definitions = Arc::clone(&self.config.definitions);
         let sets = || names.iter().map(|set| &**set);
         if definitions.is_blocked(&self.uses, sets()) {

@@ -611,6 +611,11 @@ impl Session {
         }
     }
 
+    /// Whether the open transaction changed definitions.
+    pub(crate) const fn is_defining(&self) -> bool {
+        !self.defining.is_empty()
+    }
+
     /// The shared history of definitions.
     pub(crate) fn definitions(&self) -> &Definitions {
         &self.config.definitions

@@ -20,7 +20,7 @@ use crate::codec::frontend::{Bind, Message, Named, Parse};
 use crate::codec::{Frame, ProtocolError, encode};
 use crate::operation::{self, Subject};
 use crate::statement::{
-    Prepared, Text, changes_definitions, changes_meaning, ends_transaction, names_something,
+    Prepared, Text, changes_definitions, changes_meaning, ends_transaction, imports_snapshot, names_something,
 };
 
 /// Where a segment ends.
@@ -604,6 +604,11 @@ impl Session {
             let message = "a transaction that changed definitions or settings cannot be prepared here: nobody could tell \
                  when it takes effect";
             return Err(Denial::new(DenialCode::NotUnderstood, message).with_hint("use COMMIT"));
+        }
+        if imports_snapshot(statement) && self.config.definitions.exported(&self.uses).is_none() {
+            let message = "no session here exported a snapshot, so it cannot be told how old this one is";
+            return Err(Denial::new(DenialCode::NotUnderstood, message)
+                .with_hint("export it in a session of this gateway, in a transaction that is still open"));
         }
         order.runs(statement, operation);
         Ok(())
