@@ -80,6 +80,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) bind: Option<&'a Bind>,
     /// Type OIDs that Parse gives its parameters.
     pub(crate) types: &'a [u32],
+    /// Settings that change what statements do, as far as they were changed.
+    pub(crate) settings: &'a std::collections::BTreeMap<String, String>,
     pub(crate) lexing: LexSettings,
     pub(crate) in_transaction: bool,
     /// How many statements its message holds.
@@ -697,6 +699,9 @@ pub(crate) fn meaning(
 /// What the names meant when it was judged: part of what an approval is bound to.
 fn binding(subject: &Subject<'_>) -> Binding {
     let mut out: Vec<_> = subject.statements().flat_map(|s| meaning(subject.catalog, s)).collect();
+    out.extend(
+        subject.settings.iter().map(|(name, value)| (format!("setting {name}").into(), value.clone())),
+    );
     if let Some(inner) = subject.refers_to {
         out.push(("refers to".into(), format!("{inner:?}")));
     }

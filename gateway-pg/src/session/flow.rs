@@ -74,6 +74,8 @@ pub(super) struct Flow {
     failed: bool,
     /// A ReadyForQuery ended it.
     synced: bool,
+    /// One statement outside any transaction.
+    pub(super) alone: bool,
     /// What runs may change what names mean.
     pub(super) forgets: bool,
     /// What is judged when this is answered.
@@ -104,6 +106,7 @@ impl Flow {
             refusal: None,
             failed: false,
             synced: false,
+            alone: false,
             forgets: false,
             rest: None,
             outcome: String::new(),
@@ -511,6 +514,9 @@ impl Session {
             // With AND CHAIN another transaction is open at once.
             "commit" | "rollback" => self.portals.retain(|_, portal| portal.outlives_transaction()),
             _ => {}
+        }
+        if flow.alone {
+            self.setting_took_effect(statement);
         }
         if &*statement.kind == "listen" {
             self.listening = flow.results.as_ref().map(Results::afterwards).or(self.listening.take());

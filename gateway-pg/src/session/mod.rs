@@ -11,6 +11,7 @@ mod hidden;
 mod rows;
 mod script;
 mod segment;
+mod settings;
 pub(crate) mod shape;
 mod tuples;
 
@@ -190,6 +191,10 @@ pub(crate) struct Session {
     script: Option<Script>,
     /// The last value of each setting that the server reports and the client may see.
     reported: BTreeMap<String, String>,
+    /// Settings that change what statements do, as far as they were changed.
+    settings: BTreeMap<String, String>,
+    /// How often such a setting may have changed.
+    settings_changed: u64,
     /// What the client knows of them, while a simple query runs in parts: the server reports at the end of a query.
     told: Option<BTreeMap<String, String>>,
     tasks: VecDeque<Task>,
@@ -228,6 +233,8 @@ impl Session {
             busy_at_end: false,
             resume_at_sync: false,
             script: None,
+            settings: settings::reported(&reported),
+            settings_changed: 0,
             reported,
             told: None,
             tasks: VecDeque::new(),
@@ -353,6 +360,7 @@ impl Session {
         if crate::login::is_reported(name) {
             self.reported.insert(name.to_owned(), value.to_owned());
         }
+        self.setting_reported(name, value);
         match name {
             "client_encoding" if !value.eq_ignore_ascii_case("UTF8") => {
                 Err(ProtocolError::NotUtf8("the session's client_encoding"))

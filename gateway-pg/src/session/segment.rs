@@ -11,7 +11,7 @@ use gateway_core::pipeline::Permit;
 use super::flow::{Expect, Flow};
 use super::{
     Approved, Judge, MAX_PORTALS, MAX_SEGMENT_BYTES, MAX_SEGMENT_MESSAGES, MAX_STATEMENTS, Meaning, OWN_NAME,
-    Phase, Portal, Session, Task,
+    Phase, Portal, Session, Task, settings,
 };
 use crate::analysis::Statement;
 use crate::catalog::{QUESTION, Unresolved};
@@ -532,8 +532,12 @@ impl Session {
                 let Some(segment) = self.run_in_parts(segment) else { return };
                 return self.refuse_segment(&segment, follows());
             }
-            Ok(Operations { prepare, execute, order }) => {
+            Ok(Operations { prepare, mut execute, order }) => {
                 segment.unread = order.unread;
+                let unsettled = order.unsettled.unwrap_or(usize::MAX);
+                for operation in execute.iter_mut().skip(unsettled) {
+                    operation.binding = self.unknown_settings();
+                }
                 (prepare, execute)
             }
             Err(denial) => return self.refuse_segment(&segment, denial),
@@ -678,6 +682,7 @@ impl Session {
             refers_to: refers_to.as_deref().and_then(Prepared::statement),
             bind,
             types,
+            settings: &self.settings,
             lexing: self.config.lexing,
             in_transaction: self.in_clients_transaction(),
             of: text.of(),
@@ -720,17 +725,23 @@ impl Session {
     }
 
     /// Forwards a permitted segment, byte for byte as judged, and notes which answers are due.
-    pub(super) fn send(&mut self, segment: Segment, prepare: Option<Permit>, execute: Option<Permit>) {
+    pub(super) fn send(&mut self, mut segment: Segment, prepare: Option<Permit>, execute: Option<Permit>) {
         // The batch inside the permit is what was judged; rewriting replaces the text of a simple query.
         let statements: Vec<_> = segment.texts().map(Arc::clone).collect();
         let mut results = None;
         let mut rewritten = None;
         let mut forgets = false;
         self.unread |= segment.unread;
-        let rest = segment.rest;
+        let rest = segment.rest.take();
+        let alone = segment.runs().count() == 1
+            && (segment.is_simple() || segment.end == End::Sync)
+            && self.status == TransactionStatus::Idle
+            && !self.mid_unit
+            && self.script.is_none();
         for permit in [prepare, execute].into_iter().flatten() {
             let (batch, more) = permit.consume();
             // Also what is only prepared: planning runs functions.
+            self.settings_change(batch.operations());
             forgets |= batch.operations().iter().flat_map(|o| o.accesses.iter()).any(operation::moves_names);
             rewritten = statements.first().and_then(|t| operation::rewritten_text(&batch, &t.slice(0)));
             results = Some(more);
@@ -769,7 +780,7 @@ impl Session {
         let protected = protected.collect();
         self.script_protects(&protected);
         let mut flow = Flow::new(expected, results, protected);
-        (flow.forgets, flow.rest) = (forgets, rest);
+        (flow.forgets, flow.rest, flow.alone) = (forgets, rest, alone);
         self.phase = Phase::Flowing(Box::new(flow));
         self.flow_over_if_done();
     }
@@ -808,11 +819,15 @@ struct Order {
     follows: bool,
     /// Something here may have changed how text is read.
     unread: bool,
+    /// How many have run.
+    count: usize,
+    /// The first one that is run under other settings than those known.
+    unsettled: Option<usize>,
 }
 
 impl Order {
     const fn new(dirty: bool) -> Self {
-        Self { dirty, changed: false, follows: false, unread: false }
+        Self { dirty, changed: false, follows: false, unread: false, count: 0, unsettled: None }
     }
 
     /// Whether running this may change what names mean.
@@ -827,6 +842,10 @@ impl Order {
         self.follows |= self.changed && names_something(statement);
         self.changed |= self.changes(statement, operation);
         self.unread |= operation::moves_reading(operation);
+        self.count += 1;
+        if self.unsettled.is_none() && settings::changes(operation) {
+            self.unsettled = Some(self.count);
+        }
     }
 }
 

@@ -197,9 +197,16 @@ pub fn policy(quorum: u32) -> impl PolicyEngine + 'static {
     policy_with(quorum, |access| is_ordinary(access) || infers(access))
 }
 
-/// The same for who may change every setting, also one that the statement does not tell.
+/// The same for who may change every setting, also one that the statement does not tell, and by `pg_settings` too.
 pub fn policy_for_settings() -> impl PolicyEngine + 'static {
-    policy_with(1, |access| access.action.as_str() == "set" || is_ordinary(access) || infers(access))
+    policy_with(1, |access| access.action.as_str() == "set" || is_settings(access) || is_ordinary(access))
+}
+
+fn is_settings(access: &Access) -> bool {
+    let action = access.action.as_str();
+    ["select", "update"].contains(&action)
+        && access.resource.name() == "pg_settings"
+        && schema(access) == "pg_catalog"
 }
 
 fn policy_with(quorum: u32, is_fine: fn(&Access) -> bool) -> impl PolicyEngine + 'static {
@@ -244,8 +251,7 @@ const SETTINGS: [&str; 8] = [
     "client_encoding",
     "standard_conforming_strings",
 ];
-const CATALOGS: [&str; 6] =
-    ["pg_class", "pg_namespace", "pg_type", "pg_attribute", "pg_tables", "pg_settings"];
+const CATALOGS: [&str; 5] = ["pg_class", "pg_namespace", "pg_type", "pg_attribute", "pg_tables"];
 const FUNCTIONS: [&str; 3] = ["customer_email", "order_total", "set_config"];
 
 fn is_held(access: &Access) -> bool {
@@ -272,8 +278,6 @@ fn is_ordinary(access: &Access) -> bool {
         (_, "Table") if here == "scratch" || here == "decoy" || here.starts_with("pg_temp") => true,
         (action, "Table") if READ.contains(&action) && here == "public" => name != "vault",
         (action, "Table") if READ.contains(&action) => CATALOGS.contains(&name),
-        // As a rule about the whole database would permit.
-        ("update", "Table") if here == "pg_catalog" => name == "pg_settings",
         (action, "Table") => WRITE.contains(&action) && here == "public" && WRITABLE.contains(&name),
         _ => false,
     }
