@@ -24,6 +24,7 @@ TAGS = {
     "copy_to": {"COPY"},
     "close": {"CLOSE CURSOR", "CLOSE CURSOR ALL"},
     "truncate": {"TRUNCATE TABLE"},
+    "lock": {"LOCK TABLE"},
     "refresh": {"REFRESH MATERIALIZED VIEW"},
     "explain_analyze": {"EXPLAIN"},
     # ALTER TABLE ALL IN TABLESPACE and its kin.
@@ -41,7 +42,7 @@ class Verdict:
     """`kind` is one of complete, refused, wrong, as the server; `why` explains all but the first."""
 
     def __init__(self, kind, why="", wider=(), authority="tag"):
-        self.kind, self.why, self.wider, self.authority = kind, why, wider, authority
+        self.kind, self.why, self.wider, self.authority = kind, why, list(wider), authority
 
 
 def judge(asked, operations, seen, name):
@@ -50,12 +51,23 @@ def judge(asked, operations, seen, name):
             return Verdict("as the server", asked.error["C"])
         return Verdict("refused", asked.denial["M"].removeprefix("gateway: "))
     wrong = list(differences(asked, operations, seen, name))
-    authority = "tree" if seen.trees and seen.relations() | seen.functions else "event" if seen.defined or seen.dropped else "tag"
-    if seen.trees > 0 and authority == "tag" and not asked.error and any(tag.startswith("SELECT") for tag in asked.tags):
-        authority = "tree"
+    authority = authority_of(asked, seen)
     if wrong:
         return Verdict("wrong", "; ".join(sorted(set(wrong))), authority=authority)
     return Verdict("complete", wider=sorted(wider(operations, seen, name)), authority=authority)
+
+
+def authority_of(asked, seen):
+    """Which of the server's words a statement was compared with."""
+    if asked.error:
+        return "error"
+    if seen.defined or seen.dropped:
+        return "event"
+    # A utility command's tree holds nothing but the command.
+    rows = ("SELECT", "INSERT", "UPDATE", "DELETE", "MERGE")
+    if seen.relations() or seen.functions or any(tag.startswith(rows) for tag in asked.tags):
+        return "tree"
+    return "tag"
 
 
 def tables_of(operations):
@@ -95,7 +107,7 @@ def differences(asked, operations, seen, name):
         known = name(1, oid)
         if oid >= 16384 and known and not any(words.startswith("type ") or words == known[1] for _, words in calls):
             yield f"cast by {'.'.join(known)} is not judged"
-    yield from definitions(asked, tables, seen)
+    yield from definitions(asked, operations, seen)
     if len(operations) == len(asked.tags) and not asked.error:
         for operation, tag in zip(operations, asked.tags):
             if not fits(operation["kind"], tag):
@@ -112,7 +124,11 @@ def lookup(tables, schema, name):
     return None
 
 
-def definitions(asked, tables, seen):
+def definitions(asked, operations, seen):
+    tables = tables_of(operations)
+    if any(o["kind"].startswith("rename_") or everything(o) for o in operations):
+        # What is renamed is judged by its old name, which the server no longer tells.
+        return
     tags = {re.sub(r"[ 0-9]+$", "", tag) for tag in asked.tags}
     for tag, kind, schema, name, _, reads in seen.defined:
         if kind in TABLES and kind != "index" and name and tag in tags and lookup(tables, schema, name) is None:
@@ -123,6 +139,11 @@ def definitions(asked, tables, seen):
     for tag, kind, schema, name in seen.dropped:
         if kind in TABLES and kind != "index" and tag in tags and tag.removeprefix("DROP ").lower() == kind and lookup(tables, schema, name) is None:
             yield f"{tag} of {schema}.{name} is not judged"
+
+
+def everything(operation):
+    """ALTER ... ALL IN TABLESPACE, which is judged as a change of the server."""
+    return any(action == "alter" and kind == "Server" for action, kind, _, _ in operation["accesses"])
 
 
 def fits(kind, tag):

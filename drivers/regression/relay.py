@@ -14,6 +14,8 @@ import wire
 
 # What the gateway sends to make an open transaction fail with what it refused.
 POISON = wire.query(b"operation refused by the gateway")
+# The gateway's own prepared statement.
+QUESTION = b"_gateway_resolve\0"
 # The longest wait for an answer, in seconds.
 PATIENCE = 120
 # Settings that change how text is read are not changed past the gateway: it would read everything after them wrongly.
@@ -29,6 +31,9 @@ class Back:
         self.pid = None
         self.diverted = None
         self.ready = threading.Event()
+        # Whether the server writes trees into its log, and whether messages were sent that no Sync has ended.
+        self.trees = True
+        self.open = False
 
     def run(self):
         self.server.send(self.gateway.startup())
@@ -40,9 +45,22 @@ class Back:
                     # The refused statement runs after all, so there is nothing to make fail.
                     self.gateway.send(wire.frame(b"Z", self.status))
                 else:
+                    self.watch(frame)
                     self.server.send(frame)
         except wire.Closed:
             self.server.close()
+
+    def watch(self, frame):
+        """Trees are wanted of the client's statements, not of the gateway's long question."""
+        if frame[:1] in (b"Q", b"P") and not self.open:
+            self.show_trees(not frame[5:].startswith(QUESTION))
+        self.open = frame[:1] not in (b"Q", b"S", b"X")
+
+    def show_trees(self, show):
+        self.trees = show
+        if self.status != b"E":
+            value = "on" if show else "off"
+            self.ask(f"SET debug_print_parse = {value}; SET debug_print_plan = {value}")
 
     def downwards(self):
         try:
@@ -160,6 +178,7 @@ class Front:
         if asked.denial and self.may_inject(asked):
             asked.injected = True
             asked.error, asked.tags = None, []
+            self.back.show_trees(True)
             answers = self.back.past_the_gateway(frame)
             self.answer(lambda: next(answers), self.back.server.send, asked)
             self.forget()

@@ -22,10 +22,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 
 sys.dont_write_bytecode = True
 
 import observe
+import page
 import relay
 from judge import judge
 
@@ -35,7 +37,9 @@ PAGE = HERE.parent.parent / "docs" / "regression.md"
 MAX_REFUSED = 0.02
 # Longest run of one file, in seconds.
 FILE_SECONDS = 600
-# Where the gateway's own question about names begins.
+# Files whose tables others use (the comments of `parallel_schedule`), run first in every part that comes after them.
+GROUND = ("test_setup", "create_misc", "create_aggregate", "create_am", "create_view")
+# What ends the part of the log that is of one statement.
 OBSERVER = "SELECT 'observer"
 
 
@@ -52,6 +56,7 @@ class Run:
 
     def __enter__(self):
         self.relay = relay.Relay(self.before, self.judged, self.after)
+        (self.dir / "operations").touch()
         self.tap = subprocess.Popen(
             [self.options.bin / "tap", self.dir, str(self.relay.back_port)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(self.dir / "tap.log", "wb"), text=True,
@@ -94,9 +99,10 @@ class Run:
 
     def admin(self, sql, database):
         url = self.places["admin"].rsplit("/", 1)[0] + "/" + database
-        done = subprocess.run(["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", url], input=sql, text=True, capture_output=True)
+        done = subprocess.run(["psql", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", url], input=sql, text=True, capture_output=True)
         if done.returncode != 0:
             sys.exit(f"regression: could not prepare the server: {done.stderr}")
+        return done.stdout.strip()
 
     def before(self, _):
         self.began = time.monotonic()
@@ -106,13 +112,14 @@ class Run:
         """A query is over: what did the server make of it?"""
         self.number += 1
         answered = time.monotonic()
-        marker = f"{OBSERVER} {self.number}'"
-        front.back.ask(marker)
         text = asked.text.decode(errors="replace").strip()
         seen = observe.Seen()
-        for record in self.log.records(front.back.pid, marker):
-            if record.get("STATEMENT", "").strip() == text:
-                seen.take(record)
+        if front.back.trees:
+            marker = f"{OBSERVER} {self.number}'"
+            front.back.ask(marker)
+            for record in self.log.records(front.back.pid, marker):
+                if record.get("STATEMENT", "").strip() == text:
+                    seen.take(record)
         operations = asked.operations
         name = self.names.of(front.back, seen)
         if asked.denial or operations:
@@ -125,7 +132,8 @@ class Run:
             print(f"   slow: {took:.1f} s, {time.monotonic() - answered:.1f} s of it to read the log: {text[:200]!r}")
         self.log.shorten()
 
-    def run_file(self, name):
+    def run_file(self, name, counts=True):
+        """Files that only prepare the ground for others do not count."""
         self.file = name
         began, before = time.monotonic(), len(self.verdicts)
         regress = self.dir / "regress"
@@ -145,6 +153,9 @@ class Run:
                 process.kill()
                 process.wait()
                 print(f"{name}: cut short")
+        if not counts:
+            del self.verdicts[before:]
+            return
         kinds = collections.Counter()
         for _, count, _, verdict, _ in self.verdicts[before:]:
             kinds[verdict.kind] += count
@@ -156,28 +167,75 @@ def schedule(folder):
     return [name for line in lines if line.startswith("test:") for name in line.removeprefix("test:").split()]
 
 
+def here(options):
+    """Runs the files, in this process."""
+    with Run(options) as run:
+        for name in options.before:
+            run.run_file(name, counts=False)
+        server = run.admin("SHOW server_version", "regression")
+        for name in options.files:
+            run.run_file(name)
+            if options.json:
+                # What is done is done, should the next file hang.
+                options.json.write_text(json.dumps([server, [as_json(*found) for found in run.verdicts]]))
+        return run.admin("SHOW server_version", "regression"), [as_json(*found) for found in run.verdicts]
+
+
+def as_json(file, count, text, verdict, operations):
+    return {"file": file, "count": count, "text": text, "operations": operations, **vars(verdict)}
+
+
+def in_parts(options):
+    """Runs the schedule in as many parts as there are to be at once, each with a server of its own."""
+    files = schedule(options.sql)
+    size = -(-len(files) // options.jobs)
+    command = [sys.executable, __file__, "--bin", options.bin, "--sql", options.sql, *(["--verbose"] if options.verbose else [])]
+    parts = []
+    with tempfile.TemporaryDirectory(prefix="gateway-regression-parts.") as folder:
+        for start in range(0, len(files), size):
+            part = files[start : start + size]
+            before = [option for name in GROUND if name in files[:start] for option in ("--before", name)]
+            out = pathlib.Path(folder) / f"{start}.json"
+            parts.append((subprocess.Popen([*command, *before, "--json", out, *part]), out))
+        for process, _ in parts:
+            process.wait()
+        if any(process.returncode not in (0, 1) for process, _ in parts):
+            sys.exit("regression: a part was cut short")
+        told = [json.loads(out.read_text()) for _, out in parts]
+    return told[0][0], [verdict for _, verdicts in told for verdict in verdicts]
+
+
 def main():
     arguments = argparse.ArgumentParser(usage=__doc__)
     arguments.add_argument("--bin", required=True, type=pathlib.Path)
     arguments.add_argument("--sql", required=True, type=pathlib.Path)
+    arguments.add_argument("--jobs", type=int, default=os.cpu_count())
+    arguments.add_argument("--before", action="append", default=[])
     arguments.add_argument("--keep", action="store_true")
     arguments.add_argument("--verbose", action="store_true")
     arguments.add_argument("--json", type=pathlib.Path)
+    arguments.add_argument("--page", type=pathlib.Path, help="verdicts of an earlier run, for the page alone")
     arguments.add_argument("files", nargs="*")
     options = arguments.parse_args()
-    with Run(options) as run:
-        for name in options.files or schedule(options.sql):
-            run.run_file(name)
-        verdicts = run.verdicts
+    if options.page:
+        server, verdicts = json.loads(options.page.read_text())
+    else:
+        server, verdicts = here(options) if options.files else in_parts(options)
     if options.json:
-        options.json.write_text(json.dumps([
-            {"file": f, "count": c, "text": t, "kind": v.kind, "why": v.why, "wider": list(v.wider), "authority": v.authority, "operations": o}
-            for f, c, t, v, o in verdicts
-        ]))
-    counts = collections.Counter()
-    for _, count, _, verdict, _ in verdicts:
-        counts[verdict.kind] += count
-    print(dict(counts))
+        options.json.write_text(json.dumps([server, verdicts]))
+    with open(HERE / "refusals.toml", "rb") as file:
+        reasons = tomllib.load(file)["refusal"]
+    if not options.files:
+        source = (options.sql / "version").read_text().strip()
+        PAGE.write_text(page.text(server, source, verdicts, reasons))
+        print(f"wrote {PAGE.relative_to(HERE.parent.parent)}")
+    unexplained = {v["why"] for v in verdicts if v["kind"] == "refused" and page.explained(v["why"], reasons) == page.UNEXPLAINED}
+    for why in sorted(unexplained):
+        print(f"{page.UNEXPLAINED}: {why}")
+    counts = page.count(verdicts)
+    valid = sum(counts.values()) - counts["as the server"]
+    print(", ".join(f"{counts[kind]} {kind}" for kind in ("complete", "refused", "wrong", "as the server")))
+    sys.exit(1 if counts["wrong"] or unexplained or counts["refused"] > MAX_REFUSED * valid else 0)
 
 
 if __name__ == "__main__":

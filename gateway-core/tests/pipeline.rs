@@ -5,12 +5,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gateway_core::approval::{Approver, MemoryApprover, Verdict};
-use gateway_core::clock::{Clock, SystemClock, Timestamp};
+use gateway_core::clock::{Clock, ManualClock, SystemClock, Timestamp};
 use gateway_core::credentials::{Secret, StaticCredentials};
 use gateway_core::error::DenialCode;
 use gateway_core::identity::{Presented, Principal, PrincipalKind, StaticAuthenticator, VerifiedPrincipal};
+use gateway_core::masking::{DataClass, FieldRule};
 use gateway_core::operation::{Batch, Effect, Operation, Resource, Stage};
-use gateway_core::pipeline::{Guard, Judged, NoRewrites, Pipeline, SessionRequest};
+use gateway_core::pipeline::{Guard, Judged, Label, NoRewrites, Pipeline, SessionRequest};
+use gateway_core::policy::cedar::{CedarEngine, PolicyFile};
 use gateway_core::policy::{Allowed, ApprovalRule, Decision, FnPolicy, Obligation, PolicyInput};
 use gateway_core::recording::MemoryRecorder;
 
@@ -126,4 +128,38 @@ async fn a_rewrite_that_came_while_people_thought_is_not_dropped() {
     let capped = Asked { obligations: vec![Obligation::LimitRows(5)], ..asked("dba", 1) };
     let world = World::new(asked("dba", 1));
     assert_eq!(world.held_then(capped).await, Ok(vec![Obligation::LimitRows(5)]), "a cap is met in any case");
+}
+
+#[tokio::test]
+async fn what_may_be_seen_until_some_time_is_hidden_after_it() {
+    const START: i64 = 1_800_000_000;
+    let policies = r#"
+        permit(principal, action == Action::"connect", resource);
+        permit(principal, action == Action::"reveal", resource) when { context.time.unix < 1800000060 };
+    "#;
+    let engine = CedarEngine::builder().policy(PolicyFile::new("time.cedar", policies)).build().unwrap();
+    let clock = Arc::new(ManualClock::new(Timestamp::from_seconds(START)));
+    let agent = Principal::new(PrincipalKind::Agent, "https://idp.test", "agent", Timestamp::MAX);
+    let pipeline = Pipeline::builder(
+        Arc::new(StaticAuthenticator::new().unwrap().with("agent", agent)),
+        Arc::new(engine),
+        Arc::new(MemoryApprover::new(Arc::clone(&clock) as _)),
+        Arc::new(MemoryRecorder::default()),
+        Arc::new(StaticCredentials::default()),
+    );
+    let pipeline = pipeline.clock(Arc::clone(&clock) as _).build().unwrap();
+    let who = pipeline.authenticate(&Presented::Token(Secret::from("agent"))).await.unwrap();
+    let resource = Resource::target("shop").child("DataClass", "email");
+    let labels = [Label { resource, rule: FieldRule::new(DataClass::EMAIL) }];
+    let request =
+        SessionRequest { labels: labels.into(), ..SessionRequest::new(who, "test", "shop", "nowhere") };
+    let guard = Guard::open(&pipeline, request).await.unwrap();
+    assert!(guard.reveals_label(0));
+    for (passed, seen) in [(30, true), (60, false)] {
+        clock.advance(Duration::from_secs(passed));
+        let again = Operation::on("connect", Effect::Read, Resource::target("shop"), "");
+        let judged = guard.judge(guard.pending(Batch::one(Stage::Execute, again)), &NoRewrites).await;
+        assert!(matches!(judged, Judged::Permit(_)), "{judged:?}");
+        assert_eq!(guard.reveals_label(0), seen);
+    }
 }

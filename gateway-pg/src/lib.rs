@@ -27,7 +27,7 @@ pub mod tls;
 
 pub use io::{BoxedStream, Stream};
 pub use login::downstream::TokenLogin;
-pub use login::upstream::{Address, SslMode};
+pub use login::upstream::{Address, ProtocolVersion, SslMode, SslNegotiation};
 pub use operation::{Place, SCHEMA};
 pub use server::{CheckError, ListenerLimits, PROTOCOL, PROTOCOL_VERSIONS, PgGateway, Target};
 pub use session::RECORD_ENCODING;

@@ -1,7 +1,7 @@
 //! A PostgreSQL server and a gateway in front of it that permits everything and writes what it judged as lines of JSON.
 //!
 //! `tap FOLDER PORT` starts the server, its log in `FOLDER/server.log`.
-//! The gateway takes 127.0.0.1:PORT for its server: whoever runs this listens there and passes on to the real one. Standard output
+//! The gateway takes 127.0.0.1:PORT for its server: whoever runs this listens there and passes on to the real one; 0 is the real one. Standard output
 //! gets one line of JSON that says where everything is, `FOLDER/operations` a line for each operation before it is forwarded.
 //! It ends with its standard input.
 
@@ -32,8 +32,11 @@ async fn main() -> Result<(), Failure> {
     };
     let server = server(Path::new(&folder))?;
     let token = testkit::random_text(TOKEN_LENGTH);
-    let target =
-        Target::new("regression", Address::Tcp("127.0.0.1".to_owned(), port.parse()?), SslMode::Disable);
+    let port = match port.parse()? {
+        0 => server.port(),
+        other => other,
+    };
+    let target = Target::new("regression", Address::Tcp("127.0.0.1".to_owned(), port), SslMode::Disable);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let places = json!({
         "admin": server.admin_url("postgres"),
@@ -57,8 +60,9 @@ fn server(folder: &Path) -> Result<Postgres, Failure> {
         ("max_prepared_transactions", "2"),
         ("wal_level", "logical"),
     ];
-    let builder =
-        settings.into_iter().fold(Postgres::builder(), |builder, (name, value)| builder.setting(name, value));
+    let builder = settings
+        .into_iter()
+        .fold(Postgres::builder().hba_line(TRUST), |builder, (name, value)| builder.setting(name, value));
     let server = builder.start()?;
     server.copy_log(&folder.join("server.log"))?;
     Ok(server)
@@ -106,5 +110,7 @@ fn line(operation: &Operation) -> serde_json::Value {
     })
 }
 
+/// Everybody is who they say, as the suites of drivers and the regression SQL expect.
+const TRUST: &str = "host all all 127.0.0.1/32 trust";
 /// 142 bits.
 const TOKEN_LENGTH: usize = 24;

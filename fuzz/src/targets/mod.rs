@@ -8,6 +8,7 @@ mod session;
 mod sftp;
 mod shell;
 mod startup;
+mod terminal;
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -28,6 +29,7 @@ pub const ALL: &[Target] = &[
     recording::TARGET,
     sftp::TARGET,
     shell::TARGET,
+    terminal::TARGET,
 ];
 
 /// One number for an outcome.

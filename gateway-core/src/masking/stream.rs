@@ -1,6 +1,7 @@
 //! Masking of streams: correct wherever the chunks are cut, in bounded memory.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::CAP;
@@ -34,7 +35,7 @@ pub struct StreamMasker {
     pos: usize,
     /// Spans whose candidate lies behind `pos` and that do not end there.
     active: Vec<Raw>,
-    until: Vec<usize>,
+    until: Vec<Range<usize>>,
     open: Option<Open>,
     spans: usize,
     /// Spans by rule since they were last asked for.
@@ -154,8 +155,9 @@ impl StreamMasker {
 
     /// Whether both will treat every continuation alike: no value is under way and what is remembered is the same.
     pub(super) fn agrees_with(&self, other: &Self) -> bool {
-        let idle =
-            |m: &Self| m.active.is_empty() && m.open.is_none() && m.until.iter().all(|until| *until <= m.pos);
+        let idle = |m: &Self| {
+            m.active.is_empty() && m.open.is_none() && m.until.iter().all(|last| last.end <= m.pos)
+        };
         idle(self) && idle(other) && self.held() == other.held() && self.remembered() == other.remembered()
     }
 
@@ -192,7 +194,7 @@ impl StreamMasker {
         for raw in self.active.iter_mut().filter(|raw| raw.live.is_some()) {
             scan.follow(raw, record);
             if raw.live.is_none() {
-                scan.set_until(raw.rule, raw.end);
+                scan.covers(raw);
             }
         }
         let until = scan.until.clone();
@@ -205,7 +207,7 @@ impl StreamMasker {
             found.into_iter().filter(|raw| raw.at < decided || raw.start < decided).collect();
         for raw in &settled {
             if scanner.program.swallows(raw.rule) {
-                scan.set_until(raw.rule, if raw.live.is_some() { usize::MAX } else { raw.end });
+                scan.covers(raw);
             }
         }
         self.until = scan.until;
@@ -311,10 +313,10 @@ impl StreamMasker {
             raw.start = raw.start.saturating_sub(drop);
             raw.end = raw.end.saturating_sub(drop);
         }
-        self.until
-            .iter_mut()
-            .filter(|until| **until != usize::MAX)
-            .for_each(|until| *until = until.saturating_sub(drop));
+        for last in &mut self.until {
+            last.start = last.start.saturating_sub(drop);
+            last.end = if last.end == usize::MAX { usize::MAX } else { last.end.saturating_sub(drop) };
+        }
         if let Some(open) = &mut self.open {
             open.start = open.start.saturating_sub(drop);
             open.until = open.until.saturating_sub(drop);

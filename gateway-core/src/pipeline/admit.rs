@@ -13,9 +13,9 @@ use crate::approval::{
 };
 use crate::error::{Denial, DenialCode};
 use crate::masking::ClassSet;
-use crate::operation::{Access, Batch, Effect, Operation, Stage};
+use crate::operation::{Access, Batch, Effect, Facts, Operation, Stage};
 use crate::policy::{Allowed, ApprovalRule, Decision, Obligation, PolicyInput};
-use crate::recording::{Position, Record, RecordError, RecordedOperation};
+use crate::recording::{Position, Record, RecordError, RecordedDenial, RecordedOperation};
 use crate::text::is_deceptive;
 
 /// A batch that still changes after this many rewrites is denied.
@@ -344,7 +344,13 @@ impl GuardInner {
     /// The accesses as recordings and lists may show them.
     fn recorded_accesses(&self, operation: &Operation) -> Arc<[Access]> {
         let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
-        recorded.of(&operation.accesses, &self.pipeline.scanner)
+        recorded.accesses(&operation.accesses, &self.pipeline.scanner)
+    }
+
+    /// The facts as recordings may show them.
+    fn recorded_facts(&self, operation: &Operation) -> Arc<Facts> {
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.facts(&operation.facts, &operation.statement, &self.pipeline.scanner)
     }
 
     /// The statement as recordings and lists may show it.
@@ -366,7 +372,7 @@ impl GuardInner {
                 arguments: operation.arguments.len() as u64,
                 effect: operation.effect,
                 accesses: self.recorded_accesses(operation),
-                facts: Arc::clone(&operation.facts),
+                facts: self.recorded_facts(operation),
             });
         let operations = operations.collect();
         self.record(Record::Presented { digest: self.digest(&pending.batch), operations })
@@ -377,9 +383,18 @@ impl GuardInner {
         self.record_denied(pending, denial)
     }
 
+    /// The denial as recordings may show it: its words may repeat names that the agent wrote.
+    fn recorded_denial(&self, denial: &Denial) -> RecordedDenial {
+        let mut recorded = RecordedDenial::from(denial);
+        if let Some(masked) = self.pipeline.scanner.mask(recorded.message.as_bytes(), &ClassSet::default()) {
+            recorded.message = String::from_utf8_lossy(&masked.text).into_owned();
+        }
+        recorded
+    }
+
     pub(super) fn record_denied(&self, pending: &Pending, denial: &Denial) -> Result<Position, RecordError> {
         self.counters.deny.increment(1);
-        self.record(Record::Denied { operations: pending.ids(), denial: denial.into() })
+        self.record(Record::Denied { operations: pending.ids(), denial: self.recorded_denial(denial) })
     }
 
     /// Records the refusal of a presented batch; a recorder that fails turns it into its own denial.

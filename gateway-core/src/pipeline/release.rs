@@ -42,11 +42,11 @@ impl MaskPlan {
 }
 
 impl GuardInner {
-    /// The plan in force; asked anew when the policies changed.
+    /// The plan in force; asked anew when the policies changed, and for every operation if it depends on the time.
     pub(super) async fn mask_plan(self: &Arc<Self>) -> Result<Arc<MaskPlan>, Denial> {
         let revision = self.pipeline.policy.revision();
         match self.plan() {
-            Some(plan) if plan.revision == revision => Ok(plan),
+            Some(plan) if plan.revision == revision && !self.pipeline.policy.reveal_reads_time() => Ok(plan),
             _ => {
                 let plan = Arc::new(self.ask_plan(revision).await?);
                 self.set_plan(Arc::clone(&plan));
@@ -408,11 +408,7 @@ impl Masker<'_> {
         let mut position = 0;
         for finding in findings {
             out.extend_from_slice(text.get(position..finding.range.start).unwrap_or_default());
-            self.scanner.replace(
-                &finding.class,
-                text.get(finding.range.clone()).unwrap_or_default(),
-                &mut out,
-            );
+            self.scanner.replace(finding, text.get(finding.range.clone()).unwrap_or_default(), &mut out);
             position = finding.range.end;
         }
         out.extend_from_slice(text.get(position..).unwrap_or_default());

@@ -225,7 +225,7 @@ fn row(
 fn local(found: &[Finding], cell: Range<usize>) -> Vec<Finding> {
     let inside = found.iter().filter(|f| cell.contains(&f.range.start));
     let moved = |f: &Finding| f.range.start - cell.start..f.range.end - cell.start;
-    inside.map(|f| Finding { range: moved(f), class: f.class.clone() }).collect()
+    inside.map(|f| Finding { range: moved(f), ..f.clone() }).collect()
 }
 
 /// A value as it may be seen, or `None` if it may pass as it is. `found`: what the scan found in it, if it was scanned.

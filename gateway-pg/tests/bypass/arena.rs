@@ -1,5 +1,6 @@
 //! The one server of the suite, fresh databases on it, and gateways in front of them.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -65,10 +66,24 @@ pub fn ca() -> &'static Ca {
 /// A fresh database; `setup` is run in it as superuser.
 pub fn database(setup: &str) -> String {
     let name = server().copy_database(TEMPLATE).unwrap();
+    MADE.with_borrow_mut(|made| made.push(name.clone()));
     if !setup.is_empty() {
         server().psql(&name, setup).unwrap();
     }
     name
+}
+
+thread_local! {
+    /// The databases that this thread made and that are still there.
+    static MADE: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Drops the databases that this thread made: hundreds of copies would fill the memory they lie in.
+pub fn clear() {
+    let drop = |name: &String| format!("DROP DATABASE IF EXISTS {name} WITH (FORCE);\n");
+    let made = MADE.take();
+    // One that cannot be dropped does no more harm than that.
+    let _ = server().psql("postgres", &made.iter().map(drop).collect::<String>());
 }
 
 /// What is asked as superuser.
@@ -129,14 +144,9 @@ impl Setup {
             Arc::new(credentials),
         );
         let (port, ssl_mode) = self.address.unwrap_or((server().port(), SslMode::Disable));
-        let target = Target {
-            name: "shop".to_owned(),
-            address: Address::Tcp("127.0.0.1".to_owned(), port),
-            ssl_mode,
-            ca_pem: None,
-            labels: labels(&self.database).into(),
-            database: Some(self.database),
-        };
+        let target = Target::new("shop", Address::Tcp("127.0.0.1".to_owned(), port), ssl_mode)
+            .labels(labels(&self.database))
+            .database(self.database);
         let mut gateway =
             PgGateway::new(pipeline.clock(self.clock).scanner(scanner).build().unwrap(), target);
         if self.tls {

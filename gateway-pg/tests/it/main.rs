@@ -9,6 +9,7 @@ mod lives;
 mod logins;
 mod masking;
 mod messages;
+mod newer;
 mod policies;
 mod scripts;
 mod splits;

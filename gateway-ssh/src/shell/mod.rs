@@ -354,6 +354,11 @@ names!(Reason:
     HiddenArguments "hidden_arguments", Server "server",
 );
 
+/// Whether a command goes on in the next line: a quote, bracket, here-document or compound command is open, or the line end is quoted.
+pub(crate) fn is_unfinished(text: &str) -> bool {
+    parse::is_unfinished(text)
+}
+
 /// Cuts text for an excerpt.
 fn excerpt(text: &str) -> String {
     text.chars().take(MAX_EXCERPT_CHARS).collect()
