@@ -37,6 +37,8 @@ pub enum DenialCode {
     NotFound,
     /// A named limit of the gateway was exceeded.
     LimitExceeded,
+    /// What the session or task may take in all is used up.
+    BudgetExceeded,
     /// It waits for approval: present the same operation again once approved.
     ApprovalRequired,
     /// A reviewer said no.
@@ -69,6 +71,7 @@ impl DenialCode {
             Self::Malformed => "malformed",
             Self::NotFound => "not_found",
             Self::LimitExceeded => "limit_exceeded",
+            Self::BudgetExceeded => "budget_exceeded",
             Self::ApprovalRequired => "approval_required",
             Self::ApprovalRejected => "approval_rejected",
             Self::ApprovalExpired => "approval_expired",

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use gateway_core::approval::Delivery;
 use gateway_core::error::{Denial, DenialCode};
 use gateway_core::pipeline::{Guard, Held, Judged, Permit, Released};
@@ -22,7 +22,7 @@ use crate::codec::ProtocolError;
 use crate::intake::Intake;
 use crate::io::BoxedStream;
 use crate::login::upstream::CancelKey;
-use crate::operation::PgRewriter;
+use crate::rewriter::PgRewriter;
 use crate::session::{Judge, MAX_WAIT, Session, Task};
 
 /// Bytes waiting for a slow client before the gateway stops reading from the server.
@@ -30,6 +30,9 @@ const MAX_QUEUED_DOWNSTREAM: usize = 1024 * 1024;
 
 /// Bytes waiting for a slow server before the gateway stops reading from the client.
 const MAX_QUEUED_UPSTREAM: usize = 1024 * 1024;
+
+/// What a session keeps of the buffer to the server once all of it is written, in bytes: room for short statements.
+const KEPT_UPSTREAM: usize = 2 * 1024;
 
 /// Bytes of the client kept while its operation waits for people; more is left in the socket.
 const MAX_WAITING: usize = 256 * 1024;
@@ -68,6 +71,8 @@ pub(crate) struct Driver {
     down_out: VecDeque<Bytes>,
     down_flush: bool,
     up_flush: bool,
+    /// The buffer to the server has grown beyond [`KEPT_UPSTREAM`].
+    up_large: bool,
     deciding: Option<Deciding>,
     holding: bool,
     /// The client cancelled while it was being judged: it is not to be held.
@@ -107,6 +112,7 @@ impl Driver {
             down_out: VecDeque::new(),
             down_flush: false,
             up_flush: false,
+            up_large: false,
             deciding: None,
             holding: false,
             cancel_wanted: false,
@@ -124,7 +130,7 @@ impl Driver {
     }
 
     /// Runs the session to its end and seals its recording.
-    pub(crate) async fn run(mut self, greeting: Released) -> CloseReason {
+    pub(crate) async fn run(mut self: Box<Self>, greeting: Released) -> CloseReason {
         self.down_out.push_back(greeting.into_bytes());
         let cancel_asked = Arc::clone(&self.cancel_asked);
         let mut asked = Box::pin(cancel_asked.notified());
@@ -248,7 +254,11 @@ impl Driver {
             any = true;
             match task {
                 Task::Judge(judge) => {
-                    let rewriter = PgRewriter { possible: judge.rewritable, ..self.rewriter.clone() };
+                    let rewriter = PgRewriter {
+                        possible: judge.rewritable,
+                        backgrounds: Arc::clone(&judge.backgrounds),
+                        ..self.rewriter.clone()
+                    };
                     self.deciding = Some(Box::pin(decide(self.guard.clone(), judge, rewriter)));
                 }
                 Task::Wait { seen, first } => self.wait(seen, first),
@@ -422,6 +432,7 @@ impl Driver {
 
     fn poll_write_up(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let out = self.session.upstream_bytes();
+        self.up_large |= out.len() > KEPT_UPSTREAM;
         while !out.is_empty() {
             match Pin::new(&mut self.up).poll_write(cx, out)? {
                 Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -429,6 +440,10 @@ impl Driver {
                 Poll::Pending => return Poll::Pending,
             }
             self.up_flush = true;
+        }
+        // Asking what names mean takes some kilobytes, and a session asks seldom.
+        if std::mem::take(&mut self.up_large) {
+            *out = BytesMut::new();
         }
         if self.up_flush {
             ready!(Pin::new(&mut self.up).poll_flush(cx))?;

@@ -3,30 +3,29 @@
 //! Actions and entities are those of `schema/postgres.cedarschema`.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use gateway_core::error::{Denial, DenialCode};
-use gateway_core::operation::{Access, Action, Argument, Batch, Binding, Effect, Facts, Operation, Resource};
-use gateway_core::pipeline::Rewriter;
+use gateway_core::operation::{Access, Action, Argument, Binding, Effect, Facts, Operation, Resource};
 
 use crate::analysis::{
-    self, Access as Use, Change, CopyDirection, CopyEndpoint, CopyFormat, Filter, FunctionClass, FunctionUse,
-    LexSettings, Limits, ObjectChange, QualifiedName, RelationUse, SettingChange, SettingKind, SettingScope,
-    Statement,
+    self, Access as Use, Change, CopyDirection, CopyEndpoint, CopyFormat, Filter, LexSettings, Limits,
+    ObjectChange, RelationUse, SettingChange, SettingKind, SettingScope, Statement,
 };
+use crate::calls;
 use crate::catalog::{Catalog, Event, LabelIndex, Relation};
 use crate::codec::frontend::Bind;
 use crate::effects;
 use crate::lineage::{self, Inference};
+use crate::rewriter::{self, Background, NamedTable};
 use crate::statement::{is_meaningful, is_two_phase, written};
 
 /// The policy schema fragment for PostgreSQL, for [`CedarEngine`](gateway_core::policy) builders.
 pub const SCHEMA: &str = include_str!("../schema/postgres.cedarschema");
 
 /// A schema name that no catalog has, for what cannot be resolved; a rule on a real schema does not cover it.
-const UNRESOLVED: &str = "(unresolved)";
+pub(crate) const UNRESOLVED: &str = "(unresolved)";
 
 /// The name of a setting that the text does not tell, and of all of them.
 const COMPUTED: &str = "(computed)";
@@ -54,7 +53,7 @@ impl Place {
         self.schema(schema).child("Table", name)
     }
 
-    fn function(&self, schema: &str, name: &str) -> Resource {
+    pub(crate) fn function(&self, schema: &str, name: &str) -> Resource {
         self.schema(schema).child("Function", name)
     }
 
@@ -102,6 +101,7 @@ pub(crate) fn template(subject: &Subject<'_>) -> Result<Template, Denial> {
         facts: Arc::new(facts(subject)),
         binding: binding(subject),
         hides_literals: hides_literals(subject),
+        tables: subject.statements().flat_map(|s| rewriter::named_tables(subject.catalog, s)).collect(),
     })
 }
 
@@ -115,9 +115,15 @@ pub(crate) struct Template {
     binding: Binding,
     /// Records must not hold the literals of the text.
     hides_literals: bool,
+    tables: Arc<[NamedTable]>,
 }
 
 impl Template {
+    /// What a rewrite must know besides the text. `stands_for`: the text of what it runs, as the server has it.
+    pub(crate) fn background(&self, stands_for: Option<Bytes>) -> Background {
+        Background { accesses: Arc::clone(&self.accesses), tables: Arc::clone(&self.tables), stands_for }
+    }
+
     /// The operation of a subject this is the template of.
     pub(crate) fn operation(&self, subject: &Subject<'_>) -> Operation {
         let mut operation = Operation::new(self.kind.clone(), subject.text.clone());
@@ -136,7 +142,7 @@ impl Subject<'_> {
         [Some(self.statement), self.refers_to].into_iter().flatten()
     }
 
-    fn relation(&self, used: &RelationUse) -> Option<&Arc<Relation>> {
+    pub(crate) fn relation(&self, used: &RelationUse) -> Option<&Arc<Relation>> {
         self.catalog.relation(&written(used.schema.as_deref(), &used.name))
     }
 }
@@ -250,12 +256,12 @@ fn accesses(subject: &Subject<'_>) -> BTreeSet<Access> {
         for used in &statement.relations {
             relation_accesses(subject, statement, used, &mut out);
         }
-        out.extend(statement.functions.iter().filter_map(|f| function_access(subject, f)));
-        out.extend(statement.operators.iter().filter_map(|o| operator_access(subject, o)));
+        out.extend(statement.functions.iter().flat_map(|f| calls::function_accesses(subject, f)));
+        out.extend(statement.operators.iter().flat_map(|o| calls::operator_accesses(subject, o)));
         out.extend(statement.types.iter().map(|t| {
             call(place.function(t.schema.as_deref().unwrap_or(UNRESOLVED), &format!("type {}", t.name)))
         }));
-        out.extend(attribute_calls(subject, statement));
+        out.extend(calls::attribute_calls(subject, statement));
         out.extend(inferences(subject, statement));
         out.extend(statement.settings.iter().map(|s| setting_access(place, s)));
         out.extend(statement.objects.iter().filter_map(|o| object_access(place, o)));
@@ -284,7 +290,7 @@ fn access(action: &'static str, resource: Resource) -> Access {
     Access::new(Action::new(action), resource)
 }
 
-fn call(resource: Resource) -> Access {
+pub(crate) fn call(resource: Resource) -> Access {
     access("call", resource)
 }
 
@@ -337,6 +343,7 @@ fn relation_accesses(
         }
     }
     out.extend(parts.iter().map(|r| access(action, table(r))));
+    out.extend(calls::statements_of_others(subject, statement, relation));
 }
 
 const fn modifies(used: Use) -> bool {
@@ -373,11 +380,14 @@ fn shows_temporary(subject: &Subject<'_>, statement: &Statement) -> bool {
     statement.kind == "create_view" && read.into_iter().any(|r| r.schema.starts_with("pg_temp"))
 }
 
-/// The action of what a foreign key makes happen.
+/// The action of what foreign keys, rules and views make happen.
 const fn event_action(event: Event) -> &'static str {
     match event {
+        Event::Insert => "insert",
         Event::Delete => "delete",
-        _ => "update",
+        Event::Truncate => "truncate",
+        Event::Update => "update",
+        Event::Read | Event::Maintain => "select",
     }
 }
 
@@ -429,32 +439,6 @@ const fn kind_name(kind: char) -> &'static str {
     }
 }
 
-/// Calls of anything but harmless built-ins. A name that a user's function on the search path shares is that function.
-fn function_access(subject: &Subject<'_>, used: &FunctionUse) -> Option<Access> {
-    if used.schema.is_none()
-        && let Some(schema) = subject.catalog.user_function(&used.name)
-    {
-        return Some(call(subject.place.function(schema, &used.name)));
-    }
-    let class = analysis::classify_function(used.schema.as_deref(), &used.name);
-    if class.is_read() {
-        return None;
-    }
-    let builtin = matches!(class, FunctionClass::Builtin { .. });
-    let schema = used.schema.as_deref().unwrap_or(if builtin { "pg_catalog" } else { UNRESOLVED });
-    Some(call(subject.place.function(schema, &used.name).with("volatility", "volatile")))
-}
-
-fn operator_access(subject: &Subject<'_>, operator: &QualifiedName) -> Option<Access> {
-    let name = format!("operator {}", operator.name);
-    let schema = match operator.schema.as_deref() {
-        Some("pg_catalog") => return None,
-        Some(schema) => schema,
-        None => subject.catalog.user_function(&name)?,
-    };
-    Some(call(subject.place.function(schema, &name)))
-}
-
 /// The first OID of what is not the server's own (`FirstNormalObjectId`, PostgreSQL source, access/transam.h).
 const FIRST_USER_OID: u32 = 16_384;
 
@@ -467,21 +451,6 @@ pub(crate) const fn is_user_type(oid: u32) -> bool {
 fn parameter_types(subject: &Subject<'_>) -> impl Iterator<Item = Access> {
     let user = subject.types.iter().filter(|oid| is_user_type(**oid));
     user.map(|oid| call(subject.place.function(UNRESOLVED, &format!("type {oid}"))))
-}
-
-/// `u.f` that is no column of anything here but the name of a user's function is the call `f(u)`.
-fn attribute_calls(subject: &Subject<'_>, statement: &Statement) -> Vec<Access> {
-    let related: Vec<_> = statement.relations.iter().filter_map(|r| subject.relation(r)).collect();
-    let names =
-        statement.columns.iter().filter(|c| c.name.len() > 1 && !c.star).filter_map(|c| c.name.last());
-    // One table's column says nothing of another table's row: all of them must have it.
-    let column = |name: &str| !related.is_empty() && related.iter().all(|r| r.has_column(name));
-    let unknown = names.chain(&statement.fields).filter(|name| !column(name));
-    unknown
-        .filter_map(|name| {
-            subject.catalog.user_function(name).map(|schema| call(subject.place.function(schema, name)))
-        })
-        .collect()
 }
 
 fn setting_access(place: &Place, change: &SettingChange) -> Access {
@@ -650,7 +619,7 @@ fn facts(subject: &Subject<'_>) -> Facts {
 }
 
 /// Commands that change only the session or its transaction: nothing of the target's state, so no record has to be on disk first.
-const SESSION_ONLY: [&str; 19] = [
+pub(crate) const SESSION_ONLY: [&str; 19] = [
     "begin",
     "start_transaction",
     "commit",
@@ -801,76 +770,4 @@ pub(crate) fn copied_columns(statement: &Statement, catalog: &Catalog) -> Option
         return Some(relation.attributes().map(|number| (relation.oid, number)).collect());
     }
     copy.columns.iter().map(|name| relation.attribute(name).map(|number| (relation.oid, number))).collect()
-}
-
-/// Applies `limit:N` and `read_only` to simple queries of one statement.
-#[derive(Clone, Debug)]
-pub(crate) struct PgRewriter {
-    pub(crate) lexing: LexSettings,
-    /// False for extended-protocol messages, whose text was sent before.
-    pub(crate) possible: bool,
-}
-
-impl Rewriter for PgRewriter {
-    fn rewrite(&self, operation: &Operation, rewrites: &[&str]) -> Result<Option<Operation>, Denial> {
-        let mut text: Option<String> = None;
-        for rewrite in rewrites {
-            if let Some(new) = self.one(operation, text.as_deref(), rewrite)? {
-                text = Some(new);
-            }
-        }
-        let Some(text) = text.filter(|t| t.as_bytes() != operation.statement) else { return Ok(None) };
-        let mut rewritten = operation.clone();
-        rewritten.statement = Bytes::from(text);
-        Arc::make_mut(&mut rewritten.facts).insert("has_limit".into(), true.into());
-        Ok(Some(rewritten))
-    }
-}
-
-impl PgRewriter {
-    fn one(
-        &self,
-        operation: &Operation,
-        text: Option<&str>,
-        rewrite: &str,
-    ) -> Result<Option<String>, Denial> {
-        let unmet = |message: String| Err(Denial::new(DenialCode::ObligationUnmet, message));
-        match rewrite.split_once(':') {
-            None if rewrite == "read_only" && operation.effect == Effect::Read => Ok(None),
-            None if rewrite == "read_only" => unmet("the policy allows this for reading only".to_owned()),
-            Some(("limit", rows)) if operation.kind == "select" => {
-                let Ok(rows) = rows.trim().parse() else {
-                    return unmet(format!("the policy's rewrite `{rewrite}` is not understood"));
-                };
-                self.limit(operation, text, rows)
-            }
-            Some(("limit", _)) => Ok(None),
-            _ => unmet(format!("the policy's rewrite `{rewrite}` is not possible for PostgreSQL")),
-        }
-    }
-
-    fn limit(&self, operation: &Operation, text: Option<&str>, rows: u64) -> Result<Option<String>, Denial> {
-        let text = text.or_else(|| std::str::from_utf8(&operation.statement).ok()).unwrap_or_default();
-        let unmet = |cause: &dyn std::fmt::Display| {
-            let mut message = String::new();
-            let _ = write!(
-                message,
-                "the policy limits this to {rows} rows, which cannot be added to the statement: {cause}"
-            );
-            Denial::new(DenialCode::ObligationUnmet, message).with_hint(format!("add LIMIT {rows} yourself"))
-        };
-        let limited = analysis::limit(text, rows, &self.lexing, &Limits::default()).map_err(|e| unmet(&e))?;
-        if limited == text {
-            return Ok(None);
-        }
-        if self.possible { Ok(Some(limited)) } else { Err(unmet(&"it was prepared without")) }
-    }
-}
-
-/// The text of a rewritten single statement, if the batch is one that was rewritten from `original`.
-pub(crate) fn rewritten_text(batch: &Batch, original: &[u8]) -> Option<Bytes> {
-    match batch.operations() {
-        [one] if one.statement != original => Some(one.statement.clone()),
-        _ => None,
-    }
 }

@@ -3,6 +3,7 @@
 //! Asked on the session's own connection while it is idle, so temporary and uncommitted objects, role and search path count.
 
 mod relation;
+mod system;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use gateway_core::pipeline::Label;
 
 use crate::codec::{ProtocolError, Reader};
 pub(crate) use relation::{Event, Relation};
+pub(crate) use system::{STATEMENTS_FUNCTION, statements_column};
 
 /// The question put to the server. Answers are decoded by [`Catalog::learn`].
 pub(crate) const QUESTION: &str = include_str!("resolve.sql");
@@ -262,9 +264,15 @@ impl Catalog {
         }
     }
 
-    /// The schema of a user function that an unqualified name may mean.
-    pub(crate) fn user_function(&self, name: &str) -> Option<&str> {
-        self.functions.get(name)?.iter().find(|f| f.on_path).map(|f| f.schema.as_str())
+    /// The schemas of all user functions that an unqualified name may mean: which one it is depends on the types of its arguments.
+    pub(crate) fn user_functions(&self, name: &str) -> impl Iterator<Item = &str> {
+        let found = self.functions.get(name).into_iter().flatten();
+        found.filter(|f| f.on_path).map(|f| f.schema.as_str())
+    }
+
+    /// Whether an unqualified name may mean a user's function.
+    pub(crate) fn has_user_function(&self, name: &str) -> bool {
+        self.user_functions(name).next().is_some()
     }
 
     /// What the user functions are that a written name may mean, for binding an approval to them; empty if there are none.
@@ -437,12 +445,21 @@ impl Found {
 const TELLING: [(&str, &[&str]); 8] = [
     ("pg_statistic", &["stavalues1", "stavalues2", "stavalues3", "stavalues4", "stavalues5"]),
     ("pg_statistic_ext_data", &["stxdmcv", "stxdexpr", "stxddependencies"]),
-    ("pg_stats", &["most_common_vals", "histogram_bounds", "most_common_elems"]),
+    ("pg_stats", &SAMPLES),
     ("pg_stats_ext", &["most_common_vals"]),
-    ("pg_stats_ext_exprs", &["most_common_vals", "histogram_bounds", "most_common_elems"]),
+    ("pg_stats_ext_exprs", &SAMPLES),
     ("pg_stat_activity", &["query"]),
     ("pg_stat_statements", &["query"]),
     ("pg_largeobject", &["data"]),
+];
+
+/// Columns of `pg_stats` and the like, in any version of the server.
+const SAMPLES: [&str; 5] = [
+    "most_common_vals",
+    "histogram_bounds",
+    "most_common_elems",
+    "range_length_histogram",
+    "range_bounds_histogram",
 ];
 
 /// The columns of a relation that may hold values of any other.
@@ -483,6 +500,7 @@ impl Catalog {
                 Some("r"),
                 None,
                 Some(&columns),
+                None,
                 None,
                 None,
                 None,

@@ -10,16 +10,19 @@ use gateway_core::error::{Denial, DenialCode};
 use gateway_core::pipeline::Results;
 
 use super::copy::CopyOut;
+use super::envelope::{changed_too_much, rows_changed};
 use super::rows::{Chunk, Edit};
 use super::segment::{Segment, defined_name};
 use super::shape::{self, Column, Shape};
 use super::{Phase, Portal, Session, Task};
-use crate::analysis::{ColumnUse, Copy, CopyFormat, FunctionClass, SourceKind, Statement, classify_function};
+use crate::analysis::{ColumnUse, Copy, CopyFormat, FunctionClass, Statement, classify_function};
 use crate::catalog::{Origin, Relation};
 use crate::codec::backend::{self, Field, TransactionStatus};
 use crate::codec::frontend::{Message, Named};
 use crate::codec::{Frame, HEADER_BYTES, ProtocolError, encode, peek};
 use crate::definitions::Names;
+use crate::operation::may_return_rows;
+use crate::references::{is_column, may_be_row};
 use crate::statement::{Prepared, Text, changes_meaning, ends_transaction, may_mention, written};
 
 /// How results are named in recordings: backend messages as sent, masked.
@@ -41,9 +44,7 @@ pub(super) enum Expect {
         name: String,
         portal: Arc<Portal>,
     },
-    DescribeStatement {
-        prepared: Arc<Prepared>,
-    },
+    DescribeStatement,
     DescribePortal {
         portal: Arc<Portal>,
         shown: bool,
@@ -81,6 +82,10 @@ pub(super) struct Flow {
     /// What is judged when this is answered.
     pub(super) rest: Option<Box<Segment>>,
     outcome: String,
+    /// The most rows that may be changed.
+    pub(super) cap: Option<u64>,
+    /// Rows changed so far.
+    changed: u64,
 }
 
 /// What becomes of a copy-in message.
@@ -110,6 +115,8 @@ impl Flow {
             forgets: false,
             rest: None,
             outcome: String::new(),
+            cap: None,
+            changed: 0,
         }
     }
 
@@ -145,6 +152,15 @@ impl Flow {
             }
             Message::Flush | Message::Sync => Ok(CopyInStep { forward: false, flush: false }),
             _ => Err(ProtocolError::Unexpected { tag: frame.tag(), during: "during copy in" }),
+        }
+    }
+
+    /// Refuses the answer once more rows are changed than may be; what surrounds it is then undone.
+    fn count_changes(&mut self) {
+        let Some(cap) = self.cap else { return };
+        self.changed = self.changed.saturating_add(rows_changed(&self.outcome).unwrap_or(0));
+        if self.changed > cap && self.refusal.is_none() {
+            self.refusal = Some(changed_too_much(self.changed, cap));
         }
     }
 
@@ -249,7 +265,8 @@ impl Session {
                 Ok(())
             }
             b'Z' => {
-                if self.script.is_some() {
+                // The client is told once the transaction around it is ended.
+                if self.script.is_some() || self.envelope.is_some() {
                     chunk.edits.push((at, Edit::Drop));
                 }
                 self.ready(flow, body)
@@ -344,20 +361,20 @@ impl Session {
             }
             (Some(Expect::Close(named)), b'3') => {
                 match named {
-                    Named::Statement(name) => drop(self.statements.remove(name.as_str())),
-                    Named::Portal(name) => drop(self.portals.remove(name.as_str())),
+                    Named::Statement(name) => self.statements.remove(name),
+                    Named::Portal(name) => self.portals.remove(name),
                 }
                 flow.expected.pop_front();
                 Ok(())
             }
-            (Some(Expect::DescribeStatement { .. }), b't') => Ok(()),
-            (Some(Expect::DescribeStatement { prepared }), b'T') => {
-                let _ = prepared.row.set(backend::row_description(body)?.into());
+            (Some(Expect::DescribeStatement), b't') => Ok(()),
+            (Some(Expect::DescribeStatement), b'T') => {
+                backend::row_description(body)?;
                 chunk.names(at);
                 flow.expected.pop_front();
                 Ok(())
             }
-            (Some(Expect::DescribeStatement { .. }), b'n') => {
+            (Some(Expect::DescribeStatement), b'n') => {
                 flow.expected.pop_front();
                 Ok(())
             }
@@ -395,6 +412,7 @@ impl Session {
                 if self.keeps_completion(&flow.outcome) {
                     chunk.edits.push((at, Edit::Drop));
                 }
+                flow.count_changes();
                 self.completed(flow);
             }
             b'I' => self.completed(flow),
@@ -500,7 +518,7 @@ impl Session {
             }
             "deallocate" => match defined_name(statement) {
                 name if name.is_empty() => self.statements.clear(),
-                name => drop(self.statements.remove(&name)),
+                name => self.statements.remove(&name),
             },
             "discard" => {
                 self.statements.clear();
@@ -509,10 +527,10 @@ impl Session {
             // A function may open a cursor of the same name again.
             "close" => match defined_name(statement) {
                 name if name.is_empty() => self.portals.clear(),
-                name => drop(self.portals.remove(&name)),
+                name => self.portals.remove(&name),
             },
             // With AND CHAIN another transaction is open at once.
-            "commit" | "rollback" => self.portals.retain(|_, portal| portal.outlives_transaction()),
+            "commit" | "rollback" => self.portals.retain(Portal::outlives_transaction),
             _ => {}
         }
         if flow.alone {
@@ -576,13 +594,19 @@ impl Session {
 
     /// Decides once for a result what has to happen to each of its columns.
     fn shape(&self, flow: &Flow, fields: &[Field], statement: Option<&Statement>) -> Shape {
+        // Rows of a write without RETURNING come from a rule that selects, about which the statement's text says nothing.
+        let by_rule = statement.is_some_and(|s| !s.modifications.is_empty() && !may_return_rows(s));
         let referent = statement.and_then(|s| self.referent(s, &[]).ok().flatten());
         let statement = referent.as_deref().and_then(Prepared::statement).or(statement);
+        let by_rule = by_rule || referent.is_some() && statement.is_some_and(|s| !may_return_rows(s));
         let names = self.names_of(&flow.protected, statement);
         let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         let columns = fields.iter().enumerate().map(|(i, field)| {
             let encoding = shape::encoding(field.type_oid, field.format);
             let plain = shape::unlabelled(field);
+            if by_rule {
+                return Column::Withhold(encoding);
+            }
             if field.table != 0 {
                 return self.column(
                     flow,
@@ -646,25 +670,17 @@ impl Session {
 
     /// Qualified names that are no columns but may be functions: `c.row_to_json` is the call `row_to_json(c)` of the whole row.
     fn calls_on_rows(&self, statement: &Statement) -> Vec<String> {
-        let relation = |source: &usize| match &statement.sources.get(*source)?.kind {
-            SourceKind::Relation(index) => {
-                let used = statement.relations.get(*index)?;
-                self.catalog.relation(&written(used.schema.as_deref(), &used.name))
-            }
-            _ => None,
-        };
-        // It may belong to any of these; what is not a relation's has columns that are not known here.
-        let column = |c: &ColumnUse, name: &str| {
-            !c.sources.is_empty() && c.sources.iter().all(|s| relation(s).is_some_and(|r| r.has_column(name)))
-        };
         let function = |name: &str| {
             matches!(classify_function(Some("pg_catalog"), name), FunctionClass::Builtin { .. })
-                || self.catalog.user_function(name).is_some()
+                || self.catalog.has_user_function(name)
+        };
+        let called = |c: &ColumnUse, name: &str| {
+            may_be_row(&self.catalog, statement, c)
+                || (function(name) && !is_column(&self.catalog, statement, c))
         };
         let qualified = statement.columns.iter().filter(|c| c.name.len() > 1);
         let named = qualified.filter_map(|c| c.name.last().map(|name| (c, name)));
-        let called = named.filter(|(c, name)| !column(c, name) && function(name));
-        called.map(|(_, name)| name.clone()).collect()
+        named.filter(|(c, name)| called(c, name)).map(|(_, name)| name.clone()).collect()
     }
 
     fn column(&self, flow: &Flow, origin: Origin, plain: Column, encoding: shape::Encoding) -> Column {
@@ -709,6 +725,10 @@ impl Session {
         if self.script.is_some() {
             return self.part_over(results, refusal, failed, &outcome);
         }
+        if let Some(envelope) = self.envelope.take() {
+            let results = results.or_else(|| self.kept.take());
+            return self.close_envelope(envelope, (results, outcome), refusal);
+        }
         let sync_waits = rest.as_ref().is_some_and(|rest| rest.ends_in_sync());
         if let Some(denial) = refusal {
             return self.end_refused(results, &denial, failed, (synced, sync_waits));
@@ -741,7 +761,7 @@ impl Session {
     }
 
     /// The answer could not be released: the client is told so, and an open transaction is made to fail.
-    fn end_refused(
+    pub(super) fn end_refused(
         &mut self,
         results: Option<Results>,
         denial: &Denial,

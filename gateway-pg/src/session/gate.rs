@@ -117,9 +117,10 @@ impl Session {
     }
 
     /// What was about to be forwarded is not; what the open transaction used stays in use.
-    pub(super) fn step_back(&self) {
+    pub(super) fn step_back(&mut self) {
         if self.status == TransactionStatus::Idle && !self.mid_unit {
             self.uses.leave();
+            self.defining.clear();
         } else {
             self.uses.answered();
         }

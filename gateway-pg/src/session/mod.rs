@@ -5,9 +5,11 @@
 //! state it will run in.
 
 mod copy;
+mod envelope;
 mod flow;
 mod gate;
 mod hidden;
+mod kept;
 mod rows;
 mod script;
 mod segment;
@@ -15,7 +17,7 @@ mod settings;
 pub(crate) mod shape;
 mod tuples;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -31,10 +33,12 @@ use crate::definitions::{Definitions, Epoch, UnderWay, Uses};
 use crate::denial;
 use crate::memo::Memos;
 use crate::operation::Place;
+use crate::rewriter::Background;
 use crate::statement::Prepared;
 use flow::Flow;
 pub use flow::RECORD_ENCODING;
 pub(crate) use gate::MAX_WAIT;
+use kept::Kept;
 use rows::{Chunk, Edit};
 use script::Script;
 use segment::Segment;
@@ -51,6 +55,10 @@ pub(crate) const MAX_STATEMENTS: usize = 10_000;
 
 /// Portals and cursors a session may keep.
 pub(crate) const MAX_PORTALS: usize = 10_000;
+
+/// Bytes that the prepared statements of a session may take, with their analyses, and as much again its portals and cursors with their
+/// values: about 5,000 statements of an application.
+pub(crate) const MAX_KEPT_BYTES: usize = 32 * 1024 * 1024;
 
 /// Names the gateway uses for its own statements and portals; clients may not use them.
 const OWN_NAME: &str = "_gateway";
@@ -93,8 +101,10 @@ pub(crate) struct Judge {
     pub prepare: Option<Pending>,
     /// Operations that run.
     pub execute: Option<Pending>,
-    /// It is one simple query, whose text may still be rewritten.
+    /// The server has none of the texts yet: they may still be rewritten.
     pub rewritable: bool,
+    /// What rewrites must know of the operations.
+    pub backgrounds: Arc<[Background]>,
     /// A transaction is open: holding would keep its locks.
     pub in_transaction: bool,
 }
@@ -127,6 +137,10 @@ struct Approved {
 enum Phase {
     /// Nothing is under way, or extended messages are being gathered.
     Gathering(Segment),
+    /// A transaction is begun around what was permitted.
+    Opening(Box<envelope::Opening>),
+    /// That transaction is ended.
+    Closing(Box<envelope::Closing>),
     /// The server is asked what names mean.
     Resolving {
         segment: Segment,
@@ -160,8 +174,8 @@ pub(crate) struct Session {
     memos: Memos,
     shapes: Shapes,
     status: TransactionStatus,
-    statements: HashMap<String, Arc<Prepared>>,
-    portals: HashMap<String, Arc<Portal>>,
+    statements: Kept<Prepared>,
+    portals: Kept<Portal>,
     phase: Phase,
     /// Something in the open transaction changed what names mean; its end may undo that.
     dirty_transaction: bool,
@@ -179,6 +193,8 @@ pub(crate) struct Session {
     mid_unit: bool,
     /// Since the last ReadyForQuery something may have changed a setting that changes how text is read; the server tells with the next.
     unread: bool,
+    /// The transaction of the gateway's own that what is under way runs in.
+    envelope: Option<envelope::Envelope>,
     /// The results of what was forwarded since the last Sync.
     kept: Option<Results>,
     /// Notifications come at any time after the LISTEN that was permitted.
@@ -218,8 +234,8 @@ impl Session {
             memos: Memos::default(),
             shapes: Shapes::default(),
             status: TransactionStatus::Idle,
-            statements: HashMap::new(),
-            portals: HashMap::new(),
+            statements: Kept::default(),
+            portals: Kept::default(),
             phase: Phase::Gathering(Segment::default()),
             dirty_transaction: false,
             defining: Vec::new(),
@@ -228,6 +244,7 @@ impl Session {
             snapshot: false,
             mid_unit: false,
             unread: false,
+            envelope: None,
             kept: None,
             listening: None,
             busy_at_end: false,
@@ -332,6 +349,8 @@ impl Session {
             b'N' | b'A' => self.stray(frame),
             tag => match &mut self.phase {
                 Phase::Resolving { .. } => self.resolving(frame),
+                Phase::Opening(_) => self.opening(frame),
+                Phase::Closing(_) => self.closing(frame),
                 Phase::Poisoning { .. } => self.poisoning(frame),
                 // The server ends a session with an unasked-for error (`terminating connection ...`).
                 _ if tag == b'E' => {
@@ -473,6 +492,7 @@ impl Session {
     /// Refuses a segment: answers the client, and sees to it that the upstream's transaction fails too if one is open.
     fn deny(&mut self, segment: &Segment, denial: Denial) {
         let simple = segment.is_simple();
+        self.step_back();
         if self.abandon_script() {
             self.phase = Phase::Poisoning { simple: true, told: false, denial };
             return;
@@ -566,7 +586,7 @@ impl Session {
             if std::mem::take(&mut self.dirty_transaction) {
                 self.catalog.forget_names();
             }
-            self.portals.retain(|_, portal| portal.outlives_transaction());
+            self.portals.retain(Portal::outlives_transaction);
         } else if self.status == TransactionStatus::Failed {
             self.catalog.forget_names();
         }

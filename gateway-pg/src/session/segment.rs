@@ -1,6 +1,6 @@
 //! From the client's messages to operations: gathering, understanding, resolving names, asking for judgement, forwarding.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
@@ -8,7 +8,9 @@ use gateway_core::error::{Denial, DenialCode};
 use gateway_core::operation::{Batch, Operation, OperationId, Stage};
 use gateway_core::pipeline::Permit;
 
+use super::envelope;
 use super::flow::{Expect, Flow};
+use super::kept::{Kept, Kind, Weighs};
 use super::{
     Approved, Judge, MAX_PORTALS, MAX_SEGMENT_BYTES, MAX_SEGMENT_MESSAGES, MAX_STATEMENTS, Meaning, OWN_NAME,
     Phase, Portal, Session, Task, settings,
@@ -19,6 +21,7 @@ use crate::codec::backend::{self, TransactionStatus};
 use crate::codec::frontend::{Bind, Message, Named, Parse};
 use crate::codec::{Frame, ProtocolError, encode};
 use crate::operation::{self, Subject};
+use crate::rewriter::Background;
 use crate::statement::{
     Prepared, Text, changes_definitions, changes_meaning, ends_transaction, imports_snapshot, names_something,
 };
@@ -58,8 +61,11 @@ pub(super) struct Segment {
     steps: Vec<Step>,
     bytes: usize,
     end: End,
-    statements: HashMap<String, Arc<Prepared>>,
-    portals: HashMap<String, Arc<Portal>>,
+    statements: Kept<Prepared>,
+    portals: Kept<Portal>,
+    /// The texts of the operations that are judged, in order.
+    prepared: Vec<Arc<Text>>,
+    executed: Vec<Arc<Text>>,
     pub(super) prepare: Option<OperationId>,
     pub(super) execute: Option<OperationId>,
     /// It may change how text is read.
@@ -95,6 +101,40 @@ impl Segment {
 
     pub(super) fn is_simple(&self) -> bool {
         self.end == End::Simple
+    }
+
+    /// Whether the server answers all of it before it waits for more.
+    pub(super) fn is_whole(&self) -> bool {
+        let copies = self.runs().any(|s| s.kind == "copy_from");
+        self.end == End::Simple || (self.end == End::Sync && !copies)
+    }
+
+    /// Whether it begins or ends a transaction, or part of one.
+    pub(super) fn controls_transactions(&self) -> bool {
+        self.runs().any(|statement| statement.transaction.is_some())
+    }
+
+    /// A statement in it that changes something and does not tell how many rows.
+    pub(super) fn uncounted(&self) -> Option<String> {
+        let counted = |s: &Statement| {
+            let plain = matches!(&*s.kind, "insert" | "update" | "delete" | "merge" | "copy_from");
+            s.read_only() || (plain && !s.flags.modifying_cte)
+        };
+        self.runs().find(|statement| !counted(statement)).map(|statement| statement.kind.to_string())
+    }
+
+    /// Whether the server has none of the texts that are judged: one simple statement, or what is parsed in this very segment.
+    fn is_rewritable(&self) -> bool {
+        let parsed = |text: &Arc<Text>| {
+            self.steps
+                .iter()
+                .any(|s| matches!(s, Step::Parse { prepared, .. } if Arc::ptr_eq(&prepared.text, text)))
+        };
+        match self.steps.as_slice() {
+            // What is forwarded is one text: of several statements none can be replaced alone.
+            [Step::Query(text)] => text.of() == 1,
+            _ => self.texts().all(parsed),
+        }
     }
 
     /// Whether the client's Sync is here.
@@ -256,7 +296,7 @@ impl Session {
         let Some(statement) = portal.prepared.text.statement(portal.prepared.index) else { return false };
         // What cannot be judged is refused soon.
         let operation = self.portal_operation(portal).ok().flatten();
-        operation.is_some_and(|operation| Order::new(self.dirty_transaction).changes(statement, &operation))
+        operation.is_some_and(|o| Order::new(self.dirty_transaction).changes(statement, &o.operation))
     }
 
     /// Goes on with what was put aside: its names are looked at anew.
@@ -318,9 +358,7 @@ impl Session {
             return Err(Denial::new(DenialCode::NotUnderstood, message).with_hint("prepare them one by one"));
         }
         let prepared = Arc::new(Prepared::new(text, 0).with_types(parse.types));
-        if self.statements.len() >= MAX_STATEMENTS && !self.statements.contains_key(&parse.name) {
-            return Err(too_many("prepared statements", MAX_STATEMENTS));
-        }
+        self.room_for_statement(&parse.name, prepared.weight())?;
         if let Phase::Gathering(segment) = &mut self.phase {
             segment.statements.insert(parse.name.clone(), Arc::clone(&prepared));
         }
@@ -330,9 +368,6 @@ impl Session {
     fn bind_step(&mut self, bind: Bind) -> Result<Step, Denial> {
         own_name(&bind.portal)?;
         let prepared = self.prepared(&bind.statement)?;
-        if self.portals.len() >= MAX_PORTALS && !self.portals.contains_key(&bind.portal) {
-            return Err(too_many("portals", MAX_PORTALS));
-        }
         let name = bind.portal.clone();
         let portal = Arc::new(Portal {
             prepared,
@@ -341,10 +376,34 @@ impl Session {
             meaning: OnceLock::new(),
             shape: OnceLock::new(),
         });
+        self.room_for_portal(&name, portal.weight())?;
         if let Phase::Gathering(segment) = &mut self.phase {
             segment.portals.insert(name.clone(), Arc::clone(&portal));
         }
         Ok(Step::Bind { name, portal })
+    }
+
+    fn room_for_statement(&self, name: &str, bytes: usize) -> Result<(), Denial> {
+        const KIND: Kind = Kind { name: "prepared statements", most: MAX_STATEMENTS };
+        let none = Kept::default();
+        let coming = if let Phase::Gathering(segment) = &self.phase { &segment.statements } else { &none };
+        self.statements.room(name, bytes, coming, &KIND)
+    }
+
+    fn room_for_portal(&self, name: &str, bytes: usize) -> Result<(), Denial> {
+        const KIND: Kind = Kind { name: "portals", most: MAX_PORTALS };
+        let none = Kept::default();
+        let coming = if let Phase::Gathering(segment) = &self.phase { &segment.portals } else { &none };
+        self.portals.room(name, bytes, coming, &KIND)
+    }
+
+    /// What `PREPARE` and `DECLARE` make is kept like what Parse and Bind make.
+    fn room_for_made(&self, text: &Text, statement: &Statement) -> Result<(), Denial> {
+        match &*statement.kind {
+            "prepare" => self.room_for_statement(&defined_name(statement), text.weight()),
+            "declare_cursor" => self.room_for_portal(&defined_name(statement), text.weight()),
+            _ => Ok(()),
+        }
     }
 
     fn prepared(&self, name: &str) -> Result<Arc<Prepared>, Denial> {
@@ -535,13 +594,17 @@ impl Session {
             Ok(Operations { prepare, mut execute, order }) => {
                 segment.unread = order.unread;
                 let unsettled = order.unsettled.unwrap_or(usize::MAX);
-                for operation in execute.iter_mut().skip(unsettled) {
-                    operation.binding = self.unknown_settings();
+                for understood in execute.iter_mut().skip(unsettled) {
+                    understood.operation.binding = self.unknown_settings();
                 }
                 (prepare, execute)
             }
             Err(denial) => return self.refuse_segment(&segment, denial),
         };
+        let backgrounds = prepare.iter().chain(&execute).map(|u| u.background.clone()).collect();
+        let (prepare, prepared) = apart(prepare);
+        let (execute, executed) = apart(execute);
+        (segment.prepared, segment.executed) = (prepared, executed);
         let prepare = self.pending(Batch::new(Stage::Prepare, prepare));
         let execute = self.pending(Batch::new(Stage::Execute, execute));
         segment.prepare = prepare.as_ref().map(|p| p.first());
@@ -550,9 +613,14 @@ impl Session {
             return self.send(segment, None, None);
         }
         let in_transaction = self.status != TransactionStatus::Idle || self.mid_unit;
-        // What is forwarded is one text: of several statements none can be replaced alone.
-        let rewritable = segment.query().is_some_and(|text| text.of() == 1);
-        self.tasks.push_back(Task::Judge(Judge { prepare, execute, rewritable, in_transaction }));
+        let rewritable = segment.is_rewritable();
+        self.tasks.push_back(Task::Judge(Judge {
+            prepare,
+            execute,
+            rewritable,
+            backgrounds,
+            in_transaction,
+        }));
         self.phase = Phase::Judging(segment);
     }
 
@@ -576,11 +644,11 @@ impl Session {
                 Step::DescribePortal(portal) => prepared.push(&portal.prepared),
                 Step::Execute { portal, .. } => {
                     executed.push(&portal.prepared);
-                    if let Some(operation) = self.portal_operation(portal)? {
-                        let statement = portal.prepared.text.statement(portal.prepared.index);
-                        statement
-                            .map_or(Ok(()), |statement| self.in_order(&mut order, statement, &operation))?;
-                        run.push(operation);
+                    if let Some(understood) = self.portal_operation(portal)? {
+                        if let Some(statement) = portal.prepared.text.statement(portal.prepared.index) {
+                            self.in_order(&mut order, statement, &understood.operation)?;
+                        }
+                        run.push(understood);
                     }
                 }
                 Step::Close(_) | Step::Flush | Step::Sync => {}
@@ -619,13 +687,13 @@ impl Session {
     }
 
     /// The operations of a simple query, each in the light of what the ones before it prepare or declare.
-    fn query_operations(&self, text: &Arc<Text>, order: &mut Order) -> Result<Vec<Operation>, Denial> {
+    fn query_operations(&self, text: &Arc<Text>, order: &mut Order) -> Result<Vec<Understood>, Denial> {
         let mut earlier = Vec::new();
         let mut operations = Vec::new();
         for (index, statement) in text.analysis.statements.iter().enumerate() {
-            let operation = self.operation(text, index, statement, &earlier, None, &[])?;
-            self.in_order(order, statement, &operation)?;
-            operations.push(operation);
+            let understood = self.operation(text, index, statement, &earlier, None, &[])?;
+            self.in_order(order, statement, &understood.operation)?;
+            operations.push(understood);
             if matches!(&*statement.kind, "prepare" | "declare_cursor") {
                 earlier.push((defined_name(statement), Arc::new(Prepared::new(Arc::clone(text), index))));
             }
@@ -633,7 +701,7 @@ impl Session {
         Ok(operations)
     }
 
-    fn portal_operation(&self, portal: &Portal) -> Result<Option<Operation>, Denial> {
+    fn portal_operation(&self, portal: &Portal) -> Result<Option<Understood>, Denial> {
         let prepared = &portal.prepared;
         let Some(statement) = prepared.text.statement(prepared.index) else { return Ok(None) };
         self.same_meaning(portal)?;
@@ -658,13 +726,14 @@ impl Session {
 
     fn operation(
         &self,
-        text: &Text,
+        text: &Arc<Text>,
         index: usize,
         statement: &Statement,
         earlier: &[(String, Arc<Prepared>)],
         bind: Option<&Bind>,
         types: &[u32],
-    ) -> Result<Operation, Denial> {
+    ) -> Result<Understood, Denial> {
+        self.room_for_made(text, statement)?;
         let refers_to = self.referent(statement, earlier)?;
         if let Some(cursor) =
             statement.cursor.as_ref().filter(|_| matches!(&*statement.kind, "fetch" | "move"))
@@ -677,7 +746,7 @@ impl Session {
             place: &self.place,
             catalog: &self.catalog,
             labels: &self.labels,
-            text: text.slice(index),
+            text: text.as_sent(index),
             statement,
             refers_to: refers_to.as_deref().and_then(Prepared::statement),
             bind,
@@ -698,7 +767,8 @@ impl Session {
         let operation = template.operation(&subject);
         let statements: Vec<_> = [Some(statement), subject.refers_to].into_iter().flatten().collect();
         self.refuse_moving_hidden(&statements, &operation)?;
-        Ok(operation)
+        let stands_for = refers_to.as_ref().map(|prepared| prepared.text.as_sent(prepared.index));
+        Ok(Understood { operation, background: template.background(stands_for), text: Arc::clone(text) })
     }
 
     /// What `EXECUTE name`, `FETCH name` and the like stand for. A name nobody knows is not understood.
@@ -725,11 +795,14 @@ impl Session {
     }
 
     /// Forwards a permitted segment, byte for byte as judged, and notes which answers are due.
-    pub(super) fn send(&mut self, mut segment: Segment, prepare: Option<Permit>, execute: Option<Permit>) {
-        // The batch inside the permit is what was judged; rewriting replaces the text of a simple query.
+    pub(super) fn send_as_it_is(
+        &mut self,
+        mut segment: Segment,
+        prepare: Option<Permit>,
+        execute: Option<Permit>,
+    ) {
         let statements: Vec<_> = segment.texts().map(Arc::clone).collect();
         let mut results = None;
-        let mut rewritten = None;
         let mut forgets = false;
         self.unread |= segment.unread;
         let rest = segment.rest.take();
@@ -738,12 +811,13 @@ impl Session {
             && self.status == TransactionStatus::Idle
             && !self.mid_unit
             && self.script.is_none();
-        for permit in [prepare, execute].into_iter().flatten() {
-            let (batch, more) = permit.consume();
+        let cap = envelope::cap(execute.as_ref());
+        for (permit, texts) in [(prepare, &segment.prepared), (execute, &segment.executed)] {
+            let Some((batch, more)) = permit.map(Permit::consume) else { continue };
+            note_rewritten(&batch, texts);
             // Also what is only prepared: planning runs functions.
             self.settings_change(batch.operations());
             forgets |= batch.operations().iter().flat_map(|o| o.accesses.iter()).any(operation::moves_names);
-            rewritten = statements.first().and_then(|t| operation::rewritten_text(&batch, &t.slice(0)));
             results = Some(more);
         }
         let mut expected = VecDeque::new();
@@ -754,9 +828,18 @@ impl Session {
                 encode::describe_portal(&mut self.to_upstream, name);
                 expected.push_back(Expect::DescribePortal { portal: Arc::clone(portal), shown: false });
             }
-            match (&step, &rewritten) {
-                (Step::Query(_), Some(text)) => {
-                    encode::query(&mut self.to_upstream, std::str::from_utf8(text).unwrap_or_default());
+            match &step {
+                // The batch inside the permit is what was judged, after rewriting.
+                Step::Query(text) if text.sent.get().is_some() => {
+                    encode::query(&mut self.to_upstream, &text.rewritten());
+                }
+                Step::Parse { name, prepared } if prepared.text.sent.get().is_some() => {
+                    encode::parse_typed(
+                        &mut self.to_upstream,
+                        name,
+                        &prepared.text.rewritten(),
+                        &prepared.types,
+                    );
                 }
                 _ => self.to_upstream.extend_from_slice(frame.bytes()),
             }
@@ -781,6 +864,7 @@ impl Session {
         self.script_protects(&protected);
         let mut flow = Flow::new(expected, results, protected);
         (flow.forgets, flow.rest, flow.alone) = (forgets, rest, alone);
+        flow.cap = cap;
         self.phase = Phase::Flowing(Box::new(flow));
         self.flow_over_if_done();
     }
@@ -795,10 +879,31 @@ impl Session {
     }
 }
 
+/// An operation, and what is known of it besides.
+struct Understood {
+    operation: Operation,
+    background: Background,
+    text: Arc<Text>,
+}
+
+fn apart(understood: Vec<Understood>) -> (Vec<Operation>, Vec<Arc<Text>>) {
+    understood.into_iter().map(|u| (u.operation, u.text)).unzip()
+}
+
+/// Notes the texts that the server gets instead of the client's.
+fn note_rewritten(batch: &Batch, texts: &[Arc<Text>]) {
+    for (operation, text) in batch.operations().iter().zip(texts) {
+        let only = text.analysis.statements.len() == 1;
+        if only && text.sent.get().is_none() && operation.statement != text.slice(0) {
+            let _ = text.sent.set(operation.statement.clone());
+        }
+    }
+}
+
 /// What a segment does, in the order in which it is judged.
 struct Operations {
-    prepare: Vec<Operation>,
-    execute: Vec<Operation>,
+    prepare: Vec<Understood>,
+    execute: Vec<Understood>,
     order: Order,
 }
 
@@ -864,7 +969,7 @@ fn expect(step: Step) -> Option<Expect> {
         Step::Query(text) => Expect::Simple { text, index: 0 },
         Step::Parse { name, prepared } => Expect::Parse { name, prepared },
         Step::Bind { name, portal } => Expect::Bind { name, portal },
-        Step::DescribeStatement(prepared) => Expect::DescribeStatement { prepared },
+        Step::DescribeStatement(_) => Expect::DescribeStatement,
         Step::DescribePortal(portal) => Expect::DescribePortal { portal, shown: true },
         Step::Execute { portal, .. } => Expect::Execute { portal },
         Step::Close(named) => Expect::Close(named),
@@ -915,11 +1020,6 @@ fn unknown(what: &str, name: &str) -> Denial {
     let code = if what == "prepared statement" { DenialCode::NotFound } else { DenialCode::NotUnderstood };
     Denial::new(code, format!("there is no {what} `{name}` in this session"))
         .with_hint("prepare or declare it in this session first")
-}
-
-fn too_many(what: &str, limit: usize) -> Denial {
-    Denial::new(DenialCode::LimitExceeded, format!("a session may keep at most {limit} {what}"))
-        .with_hint("close some first")
 }
 
 fn transaction_failed() -> Denial {

@@ -55,7 +55,7 @@ fn files_go_both_ways_and_every_request_is_recorded_with_its_real_path() {
     let mut said = Vec::new();
     for record in gateway.records() {
         if let Record::Presented { operations, .. } = record {
-            said.extend(operations.into_iter().map(|o| o.statement));
+            said.extend(operations.into_iter().map(|o| o.statement.to_string()));
         }
     }
     for wanted in [
