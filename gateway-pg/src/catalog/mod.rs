@@ -224,6 +224,11 @@ impl Catalog {
         Ok(())
     }
 
+    /// What followed from it before holds no longer, for another reason than a change in it.
+    pub(crate) const fn renew(&mut self) {
+        self.generation += 1;
+    }
+
     /// Another number after every change.
     pub(crate) const fn generation(&self) -> u64 {
         self.generation
