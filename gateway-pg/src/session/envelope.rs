@@ -197,7 +197,7 @@ impl Session {
                 self.phase = Phase::Closing(Box::new(closing));
             }
             None => match closing.refusal {
-                Some(denial) => self.end_refused(closing.results, &denial, true, true),
+                Some(denial) => self.end_refused(closing.results, &denial, true, (true, false)),
                 None => self.closed(closing),
             },
         }

@@ -1,6 +1,6 @@
 //! From the client's messages to operations: gathering, understanding, resolving names, asking for judgement, forwarding.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
