@@ -47,6 +47,8 @@ pub enum DenialCode {
     ApprovalExpired,
     /// The waiting operation was cancelled.
     Cancelled,
+    /// Another session is in the way just now: the same operation may pass when tried again.
+    Conflict,
     /// An obligation of the decision cannot be met.
     ObligationUnmet,
     /// The record of the operation cannot be written.
@@ -74,6 +76,7 @@ impl DenialCode {
             Self::ApprovalRejected => "approval_rejected",
             Self::ApprovalExpired => "approval_expired",
             Self::Cancelled => "cancelled",
+            Self::Conflict => "conflict",
             Self::ObligationUnmet => "obligation_unmet",
             Self::RecorderFailed => "recorder_failed",
             Self::MaskingFailed => "masking_failed",

@@ -23,7 +23,7 @@ use crate::intake::Intake;
 use crate::io::BoxedStream;
 use crate::login::upstream::CancelKey;
 use crate::rewriter::PgRewriter;
-use crate::session::{Judge, Session, Task};
+use crate::session::{Judge, MAX_WAIT, Session, Task};
 
 /// Bytes waiting for a slow client before the gateway stops reading from the server.
 const MAX_QUEUED_DOWNSTREAM: usize = 1024 * 1024;
@@ -77,6 +77,9 @@ pub(crate) struct Driver {
     holding: bool,
     /// The client cancelled while it was being judged: it is not to be held.
     cancel_wanted: bool,
+    /// Waits for another session to be out of the way.
+    waiting: Option<Pin<Box<dyn Future<Output = bool> + Send>>>,
+    wait_until: tokio::time::Instant,
     /// Waits for the recorder to take more, or for new masks.
     catching_up: Option<Settling>,
     /// With strict recording: waits until what is to be sent is on disk.
@@ -113,6 +116,8 @@ impl Driver {
             deciding: None,
             holding: false,
             cancel_wanted: false,
+            waiting: None,
+            wait_until: tokio::time::Instant::now(),
             catching_up: None,
             settling: None,
             settled: false,
@@ -165,6 +170,17 @@ impl Driver {
             poll_fn(|cx| Pin::new(&mut self.up).poll_shutdown(cx)).await
         };
         let _ = tokio::time::timeout(FAREWELL, leave).await;
+        if busy || self.session.is_defining() {
+            let _ = tokio::time::timeout(FAREWELL, self.until_server_is_done()).await;
+        }
+    }
+
+    /// The server closes its connection once it has finished or undone what it was doing. Until then the session's changes of
+    /// definitions, and its uses of them, count for the other sessions.
+    async fn until_server_is_done(&mut self) {
+        while let Ok(1..) = poll_fn(|cx| self.up_in.poll_read(&mut self.up, cx)).await {
+            self.up_in.bytes.clear();
+        }
     }
 
     /// Does whatever can be done now; ready when the session is over.
@@ -190,6 +206,7 @@ impl Driver {
     fn step(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
         let mut moved = self.tasks();
         moved |= self.poll_deciding(cx);
+        moved |= self.poll_waiting(cx);
         moved |= self.poll_catching_up(cx);
         moved |= self.poll_settling(cx);
         if moved {
@@ -244,10 +261,30 @@ impl Driver {
                     };
                     self.deciding = Some(Box::pin(decide(self.guard.clone(), judge, rewriter)));
                 }
+                Task::Wait { seen, first } => self.wait(seen, first),
                 Task::CancelUpstream => self.cancel_upstream(),
             }
         }
         any
+    }
+
+    /// Waits until a session is done that may be in the way.
+    fn wait(&mut self, seen: Option<u64>, first: bool) {
+        if first {
+            self.wait_until = tokio::time::Instant::now() + MAX_WAIT;
+        }
+        let (until, freed) = (self.wait_until, self.session.definitions().freed_since(seen));
+        self.waiting = Some(Box::pin(async move {
+            tokio::time::timeout_at(until, freed).await.is_ok() && tokio::time::Instant::now() < until
+        }));
+    }
+
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(waiting) = &mut self.waiting else { return false };
+        let Poll::Ready(freed) = waiting.as_mut().poll(cx) else { return false };
+        self.waiting = None;
+        self.session.wake(freed);
+        true
     }
 
     fn cancel_upstream(&self) {
@@ -265,6 +302,8 @@ impl Driver {
             self.deciding = None;
             self.holding = false;
             self.session.refuse(&cancelled_by_client());
+        } else if self.waiting.take().is_some() {
+            self.session.stop_waiting(&cancelled_by_client());
         } else if self.deciding.is_some() {
             self.cancel_wanted = true;
         } else {

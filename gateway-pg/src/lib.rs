@@ -22,6 +22,7 @@ mod memo;
 mod operation;
 mod references;
 mod rewriter;
+mod scope;
 mod server;
 mod session;
 mod statement;

@@ -7,7 +7,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::analysis::Analysis;
+use crate::catalog::Catalog;
+use crate::definitions::Names;
 use crate::operation::Template;
+use crate::scope::used_names;
 use crate::session::Meaning;
 use crate::statement::{qualified_calls, unqualified_calls, written};
 
@@ -68,7 +71,7 @@ pub(crate) struct Memo {
     /// About how many bytes the analysis takes.
     pub(crate) bytes: usize,
     known: Mutex<Known>,
-    _analysis: Arc<Analysis>,
+    analysis: Arc<Analysis>,
 }
 
 /// The statement's place in its text, how many came in its message, and whether a transaction is open.
@@ -81,6 +84,7 @@ struct Known {
     resolved: bool,
     templates: Vec<(TemplateKey, Arc<Template>)>,
     meanings: Vec<(usize, Arc<Meaning>)>,
+    names: Option<Arc<Names>>,
 }
 
 impl Memo {
@@ -98,7 +102,7 @@ impl Memo {
             refers: analysis.statements.iter().any(|s| s.prepared.is_some() || s.cursor.is_some()),
             bytes,
             known: Mutex::default(),
-            _analysis: analysis,
+            analysis,
         }
     }
 
@@ -138,6 +142,17 @@ impl Memo {
             known.templates.push((key, Arc::clone(&template)));
         }
         Ok(template)
+    }
+
+    /// The names whose meaning matters for what the text does; made if they are not known.
+    pub(crate) fn names(&self, catalog: &Catalog) -> Arc<Names> {
+        let generation = catalog.generation();
+        if let Some(known) = &self.known(generation).names {
+            return Arc::clone(known);
+        }
+        let names = Arc::new(used_names(self.analysis.statements.iter(), catalog));
+        self.known(generation).names = Some(Arc::clone(&names));
+        names
     }
 
     /// What the names of a prepared statement mean; made if it is not known.

@@ -11,7 +11,7 @@ use gateway_core::operation::{Access, Action, Argument, Binding, Effect, Facts, 
 
 use crate::analysis::{
     self, Access as Use, Change, CopyDirection, CopyEndpoint, CopyFormat, Filter, LexSettings, Limits,
-    ObjectChange, RelationUse, SettingChange, SettingScope, Statement,
+    ObjectChange, RelationUse, SettingChange, SettingKind, SettingScope, Statement,
 };
 use crate::calls;
 use crate::catalog::{Catalog, Event, LabelIndex, Relation};
@@ -19,13 +19,16 @@ use crate::codec::frontend::Bind;
 use crate::effects;
 use crate::lineage::{self, Inference};
 use crate::rewriter::{self, Background, NamedTable};
-use crate::statement::written;
+use crate::statement::{is_meaningful, is_two_phase, written};
 
 /// The policy schema fragment for PostgreSQL, for [`CedarEngine`](gateway_core::policy) builders.
 pub const SCHEMA: &str = include_str!("../schema/postgres.cedarschema");
 
 /// A schema name that no catalog has, for what cannot be resolved; a rule on a real schema does not cover it.
 pub(crate) const UNRESOLVED: &str = "(unresolved)";
+
+/// The name of a setting that the text does not tell, and of all of them.
+const COMPUTED: &str = "(computed)";
 
 /// Where statements run.
 #[derive(Clone, Debug)]
@@ -76,6 +79,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) bind: Option<&'a Bind>,
     /// Type OIDs that Parse gives its parameters.
     pub(crate) types: &'a [u32],
+    /// Settings that change what statements do, as far as they were changed.
+    pub(crate) settings: &'a std::collections::BTreeMap<String, String>,
     pub(crate) lexing: LexSettings,
     pub(crate) in_transaction: bool,
     /// How many statements its message holds.
@@ -172,10 +177,13 @@ fn refuse_unreadable(subject: &Subject<'_>) -> Result<(), Denial> {
 /// How text is read stays as it is.
 fn refuse_setting(change: &SettingChange) -> Result<(), Denial> {
     let value = change.value.as_deref().map(|v| v.trim_matches('\'').to_ascii_lowercase());
+    // What the session began with was looked at then; a value that the text does not tell could be any.
+    let restores =
+        matches!(change.kind, SettingKind::Default | SettingKind::Reset | SettingKind::FromCurrent);
     let fine = match change.name.as_deref() {
-        Some("client_encoding") => matches!(value.as_deref(), Some("utf8" | "utf-8" | "unicode") | None),
+        Some("client_encoding") => restores || matches!(value.as_deref(), Some("utf8" | "utf-8" | "unicode")),
         Some("standard_conforming_strings") => {
-            matches!(value.as_deref(), Some("on" | "true" | "yes" | "1") | None)
+            restores || matches!(value.as_deref(), Some("on" | "true" | "yes" | "1"))
         }
         Some("backslash_quote") => false,
         _ => true,
@@ -319,7 +327,12 @@ fn relation_accesses(
         }
         out.extend(events.iter().skip(1).map(|(event, r)| access(event_action(*event), table(r))));
     }
-    for below in subject.catalog.ancestors(relation) {
+    let ancestors = subject.catalog.ancestors(relation);
+    if modifies(used.access) && ancestors.iter().chain([relation]).any(|r| is_settings_view(r)) {
+        out.insert(access("set", subject.place.setting(COMPUTED)));
+        out.insert(call(subject.place.function("pg_catalog", "set_config").with("via", "view")));
+    }
+    for below in ancestors {
         if !(definition && view) {
             out.insert(access(action, table(&below)));
         }
@@ -331,6 +344,15 @@ fn relation_accesses(
     }
     out.extend(parts.iter().map(|r| access(action, table(r))));
     out.extend(calls::statements_of_others(subject, statement, relation));
+}
+
+const fn modifies(used: Use) -> bool {
+    matches!(used, Use::Insert | Use::Update | Use::Delete)
+}
+
+/// `pg_settings` has a rule that turns an update into `set_config`; so has every view that can be written through to it.
+fn is_settings_view(relation: &Relation) -> bool {
+    relation.schema == "pg_catalog" && relation.name == "pg_settings"
 }
 
 /// Where a relation is once it is renamed or moved: that is judged as making one there.
@@ -435,7 +457,7 @@ fn setting_access(place: &Place, change: &SettingChange) -> Access {
     match change.scope {
         SettingScope::System => access("alter", place.server()),
         SettingScope::RoleOrDatabase => access("alter", place.database()),
-        _ => access("set", place.setting(change.name.as_deref().unwrap_or("(computed)"))),
+        _ => access("set", place.setting(change.name.as_deref().unwrap_or(COMPUTED))),
     }
 }
 
@@ -494,7 +516,9 @@ fn kind_accesses(place: &Place, statement: &Statement) -> Vec<Access> {
             CopyEndpoint::Client => {}
         }
     }
-    if statement.transaction.is_some() {
+    if is_two_phase(statement) {
+        out.push(access("two_phase", place.database()));
+    } else if statement.transaction.is_some() {
         out.push(access("transaction", place.database()));
     }
     if statement.explain.is_some() {
@@ -516,6 +540,59 @@ fn kind_accesses(place: &Place, statement: &Statement) -> Vec<Access> {
         _ => {}
     }
     out
+}
+
+/// Built-in functions that are judged as calls but leave settings and definitions as they are, by what their names begin with.
+const LEAVES_NAMES: [&str; 18] = [
+    "currval",
+    "gin_clean_pending_list",
+    "inet_",
+    "lastval",
+    "lo_",
+    "loread",
+    "lowrite",
+    "nextval",
+    "pg_advisory_",
+    "pg_cancel_backend",
+    "pg_current_xact_id",
+    "pg_export_snapshot",
+    "pg_notify",
+    "pg_sleep",
+    "pg_terminate_backend",
+    "pg_try_advisory_",
+    "setseed",
+    "setval",
+];
+
+/// Whether what is accessed may change what names mean: a setting, or code of which it is not known what it does.
+pub(crate) fn moves_names(access: &Access) -> bool {
+    let name = access.resource.name();
+    match access.action.as_str() {
+        "set" => is_meaningful(Some(name).filter(|name| *name != COMPUTED)),
+        "call" => {
+            schema_of(&access.resource) != Some("pg_catalog")
+                || !LEAVES_NAMES.iter().any(|known| name.starts_with(known))
+        }
+        _ => false,
+    }
+}
+
+/// Whether the operation may change a setting of which it cannot be told which: it may be one that changes how text is read. The
+/// server tells such a change with the next ReadyForQuery, no sooner.
+pub(crate) fn moves_reading(operation: &Operation) -> bool {
+    // These restore what the session began with.
+    if matches!(&*operation.kind, "reset" | "discard") {
+        return false;
+    }
+    operation.accesses.iter().any(|access| match (access.action.as_str(), access.resource.name()) {
+        ("set", name) => name == COMPUTED,
+        ("call", "set_config") => access.resource.attributes.contains_key("via"),
+        _ => false,
+    })
+}
+
+fn schema_of(resource: &Resource) -> Option<&str> {
+    resource.path().iter().find(|(kind, _)| kind == "Schema").map(|(_, name)| name.as_str())
 }
 
 fn facts(subject: &Subject<'_>) -> Facts {
@@ -629,6 +706,9 @@ pub(crate) fn meaning(
 /// What the names meant when it was judged: part of what an approval is bound to.
 fn binding(subject: &Subject<'_>) -> Binding {
     let mut out: Vec<_> = subject.statements().flat_map(|s| meaning(subject.catalog, s)).collect();
+    out.extend(
+        subject.settings.iter().map(|(name, value)| (format!("setting {name}").into(), value.clone())),
+    );
     if let Some(inner) = subject.refers_to {
         out.push(("refers to".into(), format!("{inner:?}")));
     }

@@ -215,27 +215,35 @@ pub(crate) fn mentions(column: &ColumnUse, protected: &BTreeSet<&str>) -> bool {
 /// Settings that change what names mean or who runs.
 const MEANINGFUL: [&str; 3] = ["search_path", "role", "session_authorization"];
 
+/// Whether a change of this setting changes what names mean; `None` is one that the text does not tell.
+pub(crate) fn is_meaningful(setting: Option<&str>) -> bool {
+    setting.is_none_or(|name| MEANINGFUL.contains(&name))
+}
+
+/// Whether a statement is part of a two-phase commit: what it commits may have been done by anybody.
+pub(crate) fn is_two_phase(statement: &Statement) -> bool {
+    matches!(&*statement.kind, "prepare_transaction" | "commit_prepared" | "rollback_prepared")
+}
+
+/// Whether a statement makes the transaction read a snapshot that another one exported.
+pub(crate) fn imports_snapshot(statement: &Statement) -> bool {
+    statement.kind == "set_transaction" && statement.transaction.as_ref().is_some_and(|t| t.name.is_some())
+}
+
 /// Whether a statement changes what names mean from here on.
 pub(crate) fn changes_meaning(statement: &Statement) -> bool {
-    let setting =
-        |s: &crate::analysis::SettingChange| s.name.as_deref().is_none_or(|name| MEANINGFUL.contains(&name));
-    statement.settings.iter().any(setting)
+    statement.settings.iter().any(|s| is_meaningful(s.name.as_deref()))
         || !statement.objects.is_empty()
         || statement.flags.temporary
+        || is_two_phase(statement)
         || matches!(&*statement.kind, "discard" | "do" | "call" | "select_into" | "create_table_as")
 }
 
 /// Whether a statement changes what names mean to other sessions too, once it is committed.
 pub(crate) fn changes_definitions(statement: &Statement) -> bool {
     !statement.objects.is_empty()
+        || is_two_phase(statement)
         || matches!(&*statement.kind, "do" | "call" | "select_into" | "create_table_as")
-}
-
-/// The names, without schema, of what a statement may define anew.
-pub(crate) fn defined_names(statement: &Statement) -> impl Iterator<Item = String> {
-    let named = statement.objects.iter().flat_map(|o| [o.name.last(), o.renamed.as_ref()]);
-    let relations = statement.relations.iter().map(|r| &r.name);
-    named.flatten().chain(relations).cloned()
 }
 
 /// Whether a statement ends a transaction or part of one, and so undoes what changed the meaning of names in it.

@@ -31,7 +31,8 @@ WITH RECURSIVE asked AS (
       OR k.confupdtype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[]))
   ) x
 )
-SELECT 'schema', pg_catalog.current_schema()::pg_catalog.text, pg_catalog.current_setting('transaction_isolation'), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT 'schema', pg_catalog.current_schema()::pg_catalog.text, pg_catalog.current_setting('transaction_isolation'),
+  pg_catalog.current_setting('standard_conforming_strings'), pg_catalog.current_setting('client_encoding'), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 UNION ALL
 SELECT 'name', a.ord::pg_catalog.text, a.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM asked a
@@ -101,7 +102,8 @@ SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname
    JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) s.oid
    JOIN pg_catalog.pg_namespace f ON f.oid OPERATOR(pg_catalog.=) p.pronamespace
    WHERE c.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
-     AND (s.via OPERATOR(pg_catalog.=) ANY ('{view,policy}'::pg_catalog.text[]) OR p.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid)),
+     AND (s.via OPERATOR(pg_catalog.=) ANY ('{view,policy}'::pg_catalog.text[]) OR p.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
+       OR p.proname OPERATOR(pg_catalog.=) 'set_config'::pg_catalog.name)),
   -- Any change of a definition changes this.
   (SELECT pg_catalog.md5(pg_catalog.string_agg(pg_catalog.concat(w.ev_enabled, w.ev_qual, w.ev_action), '' ORDER BY w.oid))
    FROM pg_catalog.pg_rewrite w WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid),

@@ -12,16 +12,15 @@ use gateway_core::pipeline::Results;
 use super::copy::CopyOut;
 use super::envelope::{changed_too_much, rows_changed};
 use super::rows::{Chunk, Edit};
-use super::segment::defined_name;
+use super::segment::{Segment, defined_name};
 use super::shape::{self, Column, Shape};
 use super::{Phase, Portal, Session, Task};
-use crate::analysis::{
-    ColumnUse, Copy, CopyFormat, FunctionClass, FunctionUse, Statement, classify_function,
-};
+use crate::analysis::{ColumnUse, Copy, CopyFormat, FunctionClass, Statement, classify_function};
 use crate::catalog::{Origin, Relation};
 use crate::codec::backend::{self, Field, TransactionStatus};
 use crate::codec::frontend::{Message, Named};
 use crate::codec::{Frame, HEADER_BYTES, ProtocolError, encode, peek};
+use crate::definitions::Names;
 use crate::operation::may_return_rows;
 use crate::references::{is_column, may_be_row};
 use crate::statement::{Prepared, Text, changes_meaning, ends_transaction, may_mention, written};
@@ -76,6 +75,12 @@ pub(super) struct Flow {
     failed: bool,
     /// A ReadyForQuery ended it.
     synced: bool,
+    /// One statement outside any transaction.
+    pub(super) alone: bool,
+    /// What runs may change what names mean.
+    pub(super) forgets: bool,
+    /// What is judged when this is answered.
+    pub(super) rest: Option<Box<Segment>>,
     outcome: String,
     /// The most rows that may be changed.
     pub(super) cap: Option<u64>,
@@ -88,6 +93,17 @@ pub(super) struct CopyInStep {
     pub(super) forward: bool,
     /// The server must be asked for its answer.
     pub(super) flush: bool,
+}
+
+/// How far the server is with a unit when what was forwarded is answered. `sync_waits`: the client's Sync is here and not forwarded.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Unit {
+    /// It answered a Sync or a simple query.
+    Ended,
+    /// It dropped the rest after an error, and waits for Sync.
+    Failed { sync_waits: bool },
+    /// It waits for more.
+    Open { sync_waits: bool },
 }
 
 impl Flow {
@@ -106,6 +122,9 @@ impl Flow {
             refusal: None,
             failed: false,
             synced: false,
+            alone: false,
+            forgets: false,
+            rest: None,
             outcome: String::new(),
             cap: None,
             changed: 0,
@@ -307,6 +326,8 @@ impl Session {
             Some(Expect::Simple { .. } | Expect::Sync | Expect::Own) if flow.expected.is_empty() => {
                 self.status = backend::ready_for_query(body)?;
                 flow.synced = true;
+                // A change of how text is read was told before this.
+                (self.unread, self.unsure) = (false, false);
                 Ok(())
             }
             _ => Err(ProtocolError::Unexpected { tag: b'Z', during: "before everything was answered" }),
@@ -514,7 +535,17 @@ impl Session {
                 self.statements.clear();
                 self.portals.clear();
             }
+            // A function may open a cursor of the same name again.
+            "close" => match defined_name(statement) {
+                name if name.is_empty() => self.portals.clear(),
+                name => self.portals.remove(&name),
+            },
+            // With AND CHAIN another transaction is open at once.
+            "commit" | "rollback" => self.portals.retain(Portal::outlives_transaction),
             _ => {}
+        }
+        if flow.alone {
+            self.setting_took_effect(statement);
         }
         if &*statement.kind == "listen" {
             self.listening = flow.results.as_ref().map(Results::afterwards).or(self.listening.take());
@@ -527,22 +558,13 @@ impl Session {
             self.began = self.config.definitions.epoch();
             self.snapshot = false;
         }
-        if changes_meaning(statement) || self.calls_unknown(statement) {
+        if changes_meaning(statement) {
             self.catalog.forget_names();
             self.dirty_transaction = true;
         } else if self.dirty_transaction && ends_transaction(statement) {
             // A rollback to a savepoint does not end the transaction, and a commit may be followed before it is answered.
             self.catalog.forget_names();
         }
-    }
-
-    /// Whether a user's function ran, which may have changed the search path or made objects.
-    fn calls_unknown(&self, statement: &Statement) -> bool {
-        let unknown = |f: &FunctionUse| match f.schema.as_deref() {
-            Some(schema) => schema != "pg_catalog",
-            None => self.catalog.has_user_function(&f.name),
-        };
-        statement.functions.iter().any(unknown)
     }
 
     fn row(
@@ -616,7 +638,8 @@ impl Session {
         let Some(statement) = statement.filter(|_| !self.labels.is_empty()) else { return };
         let definitions = &self.config.definitions;
         let views = self.views(statement);
-        let changing = definitions.is_changing(views.iter().map(|view| view.name.as_str()), &self.defining);
+        let names: Names = views.iter().map(|view| view.name.clone()).collect();
+        let changing = definitions.is_blocked(&self.uses, [&names]);
         if !views.is_empty() && (changing || !self.epoch.is_unchanged(definitions.epoch())) {
             let message = "another session is changing definitions, so what the view shows is uncertain";
             let denial = Denial::new(DenialCode::NotUnderstood, message).with_hint("try again");
@@ -703,7 +726,14 @@ impl Session {
             return;
         }
         let Phase::Flowing(flow) = self.take_phase() else { return };
-        let Flow { results, refusal, failed, synced, outcome, .. } = *flow;
+        let Flow { results, refusal, failed, synced, outcome, forgets, rest, .. } = *flow;
+        if forgets {
+            // Also after a failure or a pause: what ran so far has run.
+            self.catalog.forget_names();
+            self.dirty_transaction = true;
+            self.unsure |= !synced;
+        }
+        self.uses.answered();
         if self.script.is_some() {
             return self.part_over(results, refusal, failed, &outcome);
         }
@@ -711,8 +741,14 @@ impl Session {
             let results = results.or_else(|| self.kept.take());
             return self.close_envelope(envelope, (results, outcome), refusal);
         }
+        let sync_waits = rest.as_ref().is_some_and(|rest| rest.ends_in_sync());
         if let Some(denial) = refusal {
-            return self.end_refused(results, &denial, failed, synced);
+            let unit = match (synced, failed) {
+                (true, _) => Unit::Ended,
+                (false, true) => Unit::Failed { sync_waits },
+                (false, false) => Unit::Open { sync_waits },
+            };
+            return self.end_refused(results, &denial, unit);
         }
         if synced {
             self.settle_transaction();
@@ -721,35 +757,46 @@ impl Session {
             self.start_over();
         } else if failed {
             self.finish(results, &outcome);
-            self.phase = Phase::Skipping { synced: false };
+            self.skip_to_sync(sync_waits);
         } else {
             self.kept = results;
-            self.phase = Phase::Gathering(super::Segment::default());
+            match rest {
+                Some(rest) => self.resume(*rest),
+                None => self.phase = Phase::Gathering(Segment::default()),
+            }
         }
     }
 
+    /// After the server's error everything up to the client's Sync is dropped; it may be here already.
+    fn skip_to_sync(&mut self, sync_waits: bool) {
+        if !sync_waits {
+            self.phase = Phase::Skipping { synced: false };
+            return;
+        }
+        encode::sync(&mut self.to_upstream);
+        self.phase = Phase::Flowing(Box::new(Flow::sync_only()));
+    }
+
     /// The answer could not be released: the client is told so, and an open transaction is made to fail.
-    pub(super) fn end_refused(
-        &mut self,
-        results: Option<Results>,
-        denial: &Denial,
-        failed: bool,
-        synced: bool,
-    ) {
+    pub(super) fn end_refused(&mut self, results: Option<Results>, denial: &Denial, unit: Unit) {
         self.finish(results, denial.code.as_str());
         let denial = denial.clone();
-        if synced && self.status != TransactionStatus::Open {
-            self.tell(&denial);
-            self.settle_transaction();
-            self.ready_locally();
-            self.start_over();
-        } else if !synced && failed {
-            self.tell(&denial);
-            self.phase = Phase::Skipping { synced: false };
-        } else {
-            self.poison(false);
-            self.resume_at_sync = synced;
-            self.phase = Phase::Poisoning { simple: false, told: false, denial };
+        match unit {
+            Unit::Ended if self.status != TransactionStatus::Open => {
+                self.tell(&denial);
+                self.settle_transaction();
+                self.ready_locally();
+                self.start_over();
+            }
+            Unit::Failed { sync_waits } => {
+                self.tell(&denial);
+                self.skip_to_sync(sync_waits);
+            }
+            Unit::Ended | Unit::Open { .. } => {
+                self.poison(false);
+                self.resume_at_sync = !matches!(unit, Unit::Open { sync_waits: false });
+                self.phase = Phase::Poisoning { simple: false, told: false, denial };
+            }
         }
     }
 

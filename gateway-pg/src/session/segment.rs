@@ -1,6 +1,6 @@
 //! From the client's messages to operations: gathering, understanding, resolving names, asking for judgement, forwarding.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
@@ -11,10 +11,9 @@ use gateway_core::pipeline::Permit;
 use super::envelope;
 use super::flow::{Expect, Flow};
 use super::kept::{Kept, Kind, Weighs};
-use super::script::needs_parts;
 use super::{
     Approved, Judge, MAX_PORTALS, MAX_SEGMENT_BYTES, MAX_SEGMENT_MESSAGES, MAX_STATEMENTS, Meaning, OWN_NAME,
-    Phase, Portal, Session, Task,
+    Phase, Portal, Session, Task, settings,
 };
 use crate::analysis::Statement;
 use crate::catalog::{QUESTION, Unresolved};
@@ -24,7 +23,7 @@ use crate::codec::{Frame, ProtocolError, encode};
 use crate::operation::{self, Subject};
 use crate::rewriter::Background;
 use crate::statement::{
-    Prepared, Text, changes_definitions, changes_meaning, defined_names, ends_transaction, names_something,
+    Prepared, Text, changes_definitions, changes_meaning, ends_transaction, imports_snapshot, names_something,
 };
 
 /// Where a segment ends.
@@ -69,6 +68,16 @@ pub(super) struct Segment {
     executed: Vec<Arc<Text>>,
     pub(super) prepare: Option<OperationId>,
     pub(super) execute: Option<OperationId>,
+    /// It may change how text is read.
+    unread: bool,
+    /// What came after it, to be judged once it has run.
+    rest: Option<Box<Self>>,
+    /// How often its names had to be asked for again because another session changed a definition.
+    pub(super) asked_again: u8,
+    /// People approved it.
+    pub(super) held: bool,
+    /// It has waited for another session.
+    pub(super) waited: bool,
 }
 
 impl Segment {
@@ -96,24 +105,13 @@ impl Segment {
 
     /// Whether the server answers all of it before it waits for more.
     pub(super) fn is_whole(&self) -> bool {
-        let copies = self.run().any(|s| s.kind == "copy_from");
+        let copies = self.runs().any(|s| s.kind == "copy_from");
         self.end == End::Simple || (self.end == End::Sync && !copies)
-    }
-
-    /// The statements that it runs.
-    fn run(&self) -> impl Iterator<Item = &Statement> {
-        self.steps.iter().flat_map(|step| match step {
-            Step::Query(text) => text.analysis.statements.iter().collect::<Vec<_>>(),
-            Step::Execute { portal, .. } => {
-                portal.prepared.text.statement(portal.prepared.index).into_iter().collect()
-            }
-            _ => Vec::new(),
-        })
     }
 
     /// Whether it begins or ends a transaction, or part of one.
     pub(super) fn controls_transactions(&self) -> bool {
-        self.run().any(|statement| statement.transaction.is_some())
+        self.runs().any(|statement| statement.transaction.is_some())
     }
 
     /// A statement in it that changes something and does not tell how many rows.
@@ -122,7 +120,7 @@ impl Segment {
             let plain = matches!(&*s.kind, "insert" | "update" | "delete" | "merge" | "copy_from");
             s.read_only() || (plain && !s.flags.modifying_cte)
         };
-        self.run().find(|statement| !counted(statement)).map(|statement| statement.kind.to_string())
+        self.runs().find(|statement| !counted(statement)).map(|statement| statement.kind.to_string())
     }
 
     /// Whether the server has none of the texts that are judged: one simple statement, or what is parsed in this very segment.
@@ -139,15 +137,39 @@ impl Segment {
         }
     }
 
+    /// Whether the client's Sync is here.
     pub(super) fn ends_in_sync(&self) -> bool {
-        self.end == End::Sync
+        self.end == End::Sync || self.rest.as_ref().is_some_and(|rest| rest.ends_in_sync())
+    }
+
+    /// Keeps the messages up to the one at `last`, the others for later.
+    fn split_after(&mut self, last: usize) {
+        let rest = Self {
+            frames: self.frames.split_off(last + 1),
+            steps: self.steps.split_off(last + 1),
+            end: std::mem::replace(&mut self.end, End::Flush),
+            rest: self.rest.take(),
+            ..Self::default()
+        };
+        self.rest = Some(Box::new(rest));
     }
 
     fn is_full(&self) -> bool {
         self.steps.len() >= MAX_SEGMENT_MESSAGES || self.bytes >= MAX_SEGMENT_BYTES
     }
 
-    fn texts(&self) -> impl Iterator<Item = &Arc<Text>> {
+    /// The statements that run.
+    pub(super) fn runs(&self) -> impl Iterator<Item = &Statement> {
+        self.steps.iter().flat_map(|step| match step {
+            Step::Query(text) => text.analysis.statements.as_slice(),
+            Step::Execute { portal, .. } => {
+                portal.prepared.text.statement(portal.prepared.index).map_or(&[][..], std::slice::from_ref)
+            }
+            _ => &[],
+        })
+    }
+
+    pub(super) fn texts(&self) -> impl Iterator<Item = &Arc<Text>> {
         self.steps.iter().filter_map(|step| match step {
             Step::Query(text) => Some(text),
             Step::Parse { prepared, .. } | Step::DescribeStatement(prepared) => Some(&prepared.text),
@@ -210,6 +232,9 @@ impl Session {
 
     /// Turns a message into a step of the segment being gathered.
     fn understand(&mut self, message: Message) -> Result<(), Denial> {
+        if self.unread && !matches!(message, Message::Close(_) | Message::Flush | Message::Sync) {
+            return Err(unread());
+        }
         let (step, end) = match message {
             Message::Query(text) => {
                 if let Phase::Gathering(segment) = &mut self.phase {
@@ -251,6 +276,71 @@ impl Session {
         let Step::Execute { portal, .. } = step else { return false };
         let ends = |statement| self.dirty_transaction && ends_transaction(statement);
         portal.prepared.statement().is_some_and(|statement| changes_meaning(statement) || ends(statement))
+    }
+
+    /// The first message that may change what the names in later ones mean, as it is judged.
+    fn first_change(&self, segment: &Segment) -> Option<usize> {
+        let last = segment.steps.iter().rposition(Step::depends_on_names)?;
+        let mut settled: Option<&Arc<Prepared>> = None;
+        segment.steps.iter().take(last).position(|step| {
+            let Step::Execute { portal, .. } = step else { return false };
+            if settled.is_some_and(|known| Arc::ptr_eq(known, &portal.prepared)) {
+                return false;
+            }
+            settled = Some(&portal.prepared);
+            self.portal_changes(portal)
+        })
+    }
+
+    fn portal_changes(&self, portal: &Portal) -> bool {
+        let Some(statement) = portal.prepared.text.statement(portal.prepared.index) else { return false };
+        // What cannot be judged is refused soon.
+        let operation = self.portal_operation(portal).ok().flatten();
+        operation.is_some_and(|o| Order::new(self.dirty_transaction).changes(statement, &o.operation))
+    }
+
+    /// Goes on with what was put aside: its names are looked at anew.
+    pub(super) fn resume(&mut self, rest: Segment) {
+        match self.same_portals(&rest) {
+            Ok(()) => self.assemble(rest),
+            Err(denial) => self.refuse_segment(&rest, denial),
+        }
+    }
+
+    /// Refuses what cannot be judged, and records it.
+    fn refuse_segment(&mut self, segment: &Segment, denial: Denial) {
+        let text = segment.texts().next().map(|t| t.bytes.clone()).unwrap_or_default();
+        let refused = operation::refused(text, &self.config.lexing);
+        let pending = self.guard.pending(Batch::one(Stage::Execute, refused));
+        let denial = self.guard.refuse(&pending, denial);
+        self.deny(segment, denial);
+    }
+
+    /// What ran meanwhile may have closed a portal or prepared a statement under a name that was looked up before.
+    fn same_portals(&self, rest: &Segment) -> Result<(), Denial> {
+        let mut portals: HashMap<&str, &Arc<Portal>> = HashMap::new();
+        let mut statements: HashMap<&str, &Arc<Prepared>> = HashMap::new();
+        for step in &rest.steps {
+            match step {
+                Step::Parse { name, prepared } => drop(statements.insert(name, prepared)),
+                Step::Bind { name, portal } => {
+                    let source = portal.bind.as_ref().map(|bind| bind.statement.as_str()).unwrap_or_default();
+                    let now = statements.get(source).copied().or_else(|| self.statements.get(source));
+                    if !now.is_some_and(|now| Arc::ptr_eq(now, &portal.prepared)) {
+                        return Err(unknown("prepared statement", source));
+                    }
+                    portals.insert(name, portal);
+                }
+                Step::Execute { name, portal } => {
+                    let now = portals.get(name.as_str()).copied().or_else(|| self.portals.get(name));
+                    if !now.is_some_and(|now| Arc::ptr_eq(now, portal)) {
+                        return Err(unknown("portal", name));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn text(&mut self, bytes: bytes::Bytes) -> Result<Arc<Text>, Denial> {
@@ -336,7 +426,9 @@ impl Session {
         }
         self.forget_if_changed(&segment);
         let asked = self.unresolved(&segment);
-        if asked.is_empty() {
+        // What comes while it is not known how text is read is refused anyway; without any text it does not matter.
+        let sure = !self.unsure || !segment.steps.iter().any(Step::depends_on_names);
+        if self.unread || (asked.is_empty() && sure) {
             return self.ask_judgement(segment);
         }
         if self.status == TransactionStatus::Failed {
@@ -414,26 +506,16 @@ impl Session {
         ))
     }
 
-    /// Tells other sessions which definitions the forwarded statements change.
-    fn announce_changes(&mut self, statements: &[Arc<Text>]) {
-        let statements = || statements.iter().flat_map(|t| &t.analysis.statements);
-        if !statements().any(changes_definitions) {
-            return;
-        }
-        let names = statements().flat_map(defined_names).collect();
-        self.defining.push(self.config.definitions.begin(names));
-        let before = self.config.definitions.changed();
-        self.began.follow(before);
-        self.epoch.follow(before);
-    }
-
     /// Takes in the server's answer to what names mean.
     pub(super) fn resolving(&mut self, frame: &Frame) -> Result<(), ProtocolError> {
         let mid_unit = self.mid_unit;
         let Phase::Resolving { asked, failed, closes, .. } = &mut self.phase else { return Ok(()) };
         match frame.tag() {
             b'1' | b'2' | b'C' => {}
-            b'D' => self.catalog.learn(asked, frame.body())?,
+            b'D' => {
+                self.catalog.learn(asked, frame.body())?;
+                self.unsure = false;
+            }
             b'3' => *closes += 1,
             b'E' => {
                 *failed = true;
@@ -449,7 +531,7 @@ impl Session {
         if over && let Phase::Resolving { segment, failed, approved, .. } = self.take_phase() {
             if failed {
                 self.catalog.forget_names();
-                self.mid_unit = false;
+                (self.mid_unit, self.unsure) = (false, false);
                 let message = "the server could not tell what the names in the statement mean";
                 let denial = Denial::new(DenialCode::NotUnderstood, message).with_hint("try again");
                 self.withdraw(approved, &denial);
@@ -475,7 +557,12 @@ impl Session {
         let message = "what the statement's names mean changed while it was waiting for approval";
         let denial = Denial::new(DenialCode::ApprovalExpired, message).with_hint("present it again");
         self.withdraw(Some(approved), &denial);
-        self.deny(&segment, denial);
+        self.step_back();
+        if segment.held {
+            return self.deny(&segment, denial);
+        }
+        // Nobody was shown what it would have done: it is judged anew.
+        self.ask_judgement(segment);
     }
 
     /// Records that what was permitted did not run after all.
@@ -501,15 +588,23 @@ impl Session {
 
     /// Builds the operations and has them judged; a segment that runs nothing and names nothing passes as it is.
     fn ask_judgement(&mut self, mut segment: Segment) {
+        if let Some(last) = self.first_change(&segment) {
+            segment.split_after(last);
+        }
         let (prepare, execute) = match self.operations(&segment) {
-            Ok(understood) => understood,
-            Err(denial) => {
-                let text = segment.texts().next().map(|t| t.bytes.clone()).unwrap_or_default();
-                let refused = operation::refused(text, &self.config.lexing);
-                let pending = self.guard.pending(Batch::one(Stage::Execute, refused));
-                let denial = self.guard.refuse(&pending, denial);
-                return self.deny(&segment, denial);
+            Ok(Operations { order, .. }) if order.follows => {
+                let Some(segment) = self.run_in_parts(segment) else { return };
+                return self.refuse_segment(&segment, follows());
             }
+            Ok(Operations { prepare, mut execute, order }) => {
+                segment.unread = order.unread;
+                let unsettled = order.unsettled.unwrap_or(usize::MAX);
+                for understood in execute.iter_mut().skip(unsettled) {
+                    understood.operation.binding = self.unknown_settings();
+                }
+                (prepare, execute)
+            }
+            Err(denial) => return self.refuse_segment(&segment, denial),
         };
         let backgrounds = prepare.iter().chain(&execute).map(|u| u.background.clone()).collect();
         let (prepare, prepared) = apart(prepare);
@@ -534,13 +629,18 @@ impl Session {
         self.phase = Phase::Judging(segment);
     }
 
-    fn operations(&self, segment: &Segment) -> Result<(Vec<Understood>, Vec<Understood>), Denial> {
+    fn operations(&self, segment: &Segment) -> Result<Operations, Denial> {
         let mut prepared: Vec<&Arc<Prepared>> = Vec::new();
         let mut executed: Vec<&Arc<Prepared>> = Vec::new();
         let mut run = Vec::new();
+        let mut order = Order::new(self.dirty_transaction);
+        order.unread = self.unread;
         for step in &segment.steps {
+            if order.unread && step.depends_on_names() {
+                return Err(unread());
+            }
             match step {
-                Step::Query(text) => run.extend(self.query_operations(text)?),
+                Step::Query(text) => run.extend(self.query_operations(text, &mut order)?),
                 Step::Parse { prepared: p, .. } | Step::DescribeStatement(p) => prepared.push(p),
                 Step::Bind { portal, .. } => {
                     let _ = portal.meaning.set(self.meaning(&portal.prepared));
@@ -549,12 +649,16 @@ impl Session {
                 Step::DescribePortal(portal) => prepared.push(&portal.prepared),
                 Step::Execute { portal, .. } => {
                     executed.push(&portal.prepared);
-                    run.extend(self.portal_operation(portal)?);
+                    if let Some(understood) = self.portal_operation(portal)? {
+                        if let Some(statement) = portal.prepared.text.statement(portal.prepared.index) {
+                            self.in_order(&mut order, statement, &understood.operation)?;
+                        }
+                        run.push(understood);
+                    }
                 }
                 Step::Close(_) | Step::Flush | Step::Sync => {}
             }
         }
-        refuse_changed_meaning(segment, self.dirty_transaction)?;
         let mut only_prepared = Vec::new();
         for (i, p) in prepared.iter().enumerate() {
             let seen = executed.iter().chain(prepared.iter().take(i)).any(|other| Arc::ptr_eq(other, p));
@@ -562,15 +666,39 @@ impl Session {
                 only_prepared.push(self.operation(&p.text, p.index, statement, &[], None, &p.types)?);
             }
         }
-        Ok((only_prepared, run))
+        Ok(Operations { prepare: only_prepared, execute: run, order })
+    }
+
+    fn in_order(
+        &self,
+        order: &mut Order,
+        statement: &Statement,
+        operation: &Operation,
+    ) -> Result<(), Denial> {
+        if &*statement.kind == "prepare_transaction"
+            && (order.changed || order.dirty || !self.defining.is_empty())
+        {
+            let message = "a transaction that changed definitions or settings cannot be prepared here: nobody could tell \
+                 when it takes effect";
+            return Err(Denial::new(DenialCode::NotUnderstood, message).with_hint("use COMMIT"));
+        }
+        if imports_snapshot(statement) && self.config.definitions.exported(&self.uses).is_none() {
+            let message = "no session here exported a snapshot, so it cannot be told how old this one is";
+            return Err(Denial::new(DenialCode::NotUnderstood, message)
+                .with_hint("export it in a session of this gateway, in a transaction that is still open"));
+        }
+        order.runs(statement, operation);
+        Ok(())
     }
 
     /// The operations of a simple query, each in the light of what the ones before it prepare or declare.
-    fn query_operations(&self, text: &Arc<Text>) -> Result<Vec<Understood>, Denial> {
+    fn query_operations(&self, text: &Arc<Text>, order: &mut Order) -> Result<Vec<Understood>, Denial> {
         let mut earlier = Vec::new();
         let mut operations = Vec::new();
         for (index, statement) in text.analysis.statements.iter().enumerate() {
-            operations.push(self.operation(text, index, statement, &earlier, None, &[])?);
+            let understood = self.operation(text, index, statement, &earlier, None, &[])?;
+            self.in_order(order, statement, &understood.operation)?;
+            operations.push(understood);
             if matches!(&*statement.kind, "prepare" | "declare_cursor") {
                 earlier.push((defined_name(statement), Arc::new(Prepared::new(Arc::clone(text), index))));
             }
@@ -628,6 +756,7 @@ impl Session {
             refers_to: refers_to.as_deref().and_then(Prepared::statement),
             bind,
             types,
+            settings: &self.settings,
             lexing: self.config.lexing,
             in_transaction: self.in_clients_transaction(),
             of: text.of(),
@@ -673,17 +802,27 @@ impl Session {
     /// Forwards a permitted segment, byte for byte as judged, and notes which answers are due.
     pub(super) fn send_as_it_is(
         &mut self,
-        segment: Segment,
+        mut segment: Segment,
         prepare: Option<Permit>,
         execute: Option<Permit>,
     ) {
         let statements: Vec<_> = segment.texts().map(Arc::clone).collect();
-        self.announce_changes(&statements);
         let mut results = None;
+        let mut forgets = false;
+        self.unread |= segment.unread;
+        let rest = segment.rest.take();
+        let alone = segment.runs().count() == 1
+            && (segment.is_simple() || segment.end == End::Sync)
+            && self.status == TransactionStatus::Idle
+            && !self.mid_unit
+            && self.script.is_none();
         let cap = envelope::cap(execute.as_ref());
         for (permit, texts) in [(prepare, &segment.prepared), (execute, &segment.executed)] {
             let Some((batch, more)) = permit.map(Permit::consume) else { continue };
             note_rewritten(&batch, texts);
+            // Also what is only prepared: planning runs functions.
+            self.settings_change(batch.operations());
+            forgets |= batch.operations().iter().flat_map(|o| o.accesses.iter()).any(operation::moves_names);
             results = Some(more);
         }
         let mut expected = VecDeque::new();
@@ -729,6 +868,7 @@ impl Session {
         let protected = protected.collect();
         self.script_protects(&protected);
         let mut flow = Flow::new(expected, results, protected);
+        (flow.forgets, flow.rest, flow.alone) = (forgets, rest, alone);
         flow.cap = cap;
         self.phase = Phase::Flowing(Box::new(flow));
         self.flow_over_if_done();
@@ -765,29 +905,68 @@ fn note_rewritten(batch: &Batch, texts: &[Arc<Text>]) {
     }
 }
 
-/// Names are resolved before a segment runs: what runs after a statement that changes their meaning must come on its own. `dirty`:
-/// the open transaction changed it, and its end changes it back.
-fn refuse_changed_meaning(segment: &Segment, dirty: bool) -> Result<(), Denial> {
-    let mut changed = false;
-    for step in &segment.steps {
-        let refused = match step {
-            Step::Query(text) => needs_parts(text, dirty),
-            Step::Execute { portal, .. } => {
-                let statement = portal.prepared.text.statement(portal.prepared.index);
-                let names = changed && statement.is_some_and(names_something);
-                let changes = |s| changes_meaning(s) || (dirty && ends_transaction(s));
-                changed |= statement.is_some_and(changes);
-                names
-            }
-            _ => false,
-        };
-        if refused {
-            let message = "a statement follows one that changes what its names mean, in the same message";
-            return Err(Denial::new(DenialCode::NotUnderstood, message)
-                .with_hint("send the statements one at a time"));
+/// What a segment does, in the order in which it is judged.
+struct Operations {
+    prepare: Vec<Understood>,
+    execute: Vec<Understood>,
+    order: Order,
+}
+
+impl Step {
+    /// Whether it is understood by what names mean, and how text is read, when it comes.
+    const fn depends_on_names(&self) -> bool {
+        !matches!(self, Self::Close(_) | Self::Flush | Self::Sync)
+    }
+}
+
+/// Names are resolved before a segment runs: what runs after a statement that changes their meaning must come on its own.
+struct Order {
+    /// The open transaction changed it, and its end changes it back.
+    dirty: bool,
+    /// Something here may have changed it.
+    changed: bool,
+    /// Something here names something after that.
+    follows: bool,
+    /// Something here may have changed how text is read.
+    unread: bool,
+    /// How many have run.
+    count: usize,
+    /// The first one that is run under other settings than those known.
+    unsettled: Option<usize>,
+}
+
+impl Order {
+    const fn new(dirty: bool) -> Self {
+        Self { dirty, changed: false, follows: false, unread: false, count: 0, unsettled: None }
+    }
+
+    /// Whether running this may change what names mean.
+    fn changes(&self, statement: &Statement, operation: &Operation) -> bool {
+        changes_meaning(statement)
+            || (self.dirty && ends_transaction(statement))
+            || operation.accesses.iter().any(operation::moves_names)
+    }
+
+    /// Takes in the next statement that runs.
+    fn runs(&mut self, statement: &Statement, operation: &Operation) {
+        self.follows |= self.changed && names_something(statement);
+        self.changed |= self.changes(statement, operation);
+        self.unread |= operation::moves_reading(operation);
+        self.count += 1;
+        if self.unsettled.is_none() && settings::changes(operation) {
+            self.unsettled = Some(self.count);
         }
     }
-    Ok(())
+}
+
+fn follows() -> Denial {
+    let message = "a statement follows one that may change what its names mean, in the same message";
+    Denial::new(DenialCode::NotUnderstood, message).with_hint("send the statements one at a time")
+}
+
+fn unread() -> Denial {
+    let message = "what came before may have changed a setting that changes how statements are read";
+    Denial::new(DenialCode::NotUnderstood, message).with_hint("send Sync after it, before anything else")
 }
 
 fn expect(step: Step) -> Option<Expect> {

@@ -37,6 +37,7 @@ pub fn server() -> &'static Postgres {
             .hba_line("host replication all 127.0.0.1/32 trust")
             .setting("max_connections", "200")
             .setting("wal_level", "logical")
+            .setting("max_prepared_transactions", "16")
             .start()
             .unwrap();
         server.load_shop().unwrap();
@@ -199,7 +200,7 @@ fn label(database: &str, table: &str, column: &str, class: DataClass) -> Label {
 
 /// As [`policy`], but nothing may depend on hidden values.
 pub fn policy_without_inference() -> impl PolicyEngine + 'static {
-    policy_with(1, false, Vec::new())
+    policy_with(1, is_ordinary, Vec::new())
 }
 
 /// As [`policy`], and every permission comes with these duties: rewrites, or `max_rows_affected:N`.
@@ -208,17 +209,38 @@ pub fn policy_with_duties(duties: &[String]) -> impl PolicyEngine + 'static {
         Some(rows) => Obligation::LimitAffected(rows.parse().unwrap()),
         None => Obligation::Rewrite(text.clone()),
     };
-    policy_with(1, true, duties.iter().map(duty).collect())
+    policy_with(1, may_infer, duties.iter().map(duty).collect())
 }
 
 /// What an ordinary agent may do: read all but the vault, write orders, keep tables of its own, set harmless things. Changes
 /// to products need `quorum` people.
 pub fn policy(quorum: u32) -> impl PolicyEngine + 'static {
-    policy_with(quorum, true, Vec::new())
+    policy_with(quorum, may_infer, Vec::new())
 }
 
-fn policy_with(quorum: u32, infer: bool, obligations: Vec<Obligation>) -> impl PolicyEngine + 'static {
-    FnPolicy(move |input: &PolicyInput<'_>| match decide(quorum, infer, input) {
+/// The same for who may change every setting, also one that the statement does not tell, and by `pg_settings` too.
+pub fn policy_for_settings() -> impl PolicyEngine + 'static {
+    let fine = |access: &Access| access.action.as_str() == "set" || is_settings(access) || may_infer(access);
+    policy_with(1, fine, Vec::new())
+}
+
+fn is_settings(access: &Access) -> bool {
+    let action = access.action.as_str();
+    ["select", "update"].contains(&action)
+        && access.resource.name() == "pg_settings"
+        && schema(access) == "pg_catalog"
+}
+
+fn may_infer(access: &Access) -> bool {
+    is_ordinary(access) || infers(access)
+}
+
+fn policy_with(
+    quorum: u32,
+    fine: fn(&Access) -> bool,
+    obligations: Vec<Obligation>,
+) -> impl PolicyEngine + 'static {
+    FnPolicy(move |input: &PolicyInput<'_>| match decide(quorum, fine, input) {
         Decision::Allow(_) if input.operation.kind != "connect" => Decision::Allow(Allowed {
             obligations: obligations.iter().cloned().collect(),
             ..Allowed::default()
@@ -234,7 +256,7 @@ pub fn allow_all() -> impl PolicyEngine + 'static {
 
 /// The same as [`policy`] with a duty for all that reads rows: they are to be rewritten.
 pub fn rewriting(how: String) -> impl PolicyEngine + 'static {
-    FnPolicy(move |input: &PolicyInput<'_>| match decide(1, true, input) {
+    FnPolicy(move |input: &PolicyInput<'_>| match decide(1, may_infer, input) {
         Decision::Allow(_) if reads_rows(input) => {
             let obligations = [Obligation::Rewrite(how.clone())].into_iter().collect();
             Decision::Allow(Allowed { obligations, ..Allowed::default() })
@@ -247,12 +269,11 @@ fn reads_rows(input: &PolicyInput<'_>) -> bool {
     input.operation.accesses.iter().any(|a| READ.contains(&a.action.as_str()))
 }
 
-fn decide(quorum: u32, infer: bool, input: &PolicyInput<'_>) -> Decision {
+fn decide(quorum: u32, fine: fn(&Access) -> bool, input: &PolicyInput<'_>) -> Decision {
     if input.operation.kind == "connect" {
         return Decision::Allow(Allowed::default());
     }
     let accesses = &input.operation.accesses;
-    let fine = |access: &Access| is_ordinary(access) || (infer && infers(access));
     if let Some(access) = accesses.iter().find(|access| !fine(access)) {
         let message = format!("{} on {} is not permitted", access.action, access.resource);
         return Decision::Deny(Denial::new(DenialCode::Forbidden, message).with_hint("ask for less"));

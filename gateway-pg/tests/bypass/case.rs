@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::arena::{
-    Setup, allow_all, ask, database, policy_with_duties, policy_without_inference, rewriting, server,
+    Setup, allow_all, ask, database, policy_for_settings, policy_with_duties, policy_without_inference,
+    rewriting, server,
 };
 use crate::client::{Client, Door, Step, block};
 use crate::trial::{Attack, Outcome};
@@ -67,6 +68,9 @@ struct Case {
     /// The twin: steps whose last answer must have the rows `expect`.
     benign: Steps,
     expect: String,
+    /// The agent may change every setting.
+    #[serde(default)]
+    sets: bool,
     /// The twin gets a connection of its own.
     #[serde(default)]
     fresh: bool,
@@ -173,7 +177,9 @@ impl Case {
         let mut setup = Setup::new(&database);
         setup.role.clone_from(&self.role);
         setup.content = self.content;
-        if self.permissive {
+        if self.sets {
+            setup.policy = Arc::new(policy_for_settings());
+        } else if self.permissive {
             setup.policy = Arc::new(allow_all());
         } else if !self.infer {
             setup.policy = Arc::new(policy_without_inference());
