@@ -3,6 +3,7 @@
 mod files;
 mod inbox;
 mod lines;
+mod opened;
 mod output;
 mod pump;
 
@@ -16,6 +17,7 @@ use russh::ChannelWriteHalf;
 use russh::server::Msg;
 
 pub(crate) use inbox::{Event, Inbox};
+pub(crate) use opened::{Opened, listen};
 use output::Output;
 
 use crate::command::Command;
@@ -47,6 +49,13 @@ struct Permitted {
     raw: bool,
 }
 
+impl Permitted {
+    /// A channel that the target opened.
+    fn raw() -> Self {
+        Self { statement: Bytes::new(), setting: Setting::default(), raw: true }
+    }
+}
+
 /// What is to run, and in which setting.
 #[derive(Debug)]
 pub(crate) struct Start {
@@ -66,6 +75,8 @@ pub(crate) enum Program {
     DirectTcpip(String, u32),
     /// A forwarded connection to a socket in the target's file system, permitted when it was opened.
     DirectStreamlocal(String),
+    /// A channel that the target opened.
+    Opened,
 }
 
 impl Program {
@@ -73,7 +84,7 @@ impl Program {
     fn bytes(&self) -> usize {
         match self {
             Self::Exec(line) => line.len(),
-            Self::Shell | Self::Commands => 0,
+            Self::Shell | Self::Commands | Self::Opened => 0,
             Self::Subsystem(name) | Self::DirectTcpip(name, _) | Self::DirectStreamlocal(name) => name.len(),
         }
     }
@@ -229,6 +240,8 @@ impl Task {
             Program::Shell => Ok(operation::shell(target, setting)),
             Program::Commands => Ok(operation::command_shell(target, setting)),
             Program::Subsystem(name) => Ok(operation::subsystem(target, name, setting)),
+            // Judged where it comes in, by what it is.
+            Program::Opened => Err(crate::session::unsupported("this channel")),
             Program::DirectTcpip(host, port) => Ok(operation::tcp(target, "direct_tcpip", host, *port)),
             Program::DirectStreamlocal(path) => Ok(operation::socket(target, "direct_streamlocal", path)),
         }

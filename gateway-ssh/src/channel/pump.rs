@@ -9,10 +9,10 @@ use gateway_core::pipeline::{Input, ResultStream, Results};
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Error, Sig, client};
 use tokio::time::timeout;
 
-use super::lines;
 use super::output::{Exit, Stream};
 use super::{Ended, Event, Gone, INPUT, Permitted, Program, STDERR, STDOUT, TERMINAL, Task};
-use crate::operation::{self, Setting, Size, Terminal};
+use super::{lines, opened};
+use crate::operation::{self, Screen, Setting, Size, Terminal};
 use crate::upstream::Leased;
 
 type ToTarget = ChannelWriteHalf<client::Msg>;
@@ -28,6 +28,8 @@ pub(super) async fn run(
     let Permitted { statement, setting, raw } = permitted;
     let Leased { connection, channel } = leased;
     let (from_target, to_target) = channel.split();
+    let expected = setting.expected();
+    let knocks = connection.as_ref().filter(|_| !expected.is_empty()).map(|c| c.door.expect(expected));
     let mut input = results.input(INPUT);
     let mut answer = Answer::new(task, results, setting.terminal.is_some(), raw);
     let outcome = match start(&to_target, program, statement, &setting).await {
@@ -40,6 +42,7 @@ pub(super) async fn run(
                 () = task.inbox.closed() => Outcome::Gone,
                 outcome = answer.follow(from_target) => outcome,
                 denial = feed(task, &to_target, setting.terminal.clone(), &mut input) => Outcome::Denied(denial),
+                never = opened::take(&task.session, knocks) => match never {},
             }
         }
     };
@@ -135,6 +138,12 @@ async fn start(
     for (name, value) in &setting.environment {
         to.set_env(false, name, value).await?;
     }
+    if setting.agent {
+        to.agent_forward(false).await?;
+    }
+    if let Some(Screen { single, protocol, cookie, number }) = &setting.screen {
+        to.request_x11(false, *single, &**protocol, &**cookie, *number).await?;
+    }
     if let Some(Terminal { term, size: Size { columns, rows, width, height }, modes }) = &setting.terminal {
         to.request_pty(true, term, *columns, *rows, *width, *height, modes).await?;
     }
@@ -142,7 +151,9 @@ async fn start(
         Program::Exec(_) => to.exec(true, statement).await?,
         Program::Shell | Program::Commands => to.request_shell(true).await?,
         Program::Subsystem(name) => to.request_subsystem(true, name).await?,
-        Program::DirectTcpip(..) | Program::DirectStreamlocal(_) => return Ok(Replies::None),
+        Program::DirectTcpip(..) | Program::DirectStreamlocal(_) | Program::Opened => {
+            return Ok(Replies::None);
+        }
     }
     Ok(if setting.terminal.is_some() { Replies::Terminal } else { Replies::Program })
 }
