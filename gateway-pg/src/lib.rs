@@ -15,6 +15,7 @@ mod driver;
 mod effects;
 mod intake;
 mod io;
+mod lineage;
 mod login;
 mod memo;
 mod operation;
@@ -22,6 +23,7 @@ mod server;
 mod session;
 mod statement;
 pub mod tls;
+mod types;
 
 pub use io::{BoxedStream, Stream};
 pub use login::downstream::TokenLogin;

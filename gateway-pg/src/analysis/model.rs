@@ -32,6 +32,9 @@ pub struct Statement {
     /// Types named, without duplicates: those qualified with a schema other than `pg_catalog`, and unqualified ones
     /// that are no built-in type. Casting to them may run a user's function (casts, domain checks, input functions).
     pub types: Vec<QualifiedName>,
+    /// Unqualified names of the server's own types, without duplicates: a user's type that comes earlier in the search path takes
+    /// such a name over.
+    pub server_types: Vec<String>,
     /// Settings changed, in order.
     pub settings: Vec<SettingChange>,
     /// Objects created, altered or dropped, in order.

@@ -105,6 +105,11 @@ impl Relation {
         self.columns.keys().copied()
     }
 
+    /// The names of its columns, in order.
+    pub(crate) fn column_names(&self) -> impl Iterator<Item = &str> {
+        self.columns.values().map(String::as_str)
+    }
+
     /// Whether it has a column of this name.
     pub(crate) fn has_column(&self, name: &str) -> bool {
         self.attribute(name).is_some()

@@ -22,6 +22,7 @@ use crate::codec::backend::{self, Field, TransactionStatus};
 use crate::codec::frontend::{Message, Named};
 use crate::codec::{Frame, HEADER_BYTES, ProtocolError, encode, peek};
 use crate::statement::{Prepared, Text, changes_meaning, ends_transaction, may_mention, written};
+use crate::types::Kind;
 
 /// How results are named in recordings: backend messages as sent, masked.
 pub const RECORD_ENCODING: &str = "postgres/3";
@@ -403,26 +404,31 @@ impl Session {
     /// What has to happen to each column of a COPY TO, by name where it copies a table.
     fn copy_columns(&self, flow: &Flow, statement: &Statement, columns: usize, format: i16) -> Vec<Column> {
         let names = crate::operation::copied_columns(statement, &self.catalog);
-        let text = shape::Encoding::Text;
+        // A query's columns have no known types; it is copied as text only, and NULL is a value of all of them.
+        let plain = || Column::Scan(shape::encoding(Arc::new(Kind::Unknown), 0));
         match names {
             Some(origins) if origins.len() == columns => {
                 origins.into_iter().map(|origin| self.copy_column(flow, origin, format)).collect()
             }
-            // A query's columns have no known types; it is copied as text only.
-            _ if flow.protected.is_empty() => vec![Column::Scan(text); columns],
-            _ => vec![Column::Withhold(text); columns],
+            _ if flow.protected.is_empty() => vec![plain(); columns],
+            _ => {
+                let hidden = || Column::Withhold(shape::encoding(Arc::new(Kind::Opaque), 0));
+                let outputs = self.protected_outputs(Some(statement), &flow.protected);
+                let outputs = outputs.filter(|o| o.len() == columns).unwrap_or_else(|| vec![true; columns]);
+                outputs.into_iter().map(|hides| if hides { hidden() } else { plain() }).collect()
+            }
         }
     }
 
     fn copy_column(&self, flow: &Flow, (table, attribute): (u32, i16), format: i16) -> Column {
         let kind = self.catalog.by_oid(table).and_then(|r| r.type_of(attribute));
-        let (plain, encoding) = match kind {
-            Some(kind) => (shape::unlabelled_type(kind, format), shape::encoding(kind, format)),
+        let encoding = match kind {
+            Some(kind) => shape::encoding(self.catalog.kind(kind), format),
             // Not known: nothing of it may be seen.
-            None => (Column::Withhold(shape::Encoding::Opaque), shape::Encoding::Opaque),
+            None => return Column::Withhold(shape::encoding(Arc::new(Kind::Opaque), format)),
         };
         let origin = self.catalog.origin(&self.labels, table, attribute);
-        self.column(flow, origin, plain, encoding)
+        self.column(flow, origin, encoding)
     }
 
     /// A statement ended well: what it prepared, declared or changed is now so.
@@ -525,7 +531,8 @@ impl Session {
         self.shapes.of(body, || {
             let fields = backend::row_description(body)?;
             // Without labels every column is what its type is; see `shape`.
-            Ok(Shape::new(fields.iter().map(shape::unlabelled).collect()))
+            let encodings = fields.iter().map(|f| shape::encoding(self.catalog.kind(f.type_oid), f.format));
+            Ok(Shape::new(encodings.map(shape::unlabelled).collect()))
         })
     }
 
@@ -535,19 +542,18 @@ impl Session {
         let statement = referent.as_deref().and_then(Prepared::statement).or(statement);
         let names = self.names_of(&flow.protected, statement);
         let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        let known = self.protected_outputs(statement, &flow.protected).filter(|o| o.len() == fields.len());
         let columns = fields.iter().enumerate().map(|(i, field)| {
-            let encoding = shape::encoding(field.type_oid, field.format);
-            let plain = shape::unlabelled(field);
+            let encoding = shape::encoding(self.catalog.kind(field.type_oid), field.format);
             if field.table != 0 {
-                return self.column(
-                    flow,
-                    self.catalog.origin(&self.labels, field.table, field.attribute),
-                    plain,
-                    encoding,
-                );
+                let origin = self.catalog.origin(&self.labels, field.table, field.attribute);
+                return self.column(flow, origin, encoding);
             }
-            let computed = !names.is_empty() && statement.is_none_or(|s| may_mention(s, Some(i), &names));
-            if computed { Column::Withhold(encoding) } else { plain }
+            let computed = match &known {
+                Some(known) => known.get(i).copied().unwrap_or(true),
+                None => !names.is_empty() && statement.is_none_or(|s| may_mention(s, Some(i), &names)),
+            };
+            if computed { Column::Withhold(encoding) } else { shape::unlabelled(encoding) }
         });
         Shape::new(columns.collect())
     }
@@ -621,16 +627,19 @@ impl Session {
         called.map(|(_, name)| name.clone()).collect()
     }
 
-    fn column(&self, flow: &Flow, origin: Origin, plain: Column, encoding: shape::Encoding) -> Column {
+    fn column(&self, flow: &Flow, origin: Origin, encoding: shape::Encoding) -> Column {
         let shown = |l: &usize| flow.results.as_ref().is_some_and(|r| r.reveals(*l));
         match origin {
-            Origin::Plain => plain,
+            Origin::Plain => shape::unlabelled(encoding),
             Origin::Unknown => Column::Withhold(encoding),
             Origin::Derived(labels) if !labels.iter().all(shown) => Column::Withhold(encoding),
-            Origin::Labelled(labels) | Origin::Derived(labels) => match labels.iter().find(|l| !shown(l)) {
-                Some(hidden) => Column::Label(*hidden, encoding),
-                None => labels.first().map_or(plain, |l| Column::Reveal(*l, encoding)),
-            },
+            Origin::Labelled(labels) | Origin::Derived(labels) => {
+                match (labels.iter().find(|l| !shown(l)), labels.first()) {
+                    (Some(hidden), _) => Column::Label(*hidden, encoding),
+                    (None, Some(label)) => Column::Reveal(*label, encoding),
+                    (None, None) => shape::unlabelled(encoding),
+                }
+            }
         }
     }
 

@@ -6,8 +6,9 @@ use gateway_core::error::{Denial, DenialCode};
 use gateway_core::operation::Operation;
 
 use super::Session;
-use crate::analysis::{Access as Use, Change, ColumnUse, Place, SourceKind, Statement, reads_anything};
+use crate::analysis::{Access as Use, Change, ColumnUse, Place, RelationUse, Statement, reads_anything};
 use crate::catalog::Catalog;
+use crate::lineage::Lineage;
 use crate::statement::written;
 
 impl Session {
@@ -39,12 +40,15 @@ impl Session {
     fn refuse_opaque(&self, statements: &[&Statement], operation: &Operation) -> Result<(), Denial> {
         let called = operation.accesses.iter().filter(|a| a.action.as_str() == "call");
         let reader = called.map(|a| a.resource.name()).find(|name| reads_anything(name));
-        let code = statements.iter().any(|s| s.code.is_some());
-        if !code && reader.is_none() || self.labels.all().iter().all(|label| self.guard.reveals_label(*label))
-        {
+        let code = statements.iter().find(|s| s.code.is_some());
+        let what = match (reader, code) {
+            (Some(name), _) => format!("a call of `{name}`"),
+            (None, Some(statement)) => format!("the code of a `{}` statement", statement.kind),
+            (None, None) => return Ok(()),
+        };
+        if self.labels.all().iter().all(|label| self.guard.reveals_label(*label)) {
             return Ok(());
         }
-        let what = reader.map_or_else(|| "code".to_owned(), |name| format!("`{name}`"));
         let message = format!("{what} could read values that are hidden from you");
         Err(Denial::new(DenialCode::Forbidden, message).with_hint("query the tables themselves"))
     }
@@ -66,19 +70,38 @@ impl Session {
                 Denial::new(DenialCode::Forbidden, message).with_hint("have somebody do it who may see them")
             );
         }
-        let names = self.names_of(&hidden, Some(statement));
-        let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         // With one table and nothing nested, what is put out is RETURNING, which is masked as any result.
         let nested = statement.sources.len() > 1 || statement.outputs.is_empty() || !modifies(statement);
-        // Under names that an alias list gives, any column can be the hidden one.
-        let renamed = statement.sources.iter().any(|s| {
-            !s.columns.is_empty()
-                && matches!(s.kind, SourceKind::Relation(_) | SourceKind::Join | SourceKind::Pseudo(_))
-        });
         let moved = |c: &&ColumnUse| calls || c.places.iter().any(|p| is_stored(*p, nested));
-        match statement.columns.iter().filter(moved).find(|c| renamed || may_be(c, &names)) {
+        let lookup = self.lookup(&hidden);
+        let mut lineage = Lineage::new(statement, &lookup);
+        match statement.columns.iter().filter(moved).find(|c| lineage.column(c)) {
             None => Ok(()),
             Some(column) => Err(cannot_move(column, stores)),
+        }
+    }
+
+    /// Whether each column of a statement's result may hold values of these labels; `None` if that is not known.
+    pub(super) fn protected_outputs(
+        &self,
+        statement: Option<&Statement>,
+        labels: &BTreeSet<usize>,
+    ) -> Option<Vec<bool>> {
+        const FOLLOWED: [&str; 7] = ["select", "values", "insert", "update", "delete", "merge", "copy_to"];
+        let statement = statement.filter(|s| s.explain.is_none() && FOLLOWED.contains(&&*s.kind))?;
+        Lineage::new(statement, &self.lookup(labels)).outputs()
+    }
+
+    /// Says of a relation which of its columns carry these labels.
+    fn lookup<'a>(
+        &'a self,
+        labels: &'a BTreeSet<usize>,
+    ) -> impl Fn(&RelationUse) -> Option<Vec<(String, bool)>> + 'a {
+        move |used| {
+            let relation = self.catalog.relation(&written(used.schema.as_deref(), &used.name))?;
+            let carriers = self.catalog.carriers(&self.labels, relation, labels);
+            let column = |name: &str| (name.to_owned(), carriers.contains(&name));
+            Some(relation.column_names().map(column).collect())
         }
     }
 
@@ -118,10 +141,6 @@ fn is_stored(place: Place, nested: bool) -> bool {
         Place::Output => nested,
         Place::Filter | Place::Order => false,
     }
-}
-
-fn may_be(column: &ColumnUse, names: &BTreeSet<&str>) -> bool {
-    column.star || column.whole_row || column.name.last().is_some_and(|name| names.contains(name.as_str()))
 }
 
 fn cannot_move(column: &ColumnUse, stores: bool) -> Denial {

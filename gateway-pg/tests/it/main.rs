@@ -12,3 +12,4 @@ mod messages;
 mod policies;
 mod splits;
 mod support;
+mod typed;

@@ -263,6 +263,9 @@ impl Walker {
     fn type_named(&mut self, parts: &[String]) -> Walk {
         let name = self.qualified(parts)?;
         if is_builtin_type(name.schema.as_deref(), &name.name) {
+            if name.schema.is_none() {
+                names::extend_new(&mut self.found.server_types, &[name.name]);
+            }
             return Ok(());
         }
         self.found.flags.unproven = true;
@@ -436,6 +439,7 @@ impl Walker {
         names::extend_new(&mut self.found.functions, &inner.functions);
         names::extend_new(&mut self.found.operators, &inner.operators);
         names::extend_new(&mut self.found.types, &inner.types);
+        names::extend_new(&mut self.found.server_types, &inner.server_types);
         names::extend_new(&mut self.found.roles, &inner.roles);
         names::extend_new(&mut self.found.fields, &inner.fields);
         self.found.settings.extend(inner.settings.iter().cloned());

@@ -62,6 +62,7 @@ impl Walker {
         match (select.larg.as_deref(), select.rarg.as_deref()) {
             (Some(left), Some(right)) => {
                 let left = self.arm(left)?;
+                let left = self.with_names(left);
                 let right = self.arm(right)?;
                 self.spend(left.iter().chain(&right).map(|output| 1 + output.columns.len()).sum());
                 Ok(merge_arms(left, right))
@@ -70,6 +71,18 @@ impl Walker {
             (None, None) => self.targets(&select.target_list),
             _ => self.not_understood("a set operation"),
         }
+    }
+
+    /// The outputs under their own names, which a set operation gives to its result.
+    fn with_names(&self, mut outputs: Vec<Output>) -> Vec<Output> {
+        for output in &mut outputs {
+            if let OutputKind::Column(index) = output.kind
+                && output.alias.is_none()
+            {
+                output.alias = self.found.columns.get(index).and_then(|column| column.name.last().cloned());
+            }
+        }
+        outputs
     }
 
     /// One arm of a set operation: sees the CTEs, not the other arm.
@@ -346,16 +359,22 @@ fn extend_sorted(into: &mut Vec<usize>, from: &BTreeSet<usize>) {
     into.dedup();
 }
 
-/// The outputs of a set operation: by position, or one star over everything where the arms cannot be lined up.
+/// The outputs of a set operation: by position, or one of an unknown number of columns where the arms cannot be lined up.
 fn merge_arms(left: Vec<Output>, right: Vec<Output>) -> Vec<Output> {
-    let star = left.iter().chain(&right).find_map(|output| match output.kind {
-        OutputKind::Star(index) => Some(index),
-        OutputKind::Column(_) | OutputKind::Expression | OutputKind::Expanded => None,
-    });
-    let Some(star) = star else { return merge_by_position(left, right) };
-    let columns: BTreeSet<usize> =
-        left.iter().chain(&right).flat_map(|output| output.columns.iter().copied()).collect();
-    vec![Output { kind: OutputKind::Star(star), ..expression(None, &columns) }]
+    if !left.iter().chain(&right).any(spreads) {
+        return merge_by_position(left, right);
+    }
+    vec![collapsed(left.iter().chain(&right))]
+}
+
+fn spreads(output: &Output) -> bool {
+    matches!(output.kind, OutputKind::Star(_) | OutputKind::Expanded)
+}
+
+/// Outputs of which it is not known how many they are and what their names are.
+fn collapsed<'a>(outputs: impl Iterator<Item = &'a Output>) -> Output {
+    let columns: BTreeSet<usize> = outputs.flat_map(|output| output.columns.iter().copied()).collect();
+    Output { kind: OutputKind::Expanded, ..expression(None, &columns) }
 }
 
 /// The server refuses arms of different length; the rest of the longer one is kept all the same.
@@ -370,9 +389,13 @@ fn merge_by_position(left: Vec<Output>, right: Vec<Output>) -> Vec<Output> {
     longer.into_iter().map(merge).collect()
 }
 
-/// Gives the outputs the names of a CTE's column list; positions behind a star are unknown.
-fn rename(outputs: &mut [Output], columns: &[Node]) {
-    if outputs.iter().any(|output| matches!(output.kind, OutputKind::Star(_) | OutputKind::Expanded)) {
+/// Gives the outputs the names of a CTE's column list; behind a star nothing is known of them then.
+fn rename(outputs: &mut Vec<Output>, columns: &[Node]) {
+    if columns.is_empty() {
+        return;
+    }
+    if outputs.iter().any(spreads) {
+        *outputs = vec![collapsed(outputs.iter())];
         return;
     }
     for (output, name) in outputs.iter_mut().zip(columns) {
