@@ -15,7 +15,7 @@ mod driver;
 mod effects;
 mod intake;
 mod io;
-mod lineage;
+mod carried;
 mod login;
 mod memo;
 mod operation;

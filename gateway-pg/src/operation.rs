@@ -18,7 +18,7 @@ use crate::analysis::{
 use crate::catalog::{Catalog, Event, LabelIndex, Relation, quote};
 use crate::codec::frontend::Bind;
 use crate::effects;
-use crate::lineage::Lineage;
+use crate::carried::Carried;
 use crate::statement::written;
 
 /// The policy schema fragment for PostgreSQL, for [`CedarEngine`](gateway_core::policy) builders.
@@ -226,7 +226,7 @@ fn knows_outputs(subject: &Subject<'_>, statement: &Statement) -> bool {
         let relation = subject.relation(used)?;
         Some(relation.column_names().map(|name| (name.to_owned(), true)).collect())
     };
-    !relations.any(protects) || Lineage::new(statement, &columns).outputs().is_some()
+    !relations.any(protects) || Carried::new(statement, &columns).outputs().is_some()
 }
 
 /// Bytes that would make lines or values look like others: line ends as quotes, a null that ends in an escape.

@@ -8,7 +8,7 @@ use gateway_core::operation::Operation;
 use super::Session;
 use crate::analysis::{Access as Use, Change, ColumnUse, Place, RelationUse, Statement, reads_anything};
 use crate::catalog::Catalog;
-use crate::lineage::Lineage;
+use crate::carried::Carried;
 use crate::statement::written;
 
 impl Session {
@@ -74,7 +74,7 @@ impl Session {
         let nested = statement.sources.len() > 1 || statement.outputs.is_empty() || !modifies(statement);
         let moved = |c: &&ColumnUse| calls || c.places.iter().any(|p| is_stored(*p, nested));
         let lookup = self.lookup(&hidden);
-        let mut lineage = Lineage::new(statement, &lookup);
+        let mut lineage = Carried::new(statement, &lookup);
         match statement.columns.iter().filter(moved).find(|c| lineage.column(c)) {
             None => Ok(()),
             Some(column) => Err(cannot_move(column, stores)),
@@ -89,7 +89,7 @@ impl Session {
     ) -> Option<Vec<bool>> {
         const FOLLOWED: [&str; 7] = ["select", "values", "insert", "update", "delete", "merge", "copy_to"];
         let statement = statement.filter(|s| s.explain.is_none() && FOLLOWED.contains(&&*s.kind))?;
-        Lineage::new(statement, &self.lookup(labels)).outputs()
+        Carried::new(statement, &self.lookup(labels)).outputs()
     }
 
     /// Says of a relation which of its columns carry these labels.

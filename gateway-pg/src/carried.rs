@@ -78,7 +78,7 @@ impl Columns {
 }
 
 /// What is known of where a statement's values come from.
-pub(crate) struct Lineage<'a> {
+pub(crate) struct Carried<'a> {
     statement: &'a Statement,
     lookup: &'a Lookup<'a>,
     sources: HashMap<usize, Rc<Columns>>,
@@ -90,7 +90,7 @@ pub(crate) struct Lineage<'a> {
     assumed: HashSet<String>,
 }
 
-impl<'a> Lineage<'a> {
+impl<'a> Carried<'a> {
     pub(crate) fn new(statement: &'a Statement, lookup: &'a Lookup<'a>) -> Self {
         let mut lineage = Self {
             statement,
@@ -316,7 +316,7 @@ mod tests {
             };
             Some(names.iter().map(|name| ((*name).to_owned(), *name == "ssn")).collect())
         };
-        let outputs = Lineage::new(&analysis.statements[0], &columns).outputs();
+        let outputs = Carried::new(&analysis.statements[0], &columns).outputs();
         let letter = |protected| if protected { 'x' } else { '.' };
         outputs.map_or_else(|| "?".to_owned(), |o| o.into_iter().map(letter).collect())
     }
