@@ -15,6 +15,12 @@ To repeat it: `./test --drivers` fetches the clients from their package registri
 - **refused**: the gateway says no, in its own words; the session goes on.
 - **differs**: another outcome; why stands below.
 - **as the server**: fails directly and through the gateway, in the same words.
+
+What is newer than PostgreSQL {server} was tried so: protocol 3.2 and direct TLS **to the gateway** with a real client, libpq 18 (features
+below); **from the gateway to a server** (`sslnegotiation = "direct"`, `max_protocol_version = "3.2"` of a target) with a double that
+speaks them as PostgreSQL 18 documents it, its long cancel keys included (`testkit::PgDouble`, `gateway-pg/tests/it/newer.rs`), for
+lack of a packaged server that does. Drivers' own test suites: [driver-suites.md](driver-suites.md). PostgreSQL's regression SQL:
+[regression.md](regression.md).
 """
 
 KINDS = ("ok", "refused", "differs", "as the server")

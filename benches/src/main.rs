@@ -4,15 +4,20 @@
 //! cargo run --release -p benches -- <micro|pg|ssh|http|k8s> [--quick] [--only TEXT] [--json FILE]
 //! ```
 //! `micro` measures the parts in this process. `pg` runs real clients against a direct connection, pgbouncer and the gateway
-//! with everything on, round by round in turn, and takes medians; what counts are the ratios of one run, not its absolute
-//! numbers. Exit status: 0 measured, 1 something failed or a check did not hold, 2 not built yet or wrong usage.
+//! with everything on, round by round in turn, and takes medians; `ssh` does so with a direct connection and the gateway. What
+//! counts are the ratios of one run, not its absolute numbers. Exit status: 0 measured, 1 something failed or a check did not hold, 2 not built yet or wrong usage.
 
+mod check;
+mod child;
 mod corpus;
 mod machine;
 mod micro;
 mod pg;
+mod recorder;
 mod report;
+mod rounds;
 mod sample;
+mod ssh;
 
 use std::fs::File;
 use std::io::Write;
@@ -37,7 +42,7 @@ struct Arguments {
     /// Smaller sizes and fewer rounds, for a look within two minutes.
     #[arg(long)]
     quick: bool,
-    /// Measure only cases (of `pg`) whose name contains this.
+    /// Measure only cases (of `pg` and `ssh`) whose name contains this.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
     /// Write machine, rows and ratios to this file as JSON as well.
@@ -60,6 +65,9 @@ enum Suite {
     /// The gateway as a process of its own, so that its time can be told from the client's; started by `pg`.
     #[value(hide = true)]
     ServeGateway,
+    /// The same for `ssh`.
+    #[value(hide = true)]
+    ServeSshGateway,
 }
 
 /// How much is measured.
@@ -81,14 +89,14 @@ impl Size {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let size = if arguments.quick { Size::Quick } else { Size::Full };
+    let only = arguments.only.unwrap_or_default();
     let measured = match arguments.suite {
         Suite::Micro => measure(size, arguments.json, micro::run),
-        Suite::Pg => {
-            let only = arguments.only.unwrap_or_default();
-            measure(size, arguments.json, |size, report| pg::run(size, &only, report))
-        }
+        Suite::Pg => measure(size, arguments.json, |size, report| pg::run(size, &only, report)),
+        Suite::Ssh => measure(size, arguments.json, |size, report| ssh::run(size, &only, report)),
         Suite::ServeGateway => pg::serve::run(),
-        Suite::Ssh | Suite::Http | Suite::K8s => {
+        Suite::ServeSshGateway => ssh::serve::run(),
+        Suite::Http | Suite::K8s => {
             eprintln!("not built yet");
             return ExitCode::from(2);
         }

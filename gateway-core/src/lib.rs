@@ -19,3 +19,4 @@ pub mod policy;
 pub mod random;
 pub mod recording;
 pub mod session;
+pub mod text;

@@ -50,6 +50,24 @@ pub enum Fact {
     Set(BTreeSet<String>),
 }
 
+impl Fact {
+    /// The fact with every text that `change` answers for replaced.
+    #[must_use]
+    pub fn reworded(&self, change: impl Fn(&str) -> Option<String>) -> Self {
+        let text = |text: &String| change(text).unwrap_or_else(|| text.clone());
+        match self {
+            Self::Bool(_) | Self::Long(_) => self.clone(),
+            Self::String(old) => Self::String(text(old)),
+            Self::Set(old) => Self::Set(old.iter().map(text).collect()),
+        }
+    }
+}
+
+/// Facts with every text that `change` answers for replaced.
+pub(crate) fn reworded(facts: &Facts, change: impl Fn(&str) -> Option<String>) -> Facts {
+    facts.iter().map(|(name, fact)| (name.clone(), fact.reworded(&change))).collect()
+}
+
 impl From<bool> for Fact {
     fn from(value: bool) -> Self {
         Self::Bool(value)
@@ -115,7 +133,7 @@ impl Resource {
         self
     }
 
-    /// The same path with every name that `change` answers for replaced.
+    /// The same path and facts, with every name and text that `change` answers for replaced.
     #[must_use]
     pub fn renamed(&self, change: impl Fn(&str) -> Option<String>) -> Self {
         let mut out = self.clone();
@@ -124,6 +142,7 @@ impl Resource {
                 *name = new;
             }
         }
+        out.attributes = reworded(&out.attributes, &change);
         out
     }
 

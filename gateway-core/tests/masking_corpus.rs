@@ -207,10 +207,11 @@ fn cells_are_scanned_as_if_alone() {
     let mut expected = Vec::new();
     for (cell, text) in texts.iter().enumerate() {
         let low = cells[cell].start;
-        expected.extend(find(text).into_iter().map(|Finding { range, class }| CellFinding {
+        expected.extend(find(text).into_iter().map(|Finding { range, class, mixed }| CellFinding {
             cell,
             range: range.start + low..range.end + low,
             class,
+            mixed,
         }));
     }
     assert_eq!(found, expected);
@@ -218,10 +219,14 @@ fn cells_are_scanned_as_if_alone() {
 
 #[test]
 fn clean_text_is_not_copied() {
-    let clean = lines(NEGATIVES).filter(|line| find(expand(line).as_bytes()).is_empty());
+    let texts: Vec<String> = lines(NEGATIVES).map(expand).map(|text| text.to_string()).collect();
+    let untouched = |text: &&String| scanner().mask(text.as_bytes(), &ClassSet::default()).is_none();
+    let clean = texts.iter().filter(untouched).count();
+    assert_eq!(clean, texts.iter().filter(|text| find(text.as_bytes()).is_empty()).count());
     assert!(
-        clean.filter(|line| scanner().mask(expand(line).as_bytes(), &ClassSet::default()).is_some()).count()
-            == 0
+        clean * 100 >= texts.len() * 99,
+        "{clean} of {} lines without a value are left as they are",
+        texts.len()
     );
 }
 

@@ -6,6 +6,7 @@
 
 pub mod analysis;
 mod cancel;
+mod carried;
 mod catalog;
 mod check;
 pub mod codec;
@@ -15,7 +16,7 @@ mod driver;
 mod effects;
 mod intake;
 mod io;
-mod carried;
+mod lineage;
 mod login;
 mod memo;
 mod operation;
@@ -27,7 +28,7 @@ mod types;
 
 pub use io::{BoxedStream, Stream};
 pub use login::downstream::TokenLogin;
-pub use login::upstream::{Address, SslMode};
+pub use login::upstream::{Address, ProtocolVersion, SslMode, SslNegotiation};
 pub use operation::{Place, SCHEMA};
 pub use server::{CheckError, ListenerLimits, PROTOCOL, PROTOCOL_VERSIONS, PgGateway, Target};
 pub use session::RECORD_ENCODING;

@@ -54,13 +54,15 @@ pub(crate) struct Memo {
     _analysis: Arc<Analysis>,
 }
 
+/// The statement's place in its text, how many came in its message, and whether a transaction is open.
+pub(crate) type TemplateKey = (usize, usize, bool);
+
 /// What holds for one state of the catalog.
 #[derive(Debug, Default)]
 struct Known {
     generation: u64,
     resolved: bool,
-    /// By statement, and whether a transaction is open.
-    templates: Vec<((usize, bool), Arc<Template>)>,
+    templates: Vec<(TemplateKey, Arc<Template>)>,
     meanings: Vec<(usize, Arc<Meaning>)>,
 }
 
@@ -108,7 +110,7 @@ impl Memo {
     pub(crate) fn template<E>(
         &self,
         generation: u64,
-        key: (usize, bool),
+        key: TemplateKey,
         make: impl FnOnce() -> Result<Template, E>,
     ) -> Result<Arc<Template>, E> {
         let known =

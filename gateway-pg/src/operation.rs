@@ -15,10 +15,11 @@ use crate::analysis::{
     self, Access as Use, Change, CopyDirection, CopyEndpoint, CopyFormat, Filter, FunctionClass, FunctionUse,
     LexSettings, Limits, ObjectChange, QualifiedName, RelationUse, SettingChange, SettingScope, Statement,
 };
+use crate::carried::Carried;
 use crate::catalog::{Catalog, Event, LabelIndex, Relation, quote};
 use crate::codec::frontend::Bind;
 use crate::effects;
-use crate::carried::Carried;
+use crate::lineage::{self, Inference};
 use crate::statement::written;
 
 /// The policy schema fragment for PostgreSQL, for [`CedarEngine`](gateway_core::policy) builders.
@@ -256,8 +257,10 @@ fn accesses(subject: &Subject<'_>) -> BTreeSet<Access> {
         out.extend(statement.operators.iter().filter_map(|o| operator_access(subject, o)));
         out.extend(type_accesses(subject, statement));
         out.extend(attribute_calls(subject, statement));
+        out.extend(inferences(subject, statement));
         out.extend(statement.settings.iter().map(|s| setting_access(place, s)));
         out.extend(statement.objects.iter().filter_map(|o| object_access(place, o)));
+        out.extend(statement.objects.iter().filter_map(|o| new_object_place(place, o)));
         out.extend(kind_accesses(place, statement));
     }
     out.extend(parameter_types(subject));
@@ -282,6 +285,15 @@ fn type_accesses(subject: &Subject<'_>, statement: &Statement) -> Vec<Access> {
     named.chain(taken.map(|(schema, name)| used(schema, name))).collect()
 }
 
+/// Labelled columns that conditions, orders and computations depend on.
+fn inferences(subject: &Subject<'_>, statement: &Statement) -> Vec<Access> {
+    let found = lineage::inferences(subject.catalog, subject.labels, statement);
+    let access = |(label, usage): (usize, Inference)| {
+        subject.labels.resource(label).map(|resource| access(usage.action(), resource.clone()))
+    };
+    found.into_iter().filter_map(access).collect()
+}
+
 fn access(action: &'static str, resource: Resource) -> Access {
     Access::new(Action::new(action), resource)
 }
@@ -299,10 +311,12 @@ fn relation_accesses(
 ) {
     let action = relation_action(statement, used);
     let here = subject.catalog.current_schema().unwrap_or(UNRESOLVED);
-    let temporary = if statement.flags.temporary { "pg_temp" } else { here };
+    let temporary =
+        if statement.flags.temporary || shows_temporary(subject, statement) { "pg_temp" } else { here };
     let schema = used.schema.as_deref().unwrap_or(temporary);
     // A new object goes where objects are made, whatever its name means now.
     let relation = subject.relation(used).filter(|r| action != "create" || r.schema == schema);
+    out.extend(new_place(subject, statement, used, relation.map_or(schema, |r| &r.schema)));
     let Some(relation) = relation else {
         out.insert(access(action, subject.place.table(schema, &used.name)));
         return;
@@ -332,6 +346,31 @@ fn relation_accesses(
         }
     }
     out.extend(parts.iter().map(|r| access(action, table(r))));
+}
+
+/// Where a relation is once it is renamed or moved: that is judged as making one there.
+fn new_place(
+    subject: &Subject<'_>,
+    statement: &Statement,
+    used: &RelationUse,
+    schema: &str,
+) -> Option<Access> {
+    let object = statement.objects.iter().find(|o| o.name.last() == Some(&used.name))?;
+    let new = object.renamed.as_deref().filter(|_| RELATIONS.contains(&&*object.kind))?;
+    let (schema, name) = match object.change {
+        Change::Move => (new, used.name.as_str()),
+        _ => (schema, new),
+    };
+    Some(access("create", subject.place.table(schema, name)))
+}
+
+/// Kinds of objects that are relations.
+const RELATIONS: [&str; 6] = ["table", "view", "materialized_view", "sequence", "index", "foreign_table"];
+
+/// Whether a statement makes a view that is temporary because something it reads is (PostgreSQL documentation, CREATE VIEW).
+fn shows_temporary(subject: &Subject<'_>, statement: &Statement) -> bool {
+    let read = statement.relations_under(Use::Read).filter_map(|used| subject.relation(used));
+    statement.kind == "create_view" && read.into_iter().any(|r| r.schema.starts_with("pg_temp"))
 }
 
 /// The action of what a foreign key makes happen.
@@ -460,10 +499,9 @@ fn object_access(place: &Place, object: &ObjectChange) -> Option<Access> {
     let name = parts.next().map_or("", String::as_str);
     let schema = parts.next().map_or(UNRESOLVED, String::as_str);
     let resource = match &*object.kind {
-        "table" | "view" | "materialized_view" | "sequence" | "index" | "foreign_table" | "column" => {
-            return None;
-        }
-        "function" | "procedure" | "routine" | "aggregate" => place.function(schema, name),
+        "column" => return None,
+        kind if RELATIONS.contains(&kind) => return None,
+        kind if FUNCTIONS.contains(&kind) => place.function(schema, name),
         "schema" => place.schema(name),
         "role"
         | "database"
@@ -479,6 +517,24 @@ fn object_access(place: &Place, object: &ObjectChange) -> Option<Access> {
         _ => place.database(),
     };
     Some(access(action, resource))
+}
+
+/// Kinds of objects that are functions.
+const FUNCTIONS: [&str; 4] = ["function", "procedure", "routine", "aggregate"];
+
+/// Where a function or schema is once it is renamed or moved, as [`new_place`] of relations.
+fn new_object_place(place: &Place, object: &ObjectChange) -> Option<Access> {
+    let new = object.renamed.as_deref()?;
+    let mut parts = object.name.iter().rev().map(String::as_str);
+    let (name, schema) = (parts.next().unwrap_or_default(), parts.next().unwrap_or(UNRESOLVED));
+    let resource = match (&*object.kind, object.change) {
+        ("schema", _) => place.schema(new),
+        (kind, Change::Move) if FUNCTIONS.contains(&kind) => place.function(new, name),
+        (kind, _) if FUNCTIONS.contains(&kind) => place.function(schema, new),
+        (_, Change::Move) => place.schema(new),
+        _ => return None,
+    };
+    Some(access("create", resource))
 }
 
 /// What a command does by being what it is.

@@ -25,7 +25,9 @@ use crate::definitions::Definitions;
 use crate::driver::Driver;
 use crate::io::BoxedStream;
 use crate::login::downstream::{Acceptance, Arrival, Arrived, TokenLogin, arrive, random_key};
-use crate::login::upstream::{Address, Connected, SslMode, Upstream, UpstreamError};
+use crate::login::upstream::{
+    Address, Connected, ProtocolVersion, SslMode, SslNegotiation, Upstream, UpstreamError,
+};
 use crate::login::{Wishes, is_reported};
 use crate::operation::{PgRewriter, Place};
 use crate::session::{Session, SessionConfig};
@@ -43,6 +45,10 @@ pub struct Target {
     pub address: Address,
     /// When TLS is used towards it.
     pub ssl_mode: SslMode,
+    /// How TLS towards it begins. Default: the server is asked first.
+    pub ssl_negotiation: SslNegotiation,
+    /// The newest version of the protocol it is asked for. Default: 3.0, which also poolers understand.
+    pub max_protocol: ProtocolVersion,
     /// The CA its certificate must come from, PEM; the machine's own list if `None`.
     pub ca_pem: Option<String>,
     /// The database all sessions use; `None` lets the client choose, and policy judge.
@@ -54,7 +60,16 @@ pub struct Target {
 impl Target {
     /// A target without labels whose clients choose the database; the CA is one of the machine's own list.
     pub fn new(name: impl Into<String>, address: Address, ssl_mode: SslMode) -> Self {
-        Self { name: name.into(), address, ssl_mode, ca_pem: None, database: None, labels: Arc::new([]) }
+        Self {
+            name: name.into(),
+            address,
+            ssl_mode,
+            ssl_negotiation: SslNegotiation::default(),
+            max_protocol: ProtocolVersion::default(),
+            ca_pem: None,
+            database: None,
+            labels: Arc::new([]),
+        }
     }
 
     /// All sessions use this database.
@@ -298,7 +313,13 @@ impl PgGateway {
             SslMode::Disable => None,
             mode => Some(client_config(mode, target.ca_pem.as_deref(), Some(credential))?),
         };
-        let upstream = Upstream { address: target.address.clone(), ssl_mode: target.ssl_mode, tls };
+        let upstream = Upstream {
+            address: target.address.clone(),
+            ssl_mode: target.ssl_mode,
+            ssl_negotiation: target.ssl_negotiation,
+            protocol: target.max_protocol,
+            tls,
+        };
         if !certificate {
             known.insert(target.name.clone(), upstream.clone());
         }
@@ -344,7 +365,9 @@ impl PgGateway {
         let entry = self.cancels.register(key).map_err(io::Error::other)?;
         let mut greeting = BytesMut::new();
         encode::authentication_ok(&mut greeting);
-        for (name, value) in connected.parameters.iter().filter(|(name, _)| is_reported(name)) {
+        let reported: BTreeMap<_, _> =
+            connected.parameters.into_iter().filter(|(name, _)| is_reported(name)).collect();
+        for (name, value) in &reported {
             encode::parameter_status(&mut greeting, name, value);
         }
         encode::key_data(&mut greeting, entry.pid, &entry.key);
@@ -357,7 +380,7 @@ impl PgGateway {
             lexing: connected.lexing,
         };
         let rewriter = PgRewriter { lexing: connected.lexing, possible: false };
-        let session = Session::new(guard.clone(), config);
+        let session = Session::new(guard.clone(), config, reported);
         let greeting = guard.originate(greeting.freeze());
         let driver = Driver::new(
             session,

@@ -22,6 +22,8 @@ pub(crate) struct Text {
     understood: Understood,
     /// What this session knows of its analysis.
     pub(crate) memo: Arc<Memo>,
+    /// How many statements came with it in one message, itself included.
+    of: usize,
 }
 
 impl Text {
@@ -34,7 +36,30 @@ impl Text {
     ) -> Result<Arc<Self>, Denial> {
         let understood = cache.analyse(&bytes, settings).map_err(|error| not_understood(&error))?;
         let memo = memos.of(&understood.analysis);
-        Ok(Arc::new(Self { bytes, analysis: Arc::clone(&understood.analysis), understood, memo }))
+        let of = understood.analysis.statements.len();
+        Ok(Arc::new(Self { bytes, analysis: Arc::clone(&understood.analysis), understood, memo, of }))
+    }
+
+    /// The same text, one of `count` statements of a message.
+    pub(crate) fn one_of(self: Arc<Self>, count: usize) -> Arc<Self> {
+        let (bytes, understood) = (self.bytes.clone(), self.understood.clone());
+        Arc::new(Self {
+            bytes,
+            analysis: Arc::clone(&self.analysis),
+            understood,
+            memo: Arc::clone(&self.memo),
+            of: count,
+        })
+    }
+
+    /// How many statements its message holds.
+    pub(crate) const fn of(&self) -> usize {
+        self.of
+    }
+
+    /// Where the statement at `index` stands.
+    pub(crate) fn range(&self, index: usize) -> Option<std::ops::Range<usize>> {
+        self.understood.range(index).filter(|r| r.start <= r.end && r.end <= self.bytes.len())
     }
 
     /// Names in it that the catalog has not been asked for.
@@ -49,10 +74,7 @@ impl Text {
 
     /// The exact bytes of the statement at `index`.
     pub(crate) fn slice(&self, index: usize) -> Bytes {
-        self.understood
-            .range(index)
-            .filter(|r| r.start <= r.end && r.end <= self.bytes.len())
-            .map_or_else(Bytes::new, |r| self.bytes.slice(r))
+        self.range(index).map_or_else(Bytes::new, |r| self.bytes.slice(r))
     }
 }
 

@@ -22,15 +22,20 @@ use crate::denial;
 use crate::gate::{Gate, MAX_CHANNELS};
 use crate::login::{Grants, Login, is_believed, proof};
 use crate::operation::{self, Setting, Size, Terminal};
+use crate::served::Served;
 use crate::server::{PROTOCOL, Shared};
 use crate::session::{SshSession, not_granted, unsupported};
-use crate::target::Target;
+use crate::target::{ShellMode, Target};
 use crate::upstream::Upstreams;
 
 /// Variables set for one program.
 const MAX_VARIABLES: usize = 64;
 /// Names and values of them together. 32 KiB.
 const MAX_ENVIRONMENT_BYTES: usize = 32 * 1024;
+/// A terminal's name. The terminfo database's longest has some 30 letters.
+const MAX_TERM_BYTES: usize = 64;
+/// Modes of a terminal; the protocol knows 57 (RFC 4254 section 8, RFC 8160).
+const MAX_MODES: usize = 128;
 /// A signal's name; longer ones are dropped. The protocol's longest has 4 letters, private ones end with a domain.
 const MAX_SIGNAL_BYTES: usize = 64;
 
@@ -93,17 +98,23 @@ impl Connection {
     async fn open(&mut self, handle: russh::server::Handle) -> Result<Arc<SshSession>, Denial> {
         let missing = || Denial::new(DenialCode::Unauthenticated, "nobody is identified");
         let Identified { principal, login, grants } = self.identified.take().ok_or_else(missing)?;
-        let target = self.shared.target(login.target.as_deref())?;
-        let request = SessionRequest {
-            principal: principal.clone(),
-            protocol: PROTOCOL,
-            target: target.name.clone(),
-            scope: None,
-            peer: self.peer.map_or_else(|| "in-process".to_owned(), |peer| peer.to_string()),
-            connects_to: vec![gateway_core::operation::Resource::target(&target.name)],
-            labels: Arc::default(),
+        let found = self.shared.target(login.target.as_deref());
+        let name = match (&found, login.target) {
+            (Ok(target), _) => target.name.clone(),
+            // Asked like one that is there: nobody learns which targets there are without being let in.
+            (Err(_), Some(name)) => name,
+            (Err(denial), None) => return Err(denial.clone()),
         };
+        let peer = self.peer.map_or_else(|| "in-process".to_owned(), |peer| peer.to_string());
+        let request = SessionRequest::new(principal.clone(), PROTOCOL, name, peer);
         let guard = Guard::open(&self.shared.pipeline, request).await?;
+        let target = match found {
+            Ok(target) => target,
+            Err(denial) => {
+                let _ = guard.close(CloseReason::Terminated).await;
+                return Err(denial);
+            }
+        };
         match self.connect(&guard, &target, &principal).await {
             Ok(upstreams) => {
                 Ok(Arc::new(SshSession::new(guard, upstreams, grants, Arc::clone(&self.gate), handle)))
@@ -147,16 +158,29 @@ impl Connection {
     }
 
     /// Starts the channel's program; only one for each channel (RFC 4254 section 6.5).
-    fn start(&mut self, channel: ChannelId, program: Program, session: &mut Session) -> Result<(), Error> {
+    async fn start(
+        &mut self,
+        channel: ChannelId,
+        program: Program,
+        session: &mut Session,
+    ) -> Result<(), Error> {
         let Some((ours, entry)) = self.fresh(channel) else { return session.channel_failure(channel) };
-        let program = match &ours.grants.force_command {
-            Some(command) if **command == *b"internal-sftp" => Program::Subsystem("sftp".to_owned()),
-            Some(command) => Program::Exec(command.clone()),
-            None => program,
+        let by_command = ours.upstreams.target().shell == ShellMode::CommandAtATime;
+        let program = match (&ours.grants.force_command, program) {
+            (Some(command), _) if **command == *b"internal-sftp" => Program::Subsystem("sftp".to_owned()),
+            (Some(command), _) => Program::Exec(command.clone()),
+            (None, Program::Shell) if by_command => Program::Commands,
+            (None, program) => program,
         };
         entry.started = true;
-        let start = Start { program, setting: std::mem::take(&mut entry.setting) };
-        entry.inbox.push(Event::Start(Box::new(start)));
+        let mut setting = std::mem::take(&mut entry.setting);
+        let inbox = Arc::clone(&entry.inbox);
+        // For a session of commands it is the client's alone: the target has none.
+        if setting.unjudged && !matches!(program, Program::Commands) {
+            let ours = Arc::clone(ours);
+            permit_terminal(&ours, &mut setting).await;
+        }
+        inbox.push(Event::Start(Box::new(Start { program, setting })));
         // Answered at once: the reply belongs to this request only as long as no other came, and a hold takes its time.
         session.channel_success(channel)
     }
@@ -185,6 +209,40 @@ impl Connection {
         }
     }
 
+    /// Judges a forward, unless it is refused whatever the policies say.
+    async fn forward(
+        &self,
+        session: &SshSession,
+        operation: Operation,
+        refusal: Option<Denial>,
+    ) -> Result<(), Denial> {
+        let granted = session.grants.port_forwarding() && session.grants.force_command.is_none();
+        match refusal {
+            _ if !granted => Err(session.refuse(operation, not_granted("port forwarding"))),
+            Some(denial) => Err(session.refuse(operation, denial)),
+            None => session.permit(operation).await,
+        }
+    }
+
+    /// Opens what was permitted; its bytes are pumped by the channel's task.
+    async fn open_forward(
+        &mut self,
+        permitted: Result<(), Denial>,
+        channel: Channel<Msg>,
+        program: Program,
+        reply: ChannelOpenHandle,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        if let Err(denial) = permitted {
+            return explain(session, &denial);
+        }
+        if let Some((_, inbox)) = self.accept(channel) {
+            inbox.push(Event::Start(Box::new(Start { program, setting: Setting::default() })));
+            reply.accept().await;
+        }
+        Ok(())
+    }
+
     fn accept(&mut self, channel: Channel<Msg>) -> Option<(Arc<SshSession>, Arc<Inbox>)> {
         let session = Arc::clone(self.session.as_ref()?);
         self.channels.retain(|_, entry| !entry.inbox.is_done());
@@ -198,6 +256,22 @@ impl Connection {
         let entry = Entry { inbox: Arc::clone(&inbox), setting: Setting::default(), started: false };
         self.channels.insert(id, entry);
         Some((session, inbox))
+    }
+}
+
+/// Judges the terminal of a coming program.
+async fn permit_terminal(ours: &SshSession, setting: &mut Setting) {
+    let Some(terminal) = &setting.terminal else { return };
+    let operation = operation::pty(&ours.target, terminal);
+    let answer = if ours.grants.pty() {
+        ours.permit(operation).await
+    } else {
+        Err(ours.refuse(operation, not_granted("a terminal")))
+    };
+    setting.unjudged = false;
+    if let Err(denial) = answer {
+        setting.terminal = None;
+        setting.refused = Some(denial);
     }
 }
 
@@ -256,11 +330,14 @@ impl Handler for Connection {
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Error> {
         match self.open(session.handle()).await {
             Ok(opened) => {
-                self.session = Some(Arc::clone(&opened));
-                if let Some(told) = self.opened.take() {
-                    let _ = told.send(Some(opened));
+                let told = self.opened.take().map(|told| told.send(Some(Arc::clone(&opened))));
+                if told.is_some_and(|told| told.is_ok()) {
+                    self.session = Some(opened);
+                    return Ok(());
                 }
-                Ok(())
+                // The time for logging in was over meanwhile: nobody else would seal the recording.
+                opened.close(CloseReason::Downstream).await;
+                Err(Error::Disconnect)
             }
             Err(denial) => {
                 let cause = denial.cause().unwrap_or_default();
@@ -297,33 +374,31 @@ impl Handler for Connection {
         session: &mut Session,
     ) -> Result<(), Error> {
         let Some(ours) = self.session.clone() else { return Ok(()) };
-        let forward = operation::tcp(&ours.target, "direct_tcpip", host, port);
-        let permitted = if ours.grants.port_forwarding() && ours.grants.force_command.is_none() {
-            ours.permit(forward).await
-        } else {
-            Err(ours.refuse(forward, not_granted("port forwarding")))
-        };
-        if let Err(denial) = permitted {
-            return explain(session, &denial);
-        }
-        if let Some((_, inbox)) = self.accept(channel) {
-            let program = Program::DirectTcpip(host.to_owned(), port);
-            inbox.push(Event::Start(Box::new(Start { program, setting: Setting::default() })));
-            reply.accept().await;
-        }
-        Ok(())
+        let operation = operation::tcp(&ours.target, "direct_tcpip", host, port);
+        let served = self.shared.served.of_endpoint(ours.upstreams.host(), host, port).map(Served::refusal);
+        let permitted = self.forward(&ours, operation, served).await;
+        let program = Program::DirectTcpip(host.to_owned(), port);
+        self.open_forward(permitted, channel, program, reply, session).await
     }
 
     async fn channel_open_direct_streamlocal(
         &mut self,
-        _: Channel<Msg>,
+        channel: Channel<Msg>,
         path: &str,
-        _: ChannelOpenHandle,
+        reply: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), Error> {
         let Some(ours) = self.session.clone() else { return Ok(()) };
         let operation = operation::socket(&ours.target, "direct_streamlocal", path);
-        explain(session, &self.never(operation, "forwarding to a socket").await)
+        let refusal = if operation::is_socket_path(path) {
+            self.shared.served.of_socket(path).map(Served::refusal)
+        } else {
+            let message = "the path of a socket must be absolute, without `.`, `..` or double slashes";
+            Some(Denial::new(DenialCode::Forbidden, message).with_hint("write the socket's path in full"))
+        };
+        let permitted = self.forward(&ours, operation, refusal).await;
+        let program = Program::DirectStreamlocal(path.to_owned());
+        self.open_forward(permitted, channel, program, reply, session).await
     }
 
     async fn tcpip_forward(
@@ -386,17 +461,22 @@ impl Handler for Connection {
     ) -> Result<(), Error> {
         let Some((ours, entry)) = self.fresh(channel) else { return session.channel_failure(channel) };
         let size = Size { columns, rows, width, height };
-        let terminal = Terminal { term: term.to_owned(), size, modes: modes.to_vec() };
-        let operation = operation::pty(&ours.target, &terminal);
-        let answer = if ours.grants.pty() {
-            ours.permit(operation).await
-        } else {
-            Err(ours.refuse(operation, not_granted("a terminal")))
-        };
+        if term.len() > MAX_TERM_BYTES || modes.len() > MAX_MODES {
+            let operation = Operation::new("pty", "");
+            let message = format!(
+                "a terminal's name has at most {MAX_TERM_BYTES} bytes, and it has at most {MAX_MODES} modes"
+            );
+            entry.setting.refused =
+                Some(ours.refuse(operation, Denial::new(DenialCode::LimitExceeded, message)));
+            return session.channel_success(channel);
+        }
+        entry.setting.terminal = Some(Terminal { term: term.to_owned(), size, modes: modes.to_vec() });
         // Answered with success: after a failure clients that insist on a terminal leave before they could be told why.
-        match answer {
-            Ok(()) => entry.setting.terminal = Some(terminal),
-            Err(denial) => entry.setting.refused = Some(denial),
+        if ours.upstreams.target().shell == ShellMode::CommandAtATime {
+            entry.setting.unjudged = true;
+        } else {
+            let ours = Arc::clone(ours);
+            permit_terminal(&ours, &mut entry.setting).await;
         }
         session.channel_success(channel)
     }
@@ -435,11 +515,11 @@ impl Handler for Connection {
         line: &[u8],
         session: &mut Session,
     ) -> Result<(), Error> {
-        self.start(channel, Program::Exec(Bytes::copy_from_slice(line)), session)
+        self.start(channel, Program::Exec(Bytes::copy_from_slice(line)), session).await
     }
 
     async fn shell_request(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Error> {
-        self.start(channel, Program::Shell, session)
+        self.start(channel, Program::Shell, session).await
     }
 
     async fn subsystem_request(
@@ -448,7 +528,7 @@ impl Handler for Connection {
         name: &str,
         session: &mut Session,
     ) -> Result<(), Error> {
-        self.start(channel, Program::Subsystem(name.to_owned()), session)
+        self.start(channel, Program::Subsystem(name.to_owned()), session).await
     }
 
     async fn window_change_request(

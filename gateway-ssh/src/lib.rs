@@ -5,7 +5,8 @@
 //! quoted anew, so that the target's shell runs exactly what was judged. Nothing is permitted unless a policy says so: no
 //! shell, no terminal, no environment, no forwarding.
 //!
-//! Not here: agent and X11 forwarding, tunnel devices and reverse forwards, which are refused whatever the policy says;
+//! Not here: agent and X11 forwarding, tunnel devices and reverse forwards, which are refused whatever the policy says, and forwards
+//! to what another listener of the gateway serves;
 //! judging of keystrokes, which no gateway can do (a permitted shell is recorded and masked, not judged).
 
 mod algorithms;
@@ -18,6 +19,7 @@ mod handler;
 mod host_key;
 mod login;
 mod operation;
+mod served;
 mod server;
 mod session;
 pub mod sftp;
@@ -29,5 +31,6 @@ pub use channel::RECORD_ENCODINGS;
 pub use check::CheckError;
 pub use host_key::HostKey;
 pub use operation::SCHEMA;
+pub use served::Served;
 pub use server::{ListenerLimits, PROTOCOL, SshGateway, SshGatewayBuilder};
-pub use target::{BuildError, HostKeys, Target};
+pub use target::{BuildError, HostKeys, ShellMode, Target};

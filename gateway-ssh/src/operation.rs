@@ -37,6 +37,8 @@ pub(crate) struct Size {
 pub(crate) struct Setting {
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) terminal: Option<Terminal>,
+    /// The terminal is judged when it is known what for.
+    pub(crate) unjudged: bool,
     /// A terminal was asked for and refused: so is the program that wanted it.
     pub(crate) refused: Option<Denial>,
 }
@@ -141,6 +143,23 @@ pub(crate) fn shell(target: &Resource, setting: &Setting) -> Operation {
     shell
 }
 
+/// A session of commands, each judged by itself; it changes nothing by itself.
+pub(crate) fn command_shell(target: &Resource, setting: &Setting) -> Operation {
+    let pty = Fact::from(setting.terminal.is_some());
+    let mut shell = operation("command_shell", "", target.clone(), [("pty", pty)]);
+    setting.bind(&mut shell);
+    shell.effect = Effect::Read;
+    shell
+}
+
+/// Another folder for the coming lines of a session of commands. `None` if it is no path that can be judged.
+pub(crate) fn change_directory(target: &Resource, folder: &str) -> Option<Operation> {
+    let path = file(target, folder.as_bytes())?;
+    let mut change = operation("change_directory", format!("cd {folder}"), path, []);
+    change.effect = Effect::Read;
+    Some(change)
+}
+
 /// A subsystem; starting one changes nothing by itself.
 pub(crate) fn subsystem(target: &Resource, name: &str, setting: &Setting) -> Operation {
     let mut subsystem = operation("subsystem", name.to_owned(), target.child("Subsystem", name), []);
@@ -181,6 +200,15 @@ pub(crate) fn tcp(target: &Resource, kind: &'static str, host: &str, port: u32) 
 /// A socket forward; `kind` is `direct_streamlocal` or `streamlocal_forward`.
 pub(crate) fn socket(target: &Resource, kind: &'static str, path: &str) -> Operation {
     operation(kind, path.to_owned(), target.child("Socket", path), [])
+}
+
+/// Whether a socket's path means the same however it is read: absolute, and nothing in it to be taken away. Other spellings of a
+/// path would be other resources.
+pub(crate) fn is_socket_path(path: &str) -> bool {
+    path.len() <= crate::sftp::MAX_PATH_BYTES
+        && !path.contains('\0')
+        && path.starts_with('/')
+        && crate::sftp::normalise(path.as_bytes(), None).is_some_and(|clean| clean == path.as_bytes())
 }
 
 /// `agent_forward` or `x11`.

@@ -25,6 +25,7 @@ use crate::algorithms::{PACKET_BYTES, WINDOW_BYTES, preferred};
 use crate::gate::{Gate, Gated};
 use crate::handler::Connection;
 use crate::host_key::HostKey;
+use crate::served::{AllServed, Served};
 use crate::session::SshSession;
 use crate::target::{BuildError, Target};
 
@@ -86,6 +87,7 @@ pub struct SshGateway(Arc<Shared>);
 pub(crate) struct Shared {
     pub(crate) pipeline: Pipeline,
     targets: BTreeMap<String, Arc<Target>>,
+    pub(crate) served: AllServed,
     limits: ListenerLimits,
     config: Arc<Config>,
 }
@@ -110,6 +112,7 @@ impl Shared {
 pub struct SshGatewayBuilder {
     pipeline: Pipeline,
     targets: Vec<Target>,
+    served: Vec<Served>,
     host_keys: Vec<Secret<String>>,
     limits: ListenerLimits,
 }
@@ -119,6 +122,13 @@ impl SshGatewayBuilder {
     #[must_use]
     pub fn target(mut self, target: Target) -> Self {
         self.targets.push(target);
+        self
+    }
+
+    /// Names a service that has a listener of its own: forwards to it are refused, and clients told to go there.
+    #[must_use]
+    pub fn served(mut self, served: Served) -> Self {
+        self.served.push(served);
         self
     }
 
@@ -160,7 +170,13 @@ impl SshGatewayBuilder {
             ));
         }
         let config = Arc::new(config(keys, &self.limits));
-        Ok(SshGateway(Arc::new(Shared { pipeline: self.pipeline, targets, limits: self.limits, config })))
+        Ok(SshGateway(Arc::new(Shared {
+            pipeline: self.pipeline,
+            targets,
+            served: AllServed(self.served),
+            limits: self.limits,
+            config,
+        })))
     }
 }
 
@@ -199,8 +215,8 @@ fn config(keys: Vec<PrivateKey>, limits: &ListenerLimits) -> Config {
 impl SshGateway {
     /// Starts building a gateway.
     pub fn builder(pipeline: Pipeline) -> SshGatewayBuilder {
-        let (targets, host_keys) = (Vec::new(), Vec::new());
-        SshGatewayBuilder { pipeline, targets, host_keys, limits: ListenerLimits::default() }
+        let (targets, served, host_keys) = (Vec::new(), Vec::new(), Vec::new());
+        SshGatewayBuilder { pipeline, targets, served, host_keys, limits: ListenerLimits::default() }
     }
 
     /// Accepts clients until `stop` is ready; then live sessions are ended and their recordings sealed.

@@ -14,18 +14,45 @@ pub struct Target {
     pub port: u16,
     /// The only host keys and authorities believed. Without any, every connection is refused.
     pub host_keys: HostKeys,
+    /// What a client gets that asks for a shell.
+    pub shell: ShellMode,
+}
+
+/// What a client gets that asks for a shell, if a policy permits it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ShellMode {
+    /// The account's login shell, by the action `shell`. Nothing that is typed is judged; recordings show what the terminal showed.
+    #[default]
+    Login,
+    /// A session of the gateway's own, by the action `command_shell`: each line is judged as `exec` and runs by itself. Needs an
+    /// account whose shell is POSIX's.
+    CommandAtATime,
 }
 
 impl Target {
     /// A target whose host keys are still to be given.
     pub fn new(name: impl Into<String>, host: impl Into<String>, port: u16) -> Self {
-        Self { name: name.into(), host: host.into(), port, host_keys: HostKeys::default() }
+        Self {
+            name: name.into(),
+            host: host.into(),
+            port,
+            host_keys: HostKeys::default(),
+            shell: ShellMode::Login,
+        }
     }
 
     /// Pins a host key.
     #[must_use]
     pub fn host_key(mut self, key: SshPublicKey) -> Self {
         self.host_keys.keys.push(key);
+        self
+    }
+
+    /// What a client gets that asks for a shell.
+    #[must_use]
+    pub const fn shell(mut self, mode: ShellMode) -> Self {
+        self.shell = mode;
         self
     }
 

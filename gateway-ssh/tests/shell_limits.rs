@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use gateway_ssh::shell::{Analysis, MAX_LINE_BYTES};
 
 /// Far more than any line takes in an unoptimised build on a busy machine; exponential work takes hours.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What nests: an opening and a closing part.
 const NESTS: &[(&str, &str)] = &[

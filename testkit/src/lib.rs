@@ -32,6 +32,7 @@ mod ca;
 mod canary;
 mod error;
 mod idp;
+mod pg_double;
 mod postgres;
 mod process;
 pub mod raw_pg;
@@ -42,6 +43,7 @@ pub use canary::{Canary, random_text};
 pub use error::{Error, Result};
 pub use idp::{Algorithm, Forgery, Idp, IdpBuilder, KeySet, TokenBuilder};
 
+pub use pg_double::{Arrived, PgDouble, WAIT};
 pub use postgres::{Auth, Durability, Postgres, PostgresBuilder, psql_command, psql_script};
 pub use process::{Finished, Guard, free_port, run, wait_until};
 pub use raw_pg::RawPg;

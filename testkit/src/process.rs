@@ -129,6 +129,9 @@ fn feed(sink: Option<impl Write + Send + 'static>, input: String) {
     });
 }
 
+/// Losing one race for a port is bad luck; losing five is something else.
+pub(crate) const PORT_ATTEMPTS: usize = 5;
+
 /// A TCP port on 127.0.0.1 that nobody listened on a moment ago.
 ///
 /// Another process may take it before you do: prefer binding port 0 yourself, and retry where that is impossible.

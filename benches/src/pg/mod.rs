@@ -4,24 +4,21 @@
 //! content, file recording with responses. A second one throws its records away, to tell what recording costs.
 //! Client, proxy and server share the machine's cores.
 
-mod check;
 mod data;
-mod discard;
 mod drain;
 mod pgbench;
-mod rounds;
 pub(crate) mod serve;
 mod subject;
 
 use testkit::{Durability, Postgres};
 
-use self::check::Recorded;
 use self::data::Wide;
 use self::drain::Client;
-use self::rounds::{Per, Run, measure};
 use self::subject::{DATABASE, DIRECT, GATEWAY, Gateway, PGBOUNCER, Pgbouncer, Subject, Tls};
+use crate::check::{self, Recorded};
 use crate::machine::resident_kib;
 use crate::report::{Report, progress};
+use crate::rounds::{Per, Run, measure};
 use crate::sample::percentile;
 use crate::{Error, Result, Size};
 

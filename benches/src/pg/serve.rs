@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Write, stdin, stdout};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,14 +13,13 @@ use gateway_core::identity::{Principal, PrincipalKind, StaticAuthenticator};
 use gateway_core::pipeline::Pipeline;
 use gateway_core::policy::cedar::{CedarEngine, PolicyFile};
 use gateway_core::recording::Recorder;
-use gateway_core::recording::file::{FileOptions, FileRecorder, RecordingKey};
 use gateway_pg::{Address, PgGateway, SslMode, Target};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
-use super::discard::DiscardRecorder;
 use crate::Result;
+use crate::recorder;
 
 /// What the parent writes as one line to our standard input: not arguments, which everybody may read.
 #[derive(Serialize, Deserialize)]
@@ -75,7 +74,7 @@ pub(crate) fn run() -> Result<()> {
 }
 
 async fn serve(settings: Settings) -> Result<()> {
-    let (recorder, key) = recorder(settings.recordings.as_deref())?;
+    let (recorder, key) = recorder::recorder(settings.recordings.as_deref())?;
     let mut gateway = PgGateway::new(pipeline(&settings, recorder)?, target(&settings));
     if let Some(tls) = &settings.tls {
         gateway = gateway.tls(gateway_pg::tls::server_config(&tls.chain, &tls.key, None)?).require_tls();
@@ -88,16 +87,6 @@ async fn serve(settings: Settings) -> Result<()> {
         let _ = tokio::io::stdin().read_to_end(&mut rest).await;
     };
     Ok(gateway.serve(listener, end).await?)
-}
-
-/// A recorder and the public key its recordings verify with.
-type Recording = (Arc<dyn Recorder>, Option<[u8; 32]>);
-
-fn recorder(directory: Option<&Path>) -> Result<Recording> {
-    let Some(directory) = directory else { return Ok((Arc::new(DiscardRecorder), None)) };
-    let recorder = FileRecorder::open(directory, RecordingKey::generate()?, FileOptions::default())?;
-    let key = *recorder.public_key().as_bytes();
-    Ok((Arc::new(recorder), Some(key)))
 }
 
 fn pipeline(settings: &Settings, recorder: Arc<dyn Recorder>) -> Result<Pipeline> {
@@ -128,6 +117,8 @@ fn target(settings: &Settings) -> Target {
         name: TARGET.to_owned(),
         address: Address::Tcp("127.0.0.1".to_owned(), settings.upstream),
         ssl_mode: if settings.tls.is_some() { SslMode::VerifyFull } else { SslMode::Disable },
+        ssl_negotiation: gateway_pg::SslNegotiation::default(),
+        max_protocol: gateway_pg::ProtocolVersion::default(),
         ca_pem: settings.tls.as_ref().map(|tls| tls.ca.clone()),
         database: Some(settings.database.clone()),
         labels: Arc::from([]),

@@ -1,12 +1,11 @@
 //! What is compared: the direct connection, pgbouncer, and the gateway with and without recording.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -14,6 +13,8 @@ use testkit::{Ca, Certificate, Postgres, random_text};
 
 use super::serve::{Ready, Settings, TlsFiles};
 use crate::Result;
+use crate::child::Supervised;
+use crate::rounds;
 
 /// The database everything happens in.
 pub(super) const DATABASE: &str = "bench";
@@ -21,10 +22,8 @@ pub(super) const DATABASE: &str = "bench";
 pub(super) const ACCOUNT: &str = "app";
 
 /// Names of subjects, as in reports.
-pub(super) const DIRECT: &str = "direct";
 pub(super) const PGBOUNCER: &str = "pgbouncer";
-pub(super) const GATEWAY: &str = "gateway";
-pub(super) const UNRECORDED: &str = "gateway, recording off";
+pub(super) use crate::rounds::{DIRECT, GATEWAY, UNRECORDED};
 
 /// Where clients connect to.
 #[derive(Clone, Debug)]
@@ -57,6 +56,16 @@ impl Tls {
     }
 }
 
+impl rounds::Subject for Subject {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+}
+
 impl Subject {
     /// The server itself.
     pub(super) fn direct(server: &Postgres, tls: bool) -> Self {
@@ -68,28 +77,6 @@ impl Subject {
             pid: None,
             tls,
         }
-    }
-}
-
-/// A process that ends with its pipe: when this is dropped, and when we die.
-#[derive(Debug)]
-struct Supervised(Child);
-
-impl Drop for Supervised {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
-    }
-}
-
-impl Supervised {
-    /// The next line of its output.
-    fn line(&mut self) -> Result<String> {
-        let mut line = String::new();
-        let output = self.0.stdout.as_mut().ok_or("the output is not connected")?;
-        // Both print one line and nothing after it.
-        BufReader::new(output).read_line(&mut line)?;
-        if line.is_empty() { Err("it ended before it was ready".into()) } else { Ok(line) }
     }
 }
 
@@ -136,7 +123,7 @@ impl Pgbouncer {
         command.args(["-c", SUPERVISOR, "supervisor"]).arg(program).arg("-q").arg(&settings);
         command.current_dir("/").uid(owner.uid()).gid(owner.gid());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut process = Supervised(command.spawn()?);
+        let mut process = Supervised::spawn(&mut command)?;
         let pid = process.line()?.trim().parse()?;
         let listens = || TcpStream::connect(("127.0.0.1", port)).is_ok();
         if !testkit::wait_until(listens, START_DEADLINE) {
@@ -218,13 +205,10 @@ impl Gateway {
         };
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("serve-gateway").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = Supervised(command.spawn()?);
-        let input = process.0.stdin.as_mut().ok_or("the input is not connected")?;
-        serde_json::to_writer(&mut *input, &settings)?;
-        std::io::Write::write_all(input, b"\n")?;
-        let ready: Ready = serde_json::from_str(&process.line()?)?;
+        let mut process = Supervised::spawn(&mut command)?;
+        let ready: Ready = process.configure(&settings)?;
         let name = if recordings.is_some() { GATEWAY } else { UNRECORDED };
-        let pid = Some(process.0.id());
+        let pid = Some(process.id());
         let subject = Subject {
             name,
             port: ready.port,
@@ -244,9 +228,7 @@ impl Gateway {
     ///
     /// # Errors
     /// It fails on its way out.
-    pub(super) fn stop(mut self) -> Result<()> {
-        drop(self.process.0.stdin.take());
-        let status = self.process.0.wait()?;
-        if status.success() { Ok(()) } else { Err(format!("the gateway ended with {status}").into()) }
+    pub(super) fn stop(self) -> Result<()> {
+        self.process.stop()
     }
 }

@@ -192,9 +192,15 @@ async fn copy_out(sql: &str) -> Done<Vec<u8>> {
 
 async fn cancel() -> Done<(String, i32)> {
     let c = connect().await?;
+    let watcher = connect().await?;
     let token = c.cancel_token();
+    let pid: i32 = c.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
     let ask = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // Once the server sleeps.
+        let asleep = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep'";
+        while watcher.query_one(asleep, &[&pid]).await?.get::<_, i64>(0) == 0 {
+            tokio::task::yield_now().await;
+        }
         token.cancel_query(NoTls).await
     };
     let (slept, asked) = tokio::join!(c.query("SELECT pg_sleep(60)", &[]), ask);

@@ -37,6 +37,7 @@ async fn run(command: Command) -> output::Outcome {
 }
 
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("error: {error}");
+    // An error may quote a file that nobody verified, or what an agent wrote.
+    eprintln!("error: {}", output::EscapedLines { text: &error.to_string(), indent: "" });
     ExitCode::FAILURE
 }

@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Write as _};
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
+use gateway_core::text::is_deceptive;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -70,14 +71,6 @@ fn write_escaped(f: &mut fmt::Formatter<'_>, c: char) -> fmt::Result {
         c if is_deceptive(c) => write!(f, "\\u{{{:x}}}", u32::from(c)),
         c => f.write_char(c),
     }
-}
-
-/// Moves the cursor, hides, or changes the order of what is around it: C0, C1, line separators, the bidirectional controls
-/// (Unicode Standard Annex 9), zero-width characters, tags and variation selectors.
-pub(crate) fn is_deceptive(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
-        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Writes a line to standard output; a reader that has gone away is no error.

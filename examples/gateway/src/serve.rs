@@ -17,8 +17,8 @@ use gateway_core::pipeline::Pipeline;
 use gateway_core::policy::PolicyEngine;
 use gateway_core::policy::cedar::CedarEngine;
 use gateway_core::recording::Recorder;
-use gateway_pg::{CheckError, PgGateway};
-use gateway_ssh::SshGateway;
+use gateway_pg::{Address, CheckError, PgGateway};
+use gateway_ssh::{Served, SshGateway};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -213,6 +213,7 @@ fn gateways(
         config::Delivery::Retry => Delivery::Retry,
     })
     .build()?;
+    let served: Vec<_> = endpoints.iter().filter_map(|endpoint| served(endpoint, &targets)).collect();
     let server = |endpoint: Endpoint| {
         let server = match &endpoint.serves {
             // Assembling has checked that every listener's targets exist.
@@ -220,17 +221,28 @@ fn gateways(
                 Some(target) => Server::Postgres(Box::new(pg_gateway(&pipeline, target, pg))),
                 None => return Ok(None),
             },
-            Serves::Ssh(ssh) => Server::Ssh(ssh_gateway(&pipeline, &targets, ssh, announcer)?),
+            Serves::Ssh(ssh) => Server::Ssh(ssh_gateway(&pipeline, &targets, &served, ssh, announcer)?),
         };
         Ok(Some((endpoint, server)))
     };
     endpoints.into_iter().filter_map(|endpoint| server(endpoint).transpose()).collect()
 }
 
+/// A database that a listener serves: SSH forwards to it are sent there.
+fn served(endpoint: &Endpoint, targets: &Targets) -> Option<Served> {
+    let Serves::Postgres(pg) = &endpoint.serves else { return None };
+    let listener = format!("the listener `{}` of this gateway, for `{}`", endpoint.address, pg.target);
+    match &targets.postgres.get(&pg.target)?.address {
+        Address::Tcp(host, port) => Some(Served::at(host, *port, listener)),
+        Address::Unix(socket) => Some(Served::behind(socket.to_str()?, listener)),
+    }
+}
+
 /// An SSH gateway as an endpoint wants it. Makes its host key if there is none yet.
 fn ssh_gateway(
     pipeline: &Pipeline,
     targets: &Targets,
+    served: &[Served],
     endpoint: &SshEndpoint,
     announcer: Announcer,
 ) -> Result<SshGateway, Failure> {
@@ -240,6 +252,9 @@ fn ssh_gateway(
         SshGateway::builder(pipeline.clone()).host_key(key.pem()?).limits(endpoint.limits.clone());
     for target in endpoint.targets.iter().filter_map(|name| targets.ssh.get(name)) {
         builder = builder.target(target.clone());
+    }
+    for served in served {
+        builder = builder.served(served.clone());
     }
     Ok(builder.build()?)
 }

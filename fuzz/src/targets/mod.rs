@@ -5,7 +5,10 @@ mod framing;
 mod masking;
 mod recording;
 mod session;
+mod sftp;
+mod shell;
 mod startup;
+mod terminal;
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -24,6 +27,9 @@ pub const ALL: &[Target] = &[
     analysis::TARGET,
     masking::TARGET,
     recording::TARGET,
+    sftp::TARGET,
+    shell::TARGET,
+    terminal::TARGET,
 ];
 
 /// One number for an outcome.

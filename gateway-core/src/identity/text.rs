@@ -1,5 +1,7 @@
 //! Limits on texts that come out of tokens and certificates.
 
+use crate::text::is_deceptive;
+
 /// Longest subject, in bytes: room for a SPIFFE ID (2048); OpenID Connect's own limit is 255.
 pub(super) const MAX_SUBJECT_BYTES: usize = 2048;
 /// Longest group, task, plan or further claim, in bytes: names, not documents.
@@ -10,12 +12,6 @@ pub(super) const MAX_CLAIM_BYTES: usize = 1024;
 /// control characters or invisible direction marks, which would let one name look like another or forge a log line.
 pub(super) fn is_name(text: &str, max_bytes: usize) -> bool {
     !text.is_empty() && text.len() <= max_bytes && !text.chars().any(is_deceptive)
-}
-
-fn is_deceptive(c: char) -> bool {
-    // Zero-width characters, line separators, bidirectional controls (UAX #9), byte order mark.
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]

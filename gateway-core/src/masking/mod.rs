@@ -1,7 +1,7 @@
 //! Masking: finding sensitive values in results and replacing them before they are released.
 //!
 //! A [`Scanner`] compiles a [`RuleSet`] once; every session shares it. It works on whole buffers, on the cells of rows and,
-//! through [`StreamMasker`], on streams of any cut. Fields that the protocol names are masked whole by [`mask_field`].
+//! through [`StreamMasker`], on streams of any cut; [`TerminalMasker`] does so across terminals' control sequences. Fields that the protocol names are masked whole by [`mask_field`].
 //! [`KnownLiterals`] adds the credentials the gateway itself injected.
 //!
 //! Vector searches find the few places where a match could begin, anchored automata verify them, validators such as
@@ -22,6 +22,7 @@ mod scan;
 mod scanner;
 mod stream;
 mod tail;
+mod terminal;
 mod text;
 mod transform;
 mod trigger;
@@ -36,4 +37,5 @@ pub use known::{KnownLiterals, KnownLiteralsError, MAX_KNOWN_BYTES, MAX_KNOWN_VA
 pub use rule::{Rule, RuleError, RuleSet, Validator};
 pub use scanner::{BadCell, CellFinding, Detector, Finding, Masked, Scanner, WithKnown};
 pub use stream::StreamMasker;
+pub use terminal::{Controls, TerminalMasker};
 pub use transform::Transform;

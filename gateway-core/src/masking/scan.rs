@@ -1,6 +1,8 @@
 //! One pass over a text: triggers, automata, checks, tails. Whole buffers and streams both go through here, which is why
 //! they agree.
 
+use std::ops::Range;
+
 use super::CAP;
 use super::automaton::Outcome;
 use super::builtin::Family;
@@ -46,8 +48,9 @@ pub(super) struct Scan<'a> {
     pub(super) skip: &'a ClassSet,
     pub(super) text: &'a [u8],
     pub(super) raws: Vec<Raw>,
-    /// Per rule, where the last open-ended value ended: what begins inside is part of it.
-    pub(super) until: Vec<usize>,
+    /// Per rule, the last open-ended value: what begins inside is part of it. Places do not always ascend, as a rule's literals may lie in
+    /// several packs, so where it began counts too.
+    pub(super) until: Vec<Range<usize>>,
     /// Bytes read by automata and tails.
     pub(super) steps: u64,
     /// Candidates before this place were judged in an earlier pass.
@@ -215,7 +218,7 @@ impl<'a> Scan<'a> {
         group: usize,
         number: u16,
         at: usize,
-        value: std::ops::Range<usize>,
+        value: Range<usize>,
         outcome: Outcome,
         record: Bounds,
     ) {
@@ -235,22 +238,23 @@ impl<'a> Scan<'a> {
             });
             return;
         };
-        if self.until.get(usize::from(number)).is_some_and(|until| value.start < *until) {
+        if self.until.get(usize::from(number)).is_some_and(|last| last.contains(&value.start)) {
             return;
         }
         let from = if matches!(live, Live::Automaton { .. }) { at + CAP } else { value.end };
         let mut raw = Raw { at, start: value.start, end: from, rule: number, live: Some(live), mixed: false };
         self.follow(&mut raw, record);
-        self.set_until(number, if raw.live.is_some() { usize::MAX } else { raw.end });
+        self.covers(&raw);
         self.raws.push(raw);
     }
 
-    pub(super) fn set_until(&mut self, rule: u16, until: usize) {
+    /// Remembers an open-ended value as the last one of its rule.
+    pub(super) fn covers(&mut self, raw: &Raw) {
         if self.until.is_empty() {
-            self.until = vec![0; self.program.rules.len()];
+            self.until = vec![0..0; self.program.rules.len()];
         }
-        if let Some(slot) = self.until.get_mut(usize::from(rule)) {
-            *slot = until;
+        if let Some(slot) = self.until.get_mut(usize::from(raw.rule)) {
+            *slot = raw.start..if raw.live.is_some() { usize::MAX } else { raw.end };
         }
     }
 
@@ -311,10 +315,21 @@ impl<'a> Scan<'a> {
             }
         }
         self.raws.truncate(found);
-        // An address found undecided at its `@` began before it.
-        let reach = self.program.family(Family::Email).filter(|group| self.is_alive(*group, hold, record));
+        self.addresses_begin(hold, low, from)
+    }
+
+    /// `hold`, or where an address begins whose `@` behind it is undecided: what stands before an `@` belongs to it.
+    fn addresses_begin(&mut self, hold: usize, low: usize, from: usize) -> usize {
+        let Some(group) = self.program.family(Family::Email) else { return hold };
+        let (found, high) = (self.raws.len(), self.text.len());
+        let record = Bounds { low, high, complete: false };
+        let ats = (hold..high.min(hold + LOOK_BEHIND + 1)).filter(|at| self.text.get(*at) == Some(&b'@'));
+        let ats: Vec<_> = ats.collect();
+        let text = self.text;
+        let alive = ats.into_iter().filter(|at| self.is_alive(group, *at, record));
+        let begin = alive.map(|at| local_part_start(text, low, at)).min();
         self.raws.truncate(found);
-        reach.map_or(hold, |_| local_part_start(self.text, low, hold).max(from))
+        begin.map_or(hold, |begin| begin.clamp(from, hold))
     }
 
     fn is_alive(&mut self, group: usize, at: usize, record: Bounds) -> bool {

@@ -17,6 +17,8 @@ pub struct Finding {
     pub range: Range<usize>,
     /// What; if several spans overlapped, the class of the first.
     pub class: DataClass,
+    /// Spans of several classes overlapped: no part of the value is shown.
+    pub mixed: bool,
 }
 
 /// A sensitive span of one cell of a row.
@@ -28,6 +30,8 @@ pub struct CellFinding {
     pub range: Range<usize>,
     /// What.
     pub class: DataClass,
+    /// Spans of several classes overlapped: no part of the value is shown.
+    pub mixed: bool,
 }
 
 /// A text with its sensitive spans replaced.
@@ -137,10 +141,18 @@ impl Scanner {
         self.alone().find_cells(buffer, cells, skip, out)
     }
 
-    /// Appends what replaces `value`, a span of `class`.
-    pub fn replace(&self, class: &DataClass, value: &[u8], out: &mut Vec<u8>) {
+    /// Appends what replaces `value`, which was found; of one merged from several classes no part is shown.
+    pub fn replace(&self, finding: &Finding, value: &[u8], out: &mut Vec<u8>) {
+        let class = &finding.class;
         let transform = self.index(class).and_then(|index| self.program.transforms.get(index)).copied();
-        transform.unwrap_or(class.default_transform()).apply_content(class, value, out);
+        self.apply(transform.unwrap_or(class.default_transform()), class, finding.mixed, value, out);
+    }
+
+    fn apply(&self, transform: Transform, class: &DataClass, mixed: bool, value: &[u8], out: &mut Vec<u8>) {
+        match transform {
+            Transform::Partial { .. } if mixed => transform::tag(class, out),
+            transform => transform.apply_content(class, value, out),
+        }
     }
 
     /// How many bytes the verifier reads in `text`: the cost beyond the linear first pass, for tests and benches.
@@ -151,13 +163,9 @@ impl Scanner {
         scan.steps
     }
 
-    /// Appends what replaces a span; one merged from several classes shows no part of itself.
+    /// Appends what replaces a span; see [`replace`](Self::replace).
     pub(super) fn replace_span(&self, rule: u16, mixed: bool, value: &[u8], out: &mut Vec<u8>) {
-        let class = self.class_of(rule);
-        match self.program.transform(rule) {
-            Transform::Partial { .. } if mixed => transform::tag(&class, out),
-            transform => transform.apply_content(&class, value, out),
-        }
+        self.apply(self.program.transform(rule), &self.class_of(rule), mixed, value, out);
     }
 
     pub(super) fn class_of(&self, rule: u16) -> DataClass {
@@ -228,8 +236,8 @@ impl WithKnown<'_> {
         let before = out.len();
         out.extend(raws.iter().filter_map(|raw| {
             last = cell_at(cells, last, raw.start)?;
-            let Finding { range, class } = self.finding(raw);
-            Some(CellFinding { cell: last, range, class })
+            let Finding { range, class, mixed } = self.finding(raw);
+            Some(CellFinding { cell: last, range, class, mixed })
         }));
         Ok(out.len() - before)
     }
@@ -283,7 +291,7 @@ impl WithKnown<'_> {
     }
 
     fn finding(&self, raw: &Raw) -> Finding {
-        Finding { range: raw.start..raw.end, class: self.scanner.class_of(raw.rule) }
+        Finding { range: raw.start..raw.end, class: self.scanner.class_of(raw.rule), mixed: raw.mixed }
     }
 
     fn write(&self, text: &[u8], raws: &[Raw], out: &mut Vec<u8>) {
@@ -416,10 +424,25 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_whose_literals_lie_in_two_packs_finds_values_in_any_order() {
+        let between = (0..20).map(|n| Rule::new(&format!("r{n}"), &format!("m{n:02}-[a-z]+"), badge()));
+        let rules = RuleSet::builtin().with_rule(Rule::new("two", "(?:zz1-|aa1-)[a-z]+", badge()));
+        let scanner = Scanner::new(between.fold(rules, RuleSet::with_rule)).unwrap();
+        let long = "q".repeat(600);
+        for text in [format!("zz1-{long} aa1-{long}"), format!("aa1-{long} zz1-{long}")] {
+            assert_eq!(mask(&scanner, &text), "[REDACTED:BADGE] [REDACTED:BADGE]");
+        }
+    }
+
+    #[test]
     fn a_partial_mask_of_several_classes_shows_nothing() {
         let scanner = Scanner::new(RuleSet::builtin()).unwrap();
         let text = "4111-1111-1111-1111@example.com x";
         assert_eq!(mask(&scanner, text), "[REDACTED:PAYMENT_CARD] x");
+        let (mut found, mut out) = (Vec::new(), Vec::new());
+        scanner.find(text.as_bytes(), &ClassSet::default(), &mut found);
+        found.iter().for_each(|f| scanner.replace(f, text[f.range.clone()].as_bytes(), &mut out));
+        assert_eq!(out, b"[REDACTED:PAYMENT_CARD]");
     }
 
     #[test]
@@ -488,7 +511,7 @@ mod tests {
             let mut listed = Vec::new();
             scanner.find_cells(&buffer, &cells, &skip, &mut listed).unwrap();
             let listed: Vec<_> =
-                listed.into_iter().map(|f| Finding { range: f.range, class: f.class }).collect();
+                listed.into_iter().map(|f| Finding { range: f.range, class: f.class, mixed: f.mixed }).collect();
             prop_assert_eq!(&listed, &expected);
             let mut asked = Vec::new();
             let cell_at = |at: usize| cells.iter().find(|cell| cell.contains(&at)).cloned();

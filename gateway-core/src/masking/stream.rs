@@ -1,10 +1,11 @@
 //! Masking of streams: correct wherever the chunks are cut, in bounded memory.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::CAP;
-use super::class::{ClassSet, DataClass};
+use super::class::ClassSet;
 use super::known::KnownLiterals;
 use super::scan::{Bounds, KNOWN_RULE, Raw, Scan, merge};
 use super::scanner::Scanner;
@@ -23,7 +24,7 @@ const PIECE: usize = 16 * 1024;
 ///
 /// There is no timer: what is held back is released by more bytes, [`record_boundary`](Self::record_boundary) or
 /// [`finish`](Self::finish).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct StreamMasker {
     scanner: Arc<Scanner>,
     skip: ClassSet,
@@ -34,11 +35,31 @@ pub struct StreamMasker {
     pos: usize,
     /// Spans whose candidate lies behind `pos` and that do not end there.
     active: Vec<Raw>,
-    until: Vec<usize>,
+    until: Vec<Range<usize>>,
     open: Option<Open>,
     spans: usize,
     /// Spans by rule since they were last asked for.
     by_rule: BTreeMap<u16, u64>,
+}
+
+/// Where decided bytes go, in the order of the stream.
+pub(super) trait Sink {
+    /// Bytes that pass as they are.
+    fn pass(&mut self, bytes: &[u8]);
+
+    /// The next `taken` bytes belong to a value and are replaced by what `write` appends. `fresh`: a value begins here; else they
+    /// are the rest of the one before.
+    fn replace(&mut self, rule: u16, fresh: bool, taken: usize, write: impl FnOnce(&mut Vec<u8>));
+}
+
+impl Sink for Vec<u8> {
+    fn pass(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+
+    fn replace(&mut self, _: u16, _: bool, _: usize, write: impl FnOnce(&mut Self)) {
+        write(self);
+    }
 }
 
 /// A span under way.
@@ -69,6 +90,11 @@ impl StreamMasker {
 
     /// Takes the next bytes and appends to `out` what is certain.
     pub fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
+        self.feed(chunk, out);
+    }
+
+    /// The same for any kind of sink.
+    pub(super) fn feed(&mut self, chunk: &[u8], out: &mut impl Sink) {
         for piece in chunk.chunks(PIECE) {
             self.buffer.extend_from_slice(piece);
             self.advance(false, out);
@@ -77,6 +103,11 @@ impl StreamMasker {
 
     /// Ends a record: appends everything held back, masked, and starts anew, so that no match crosses this place.
     pub fn record_boundary(&mut self, out: &mut Vec<u8>) {
+        self.end_record(out);
+    }
+
+    /// The same for any kind of sink.
+    pub(super) fn end_record(&mut self, out: &mut impl Sink) {
         self.advance(true, out);
         self.buffer.clear();
         self.active.clear();
@@ -106,10 +137,38 @@ impl StreamMasker {
         self.skip = skip;
     }
 
-    /// The spans masked since this was last asked for, by class.
-    pub(crate) fn take_classes(&mut self) -> Vec<(DataClass, u64)> {
-        let counts = std::mem::take(&mut self.by_rule);
-        counts.into_iter().map(|(rule, count)| (self.scanner.class_of(rule), count)).collect()
+    /// The bytes held back now.
+    pub(super) fn held_bytes(&self) -> &[u8] {
+        self.buffer.get(self.pos..).unwrap_or_default()
+    }
+
+    /// The last byte of the stream so far, as far as it is remembered.
+    pub(super) fn last(&self) -> Option<u8> {
+        self.buffer.last().copied()
+    }
+
+    /// Takes back the last byte, as if it had never come; `None` if it is decided already or a value is under way.
+    pub(super) fn take_back(&mut self) -> Option<u8> {
+        let free = self.active.is_empty() && self.open.is_none() && self.held() > 0;
+        if free { self.buffer.pop() } else { None }
+    }
+
+    /// Whether both will treat every continuation alike: no value is under way and what is remembered is the same.
+    pub(super) fn agrees_with(&self, other: &Self) -> bool {
+        let idle = |m: &Self| {
+            m.active.is_empty() && m.open.is_none() && m.until.iter().all(|last| last.end <= m.pos)
+        };
+        idle(self) && idle(other) && self.held() == other.held() && self.remembered() == other.remembered()
+    }
+
+    /// What is held back and what stands before it, as far as it is looked at.
+    fn remembered(&self) -> &[u8] {
+        self.buffer.get(self.pos.saturating_sub(LOOK_BEHIND)..).unwrap_or_default()
+    }
+
+    /// The spans masked since this was last asked for, by rule.
+    pub(super) fn take_rules(&mut self) -> BTreeMap<u16, u64> {
+        std::mem::take(&mut self.by_rule)
     }
 
     fn note(&mut self, rule: u16) {
@@ -117,7 +176,7 @@ impl StreamMasker {
         *self.by_rule.entry(rule).or_default() += 1;
     }
 
-    fn advance(&mut self, complete: bool, out: &mut Vec<u8>) {
+    fn advance(&mut self, complete: bool, out: &mut impl Sink) {
         let decided = self.scan(complete);
         self.pos = self.release(decided, out);
         let pos = self.pos;
@@ -135,7 +194,7 @@ impl StreamMasker {
         for raw in self.active.iter_mut().filter(|raw| raw.live.is_some()) {
             scan.follow(raw, record);
             if raw.live.is_none() {
-                scan.set_until(raw.rule, raw.end);
+                scan.covers(raw);
             }
         }
         let until = scan.until.clone();
@@ -148,7 +207,7 @@ impl StreamMasker {
             found.into_iter().filter(|raw| raw.at < decided || raw.start < decided).collect();
         for raw in &settled {
             if scanner.program.swallows(raw.rule) {
-                scan.set_until(raw.rule, if raw.live.is_some() { usize::MAX } else { raw.end });
+                scan.covers(raw);
             }
         }
         self.until = scan.until;
@@ -160,7 +219,7 @@ impl StreamMasker {
     }
 
     /// Writes the decided part; returns up to where.
-    fn release(&mut self, decided: usize, out: &mut Vec<u8>) -> usize {
+    fn release(&mut self, decided: usize, out: &mut impl Sink) -> usize {
         let mut spans: Vec<Raw> = self.active.iter().filter(|raw| raw.start < decided).cloned().collect();
         let live = spans.iter().any(|raw| raw.live.is_some());
         merge(&mut spans, &self.scanner.program);
@@ -197,41 +256,48 @@ impl StreamMasker {
         self.keep_open(current, at, decided, out)
     }
 
-    fn keep_open(&mut self, mut current: Open, at: usize, decided: usize, out: &mut Vec<u8>) -> usize {
+    fn keep_open(&mut self, mut current: Open, at: usize, decided: usize, out: &mut impl Sink) -> usize {
         let transform = self.scanner.program.transform(current.rule);
         let early = transform.streams() || decided - current.start.min(decided) > CAP;
         if !current.written && !early {
             return current.start;
         }
-        if transform == Transform::SameLength {
-            out.resize(out.len() + (decided - at), b'*');
-            if !current.written {
-                self.note(current.rule);
-            }
-        } else if !current.written {
+        if !current.written {
             self.note(current.rule);
-            super::transform::tag(&self.scanner.class_of(current.rule), out);
         }
+        let class = self.scanner.class_of(current.rule);
+        out.replace(current.rule, !current.written, decided - at, |out| {
+            if transform == Transform::SameLength {
+                out.resize(out.len() + (decided - at), b'*');
+            } else if !current.written {
+                super::transform::tag(&class, out);
+            }
+        });
         current.written = true;
         self.open = Some(current);
         decided
     }
 
     /// Writes the rest of a span that ends; returns its end.
-    fn close(&mut self, span: Open, at: usize, out: &mut Vec<u8>) -> usize {
+    fn close(&mut self, span: Open, at: usize, out: &mut impl Sink) -> usize {
         let end = span.until.max(at);
         if !span.written {
             self.note(span.rule);
-            let value = self.buffer.get(span.start..end).unwrap_or_default();
-            self.scanner.replace_span(span.rule, span.mixed, value, out);
-        } else if self.scanner.program.transform(span.rule) == Transform::SameLength {
-            out.resize(out.len() + (end - at), b'*');
         }
+        let value = self.buffer.get(span.start..end).unwrap_or_default();
+        let same_length = self.scanner.program.transform(span.rule) == Transform::SameLength;
+        out.replace(span.rule, !span.written, end - at, |out| {
+            if !span.written {
+                self.scanner.replace_span(span.rule, span.mixed, value, out);
+            } else if same_length {
+                out.resize(out.len() + (end - at), b'*');
+            }
+        });
         end
     }
 
-    fn copy(&self, from: usize, to: usize, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.buffer.get(from..to).unwrap_or_default());
+    fn copy(&self, from: usize, to: usize, out: &mut impl Sink) {
+        out.pass(self.buffer.get(from..to).unwrap_or_default());
     }
 
     /// Drops bytes too far back to be looked at and moves every offset along.
@@ -247,10 +313,10 @@ impl StreamMasker {
             raw.start = raw.start.saturating_sub(drop);
             raw.end = raw.end.saturating_sub(drop);
         }
-        self.until
-            .iter_mut()
-            .filter(|until| **until != usize::MAX)
-            .for_each(|until| *until = until.saturating_sub(drop));
+        for last in &mut self.until {
+            last.start = last.start.saturating_sub(drop);
+            last.end = if last.end == usize::MAX { usize::MAX } else { last.end.saturating_sub(drop) };
+        }
         if let Some(open) = &mut self.open {
             open.start = open.start.saturating_sub(drop);
             open.until = open.until.saturating_sub(drop);
@@ -291,6 +357,21 @@ mod tests {
         masker.push(b" end", &mut out);
         assert_eq!(masker.finish(&mut out), 1);
         assert_eq!(out, b"password=[REDACTED:PASSWORD_ASSIGNMENT] end");
+    }
+
+    #[test]
+    fn an_address_whose_name_ends_like_another_value_is_held_back_whole() {
+        for text in [
+            "see KEY-----1111111111111111@example.com",
+            "see abc-536-22-8726@example.com",
+            "see a.10.1.2.3@b.example.org",
+        ] {
+            let mut masker = masker(RuleSet::builtin());
+            let mut out = Vec::new();
+            text.as_bytes().chunks(1).for_each(|byte| masker.push(byte, &mut out));
+            masker.finish(&mut out);
+            assert_eq!(out.escape_ascii().to_string(), "see [REDACTED:EMAIL]", "{text}");
+        }
     }
 
     #[test]

@@ -228,10 +228,17 @@ pub(super) fn phone_us(c: &Candidate<'_>) -> Option<Range<usize>> {
     c.whole_if(valid && !runs_on_in_number(c))
 }
 
-/// ITU-T E.164: country code and number are 8 to 15 digits; no country code begins with 0.
+/// ITU-T E.164: country code and number are 8 to 15 digits; no country code begins with 0. Groups that are too many are not part of it:
+/// a date may follow.
 pub(super) fn phone_international(c: &Candidate<'_>) -> Option<Range<usize>> {
-    let count = digits(c.bytes()).count();
-    c.whole_if((8..=15).contains(&count) && digits(c.bytes()).next() != Some(0))
+    let bytes = c.bytes();
+    let between = |end: &usize| bytes.get(*end).is_none_or(|b| !b.is_ascii_digit());
+    let fits = |end: &usize| {
+        let number = bytes.get(..*end).unwrap_or_default();
+        number.last().is_some_and(u8::is_ascii_digit) && (8..=15).contains(&digits(number).count())
+    };
+    let end = (0..=bytes.len()).rev().filter(between).find(fits)?;
+    (digits(bytes).next() != Some(0)).then_some(c.range.start..c.range.start + end)
 }
 
 fn runs_on_in_number(c: &Candidate<'_>) -> bool {
@@ -257,20 +264,33 @@ pub(super) fn ipv4(c: &Candidate<'_>) -> Option<Range<usize>> {
 /// RFC 4291 section 2.2, by the standard library's parser; unspecified and loopback addresses name no host.
 pub(super) fn ipv6(c: &Candidate<'_>) -> Option<Range<usize>> {
     let text = std::str::from_utf8(c.bytes()).ok()?;
-    let address: Ipv6Addr = text.parse().ok()?;
+    // A colon may follow an address in a sentence: `2001:db8::1: no route`.
+    let sentence = text.strip_suffix(':').filter(|rest| !rest.ends_with(':'));
+    let address: Ipv6Addr = sentence.unwrap_or(text).parse().ok()?;
     let runs_on = matches!(c.after(), [b, ..] if is_word(*b) || *b == b':');
     let digit = text.bytes().any(|b| b.is_ascii_digit());
-    c.whole_if(digit && !runs_on && !address.is_unspecified() && !address.is_loopback())
+    let end = c.range.end - usize::from(sentence.is_some());
+    let host = digit && !runs_on && !address.is_unspecified() && !address.is_loopback();
+    host.then_some(c.range.start..end)
 }
 
-/// RFC 5321: the domain's last label has letters; a file name such as `logo@2x.png` is no address.
+/// RFC 5321: the domain's last label has letters; a file name such as `logo@2x.png` is no address. What follows a domain that does is not
+/// part of it: `ada@example.com-2024`, `ada@example.com.mp4`.
 pub(super) fn email(c: &Candidate<'_>) -> Option<Range<usize>> {
     let bytes = c.bytes();
     let at = memchr::memchr(b'@', bytes)?;
-    let last = bytes.rsplit(|b| *b == b'.').next().unwrap_or_default();
-    let retina = matches!(bytes.get(at + 1..), Some([b'1'..=b'9', b'x', b'.', ..]));
-    let top = last.len() >= 2 && (last.iter().all(|b| !b.is_ascii_digit()) || last.starts_with(b"xn--"));
-    c.whole_if(at > 0 && top && !retina)
+    let domain = bytes.get(at + 1..)?;
+    let retina = matches!(domain, [b'1'..=b'9', b'x', b'.', ..]);
+    let between = |end: &usize| domain.get(*end).is_none_or(|b| matches!(b, b'.' | b'-'));
+    let end = (0..=domain.len()).rev().filter(between).find(|end| is_domain(domain.get(..*end)))?;
+    (at > 0 && !retina).then_some(c.range.start..c.range.start + at + 1 + end)
+}
+
+fn is_domain(name: Option<&[u8]>) -> bool {
+    let name = name.unwrap_or_default();
+    let Some(dot) = memchr::memrchr(b'.', name) else { return false };
+    let last = name.get(dot + 1..).unwrap_or_default();
+    dot > 0 && last.len() >= 2 && (last.iter().all(|b| !b.is_ascii_digit()) || last.starts_with(b"xn--"))
 }
 
 /// Base 62 with six digits of CRC-32 at the end, as GitHub documents; without a word boundary only if that holds.

@@ -13,15 +13,19 @@ use crate::approval::{
 };
 use crate::error::{Denial, DenialCode};
 use crate::masking::ClassSet;
-use crate::operation::{Access, Batch, Effect, Operation, Stage};
+use crate::operation::{Access, Batch, Effect, Facts, Operation, Stage};
 use crate::policy::{Allowed, ApprovalRule, Decision, Obligation, PolicyInput};
-use crate::recording::{Position, Record, RecordError, RecordedOperation};
+use crate::recording::{Position, Record, RecordError, RecordedDenial, RecordedOperation};
+use crate::text::is_deceptive;
 
 /// A batch that still changes after this many rewrites is denied.
 const MAX_REWRITE_PASSES: usize = 4;
 
 /// Longest statement text kept in a record, in bytes; the full length stands beside it.
 const MAX_RECORDED_STATEMENT_BYTES: usize = 64 * 1024;
+
+/// Longest statement text shown in lists of requests, in bytes: thousands of requests are kept. The exact text stands beside it.
+const MAX_LISTED_STATEMENT_BYTES: usize = 4 * 1024;
 
 /// Longest exact text shown to a reviewer, in bytes; longer operations cannot be approved.
 const MAX_REVIEWED_BYTES: usize = 256 * 1024;
@@ -91,8 +95,9 @@ impl GuardInner {
         for _ in 0..=MAX_REWRITE_PASSES {
             let verdict = self.verdict(&pending.batch, &BTreeSet::new()).await?;
             let (Verdict::Allow(allowed) | Verdict::Hold { then: allowed, .. }) = &verdict;
-            let rewrites: Vec<_> = allowed.obligations.iter().filter_map(rewrite_text).collect();
+            let rewrites: Vec<_> = rewrites(allowed).collect();
             if rewrites.is_empty() || !self.rewrite(pending, rewriter, &rewrites)? {
+                pending.settled = rewrites.into_iter().map(str::to_owned).collect();
                 return Ok(verdict);
             }
         }
@@ -259,9 +264,22 @@ impl GuardInner {
             None => self.verdict(&pending.batch, &names).await,
         };
         match verdict {
-            Ok(Verdict::Allow(allowed)) => self.permit(pending, allowed, Some(request)).await,
-            Ok(Verdict::Hold { .. }) => Err(self.denied(&pending, policy_changed())),
+            // A rewrite that is new would not be met: people approved the text as it is.
+            Ok(Verdict::Allow(allowed))
+                if rewrites(&allowed).all(|r| pending.settled.iter().any(|s| s == r)) =>
+            {
+                self.permit(pending, allowed, Some(request)).await
+            }
+            Ok(_) => Err(self.denied(&pending, policy_changed())),
             Err(denial) => Err(self.denied(&pending, denial)),
+        }
+    }
+
+    /// What the policies in force ask people to approve before this may run.
+    pub(super) async fn asked_now(&self, pending: &Pending) -> Result<Vec<ApprovalRule>, Denial> {
+        match self.verdict(&pending.batch, &BTreeSet::new()).await? {
+            Verdict::Allow(_) => Ok(Vec::new()),
+            Verdict::Hold { rules, .. } => Ok(rules),
         }
     }
 
@@ -298,8 +316,10 @@ impl GuardInner {
     fn summary(&self, operation: &Operation) -> Result<OperationSummary, Denial> {
         let mut exact = escape(&operation.statement);
         for (i, argument) in operation.arguments.iter().enumerate() {
-            let value = argument.value.as_deref().map_or_else(|| "NULL".to_owned(), escape);
-            exact.push_str(&format!("\n${} [{}] = {value}", i + 1, argument.kind));
+            // One line for each argument, whatever is in it: a value cannot pose as another argument.
+            let line = |bytes: &[u8]| escape(bytes).replace('\n', "\\n");
+            let value = argument.value.as_deref().map_or_else(|| "NULL".to_owned(), line);
+            exact.push_str(&format!("\n${} [{}] = {value}", i + 1, line(argument.kind.as_bytes())));
         }
         if exact.len() > MAX_REVIEWED_BYTES {
             let message = format!(
@@ -311,7 +331,7 @@ impl GuardInner {
         }
         Ok(OperationSummary {
             kind: operation.kind.to_string(),
-            masked: self.recorded_text(operation),
+            masked: shortened(self.recorded_text(operation)),
             exact,
             accesses: self.recorded_accesses(operation).to_vec(),
         })
@@ -324,7 +344,13 @@ impl GuardInner {
     /// The accesses as recordings and lists may show them.
     fn recorded_accesses(&self, operation: &Operation) -> Arc<[Access]> {
         let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
-        recorded.of(&operation.accesses, &self.pipeline.scanner)
+        recorded.accesses(&operation.accesses, &self.pipeline.scanner)
+    }
+
+    /// The facts as recordings may show them.
+    fn recorded_facts(&self, operation: &Operation) -> Arc<Facts> {
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.facts(&operation.facts, &operation.statement, &self.pipeline.scanner)
     }
 
     /// The statement as recordings and lists may show it.
@@ -346,7 +372,7 @@ impl GuardInner {
                 arguments: operation.arguments.len() as u64,
                 effect: operation.effect,
                 accesses: self.recorded_accesses(operation),
-                facts: Arc::clone(&operation.facts),
+                facts: self.recorded_facts(operation),
             });
         let operations = operations.collect();
         self.record(Record::Presented { digest: self.digest(&pending.batch), operations })
@@ -357,9 +383,18 @@ impl GuardInner {
         self.record_denied(pending, denial)
     }
 
+    /// The denial as recordings may show it: its words may repeat names that the agent wrote.
+    fn recorded_denial(&self, denial: &Denial) -> RecordedDenial {
+        let mut recorded = RecordedDenial::from(denial);
+        if let Some(masked) = self.pipeline.scanner.mask(recorded.message.as_bytes(), &ClassSet::default()) {
+            recorded.message = String::from_utf8_lossy(&masked.text).into_owned();
+        }
+        recorded
+    }
+
     pub(super) fn record_denied(&self, pending: &Pending, denial: &Denial) -> Result<Position, RecordError> {
         self.counters.deny.increment(1);
-        self.record(Record::Denied { operations: pending.ids(), denial: denial.into() })
+        self.record(Record::Denied { operations: pending.ids(), denial: self.recorded_denial(denial) })
     }
 
     /// Records the refusal of a presented batch; a recorder that fails turns it into its own denial.
@@ -372,11 +407,11 @@ impl GuardInner {
     }
 }
 
-fn rewrite_text(obligation: &Obligation) -> Option<&str> {
-    match obligation {
-        Obligation::Rewrite(text) => Some(text),
+fn rewrites(allowed: &Allowed) -> impl Iterator<Item = &str> {
+    allowed.obligations.iter().filter_map(|obligation| match obligation {
+        Obligation::Rewrite(text) => Some(text.as_str()),
         _ => None,
-    }
+    })
 }
 
 fn merge(into: &mut Allowed, more: Allowed) {
@@ -407,6 +442,14 @@ fn add_rules(into: &mut Vec<ApprovalRule>, more: Vec<ApprovalRule>) -> Result<()
     Ok(())
 }
 
+fn shortened(mut text: String) -> String {
+    if text.len() > MAX_LISTED_STATEMENT_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_LISTED_STATEMENT_BYTES));
+        text.push('…');
+    }
+    text
+}
+
 /// Text for people: UTF-8 with control, bidirectional and invisible characters escaped, so that what is shown is what runs.
 fn escape(bytes: &[u8]) -> String {
     let plain = |b: &u8| matches!(b, b' '..=b'~' | b'\n' | b'\t');
@@ -420,20 +463,13 @@ fn escape(bytes: &[u8]) -> String {
         for c in chunk.valid().chars() {
             match c {
                 '\n' | '\t' => out.push(c),
-                c if c.is_control() || is_invisible(c) => out.extend(c.escape_unicode()),
+                c if is_deceptive(c) => out.extend(c.escape_unicode()),
                 c => out.push(c),
             }
         }
         chunk.invalid().iter().for_each(|byte| out.push_str(&format!("\\x{byte:02x}")));
     }
     out
-}
-
-/// Characters that change or hide what a reader sees (Unicode Standard Annex 9 section 2, Cf and blank fillers).
-const fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}'
-        | '\u{e0000}'..='\u{e0fff}')
 }
 
 pub(super) fn approval_failed(error: &ApprovalError) -> Denial {
@@ -456,7 +492,7 @@ fn ask_again(request: RequestId) -> Denial {
     .with_approval(request.to_string())
 }
 
-fn policy_changed() -> Denial {
+pub(super) fn policy_changed() -> Denial {
     Denial::new(
         DenialCode::ApprovalRequired,
         "the policies changed while this was waiting and now ask for another approval",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::admit::approval_failed;
+use super::admit::{approval_failed, policy_changed};
 use super::guard::{GuardInner, recorder_failed};
 use super::permit::{Judged, Pending, Refused};
 use crate::approval::{AccessRequest, Digest, RequestId, RequestState};
@@ -69,21 +69,33 @@ impl Held {
     }
 
     async fn redeem(&mut self) -> Judged {
+        // What counts is what the policies ask for now, not what they asked for when the operation was held.
+        let rules = match self.rules_in_force().await {
+            Ok(rules) => rules,
+            Err(denial) => return self.refused(denial),
+        };
         let now = self.guard.pipeline.clock.now();
-        match self.guard.pipeline.approver.redeem_request(self.request, &self.digest, &self.rules, now).await
-        {
-            Ok(true) => self.run(self.request).await,
+        match self.guard.pipeline.approver.redeem_request(self.request, &self.digest, &rules, now).await {
+            Ok(true) => self.run(self.request, &rules).await,
+            Ok(false) if rules != self.rules => self.refused(policy_changed()),
             Ok(false) => self.refused(not_approved(RequestState::Expired, self.request)),
             Err(error) => self.refused(approval_failed(&error)),
         }
     }
 
-    async fn run(&mut self, request: RequestId) -> Judged {
+    /// What must be approved by the policies in force; what was asked for first if they ask for nothing any more.
+    async fn rules_in_force(&self) -> Result<Vec<ApprovalRule>, Denial> {
+        let Some(pending) = &self.pending else { return Ok(self.rules.clone()) };
+        let rules = self.guard.asked_now(pending).await?;
+        Ok(if rules.is_empty() { self.rules.clone() } else { rules })
+    }
+
+    async fn run(&mut self, request: RequestId, rules: &[ApprovalRule]) -> Judged {
         let Some(pending) = self.pending.take() else {
             return self.refused(not_approved(RequestState::Used, request));
         };
         let first = pending.first;
-        match self.guard.approved(pending, request, &self.rules).await {
+        match self.guard.approved(pending, request, rules).await {
             Ok(judged) => judged,
             Err(denial) => Judged::Refused(Refused { first, denial }),
         }

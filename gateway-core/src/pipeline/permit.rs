@@ -15,6 +15,8 @@ pub struct Pending {
     pub(super) guard: Arc<GuardInner>,
     pub(super) batch: Batch,
     pub(super) first: OperationId,
+    /// The rewrites it was brought into line with when it was judged.
+    pub(super) settled: Vec<String>,
 }
 
 impl Pending {

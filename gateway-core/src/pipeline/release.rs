@@ -9,8 +9,8 @@ use bytes::Bytes;
 use super::guard::{Guard, GuardInner, recorder_failed};
 use crate::error::{Denial, DenialCode};
 use crate::masking::{
-    CellFinding, ClassSet, FieldRule, Finding, KnownLiterals, MaskKey, MaskedField, Scanner, StreamMasker,
-    Transform, mask_field,
+    CellFinding, ClassSet, Controls, FieldRule, Finding, KnownLiterals, MaskKey, MaskedField, Scanner,
+    TerminalMasker, Transform, mask_field,
 };
 use crate::operation::{Operation, OperationId, Resource};
 use crate::policy::{Obligation, PolicyInput, Revision};
@@ -42,11 +42,11 @@ impl MaskPlan {
 }
 
 impl GuardInner {
-    /// The plan in force; asked anew when the policies changed.
+    /// The plan in force; asked anew when the policies changed, and for every operation if it depends on the time.
     pub(super) async fn mask_plan(self: &Arc<Self>) -> Result<Arc<MaskPlan>, Denial> {
         let revision = self.pipeline.policy.revision();
         match self.plan() {
-            Some(plan) if plan.revision == revision => Ok(plan),
+            Some(plan) if plan.revision == revision && !self.pipeline.policy.reveal_reads_time() => Ok(plan),
             _ => {
                 let plan = Arc::new(self.ask_plan(revision).await?);
                 self.set_plan(Arc::clone(&plan));
@@ -137,7 +137,7 @@ pub struct Results {
 /// One stream of an answer, masked piece by piece. Comes out of [`Results::stream`].
 #[derive(Debug)]
 pub struct ResultStream {
-    masker: StreamMasker,
+    masker: TerminalMasker,
 }
 
 /// Index under which values that were withheld whole are counted.
@@ -238,10 +238,12 @@ impl Results {
         Ok(Released(bytes))
     }
 
-    /// One more stream of this answer, for example standard error: masked across pieces, however it is cut.
-    pub fn stream(&self) -> ResultStream {
+    /// One more stream of this answer, for example standard error: masked across pieces and control sequences, however it is cut.
+    /// Say by `controls` whether it is what a terminal shows.
+    pub fn stream(&self, controls: Controls) -> ResultStream {
         let scanner = Arc::clone(&self.guard.pipeline.scanner);
-        let masker = StreamMasker::new(scanner, self.plan.skip).beside(Arc::clone(self.guard.known()));
+        let masker =
+            TerminalMasker::new(scanner, self.plan.skip, controls).beside(Arc::clone(self.guard.known()));
         ResultStream { masker }
     }
 
@@ -406,11 +408,7 @@ impl Masker<'_> {
         let mut position = 0;
         for finding in findings {
             out.extend_from_slice(text.get(position..finding.range.start).unwrap_or_default());
-            self.scanner.replace(
-                &finding.class,
-                text.get(finding.range.clone()).unwrap_or_default(),
-                &mut out,
-            );
+            self.scanner.replace(finding, text.get(finding.range.clone()).unwrap_or_default(), &mut out);
             position = finding.range.end;
         }
         out.extend_from_slice(text.get(position..).unwrap_or_default());

@@ -144,6 +144,12 @@ pub trait PolicyEngine: Debug + Send + Sync {
         Ok(vec![false; labels.len()])
     }
 
+    /// Whether answers of [`reveal`](Self::reveal) may change with the time alone: then they are asked anew for every operation, not only
+    /// when the revision changes. The default is for engines that read no clock.
+    fn reveal_reads_time(&self) -> bool {
+        false
+    }
+
     /// Which set of policies is in force. A change makes live sessions ask again before the next rows.
     fn revision(&self) -> Revision {
         Revision("static".into())

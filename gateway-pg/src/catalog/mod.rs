@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use gateway_core::operation::{Fact, Resource};
 use gateway_core::pipeline::Label;
 
 use crate::codec::{ProtocolError, Reader};
@@ -27,38 +28,50 @@ const MAX_DEPTH: usize = 32;
 
 /// Labelled columns by table, as positions in the session's label list.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LabelIndex(HashMap<(String, String), HashMap<String, usize>>);
+pub(crate) struct LabelIndex {
+    tables: HashMap<(String, String), HashMap<String, usize>>,
+    /// The columns as policy sees them, by position.
+    resources: HashMap<usize, Resource>,
+}
 
 impl LabelIndex {
     /// Picks the labels whose path is `Target / Database / Schema / Table / Column` within `database`.
     pub(crate) fn new(labels: &[Label], database: &str) -> Self {
-        let mut index: HashMap<_, HashMap<_, _>> = HashMap::new();
+        let mut index = Self::default();
         for (position, label) in labels.iter().enumerate() {
             let [_, (_, db), (_, schema), (_, table), (_, column)] = label.resource.path() else { continue };
             if db == database {
-                index.entry((schema.clone(), table.clone())).or_default().insert(column.clone(), position);
+                let table = (schema.clone(), table.clone());
+                index.tables.entry(table).or_default().insert(column.clone(), position);
+                let classes = Fact::from_iter([label.rule.class.name().to_owned()]);
+                index.resources.insert(position, label.resource.clone().with("classes", classes));
             }
         }
-        Self(index)
+        index
+    }
+
+    /// The labelled column as policy sees it.
+    pub(crate) fn resource(&self, label: usize) -> Option<&Resource> {
+        self.resources.get(&label)
     }
 
     /// True if nothing in this database is labelled.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.tables.is_empty()
     }
 
     /// The labelled tables, as (schema, table, columns).
     pub(crate) fn tables(&self) -> impl Iterator<Item = (&str, &str, Vec<&str>)> {
-        self.0.iter().map(|((s, t), c)| (s.as_str(), t.as_str(), c.keys().map(String::as_str).collect()))
+        self.tables.iter().map(|((s, t), c)| (s.as_str(), t.as_str(), c.keys().map(String::as_str).collect()))
     }
 
     /// Every label of this database.
     pub(crate) fn all(&self) -> BTreeSet<usize> {
-        self.0.values().flat_map(HashMap::values).copied().collect()
+        self.tables.values().flat_map(HashMap::values).copied().collect()
     }
 
     fn of(&self, relation: &Relation) -> Option<&HashMap<String, usize>> {
-        self.0.get(&(relation.schema.clone(), relation.name.clone()))
+        self.tables.get(&(relation.schema.clone(), relation.name.clone()))
     }
 }
 
@@ -483,4 +496,35 @@ fn cells(row: &[u8]) -> Result<Vec<Option<&str>>, ProtocolError> {
     let text = |value: Option<_>| value.map(|v| std::str::from_utf8(v).map_err(|_| SHAPE)).transpose();
     let cells = (0..count).map(|_| reader.value().and_then(text)).collect::<Result<Vec<_>, _>>()?;
     reader.finish().map(|()| cells)
+}
+
+#[cfg(test)]
+impl Catalog {
+    /// A catalog that has been told of these relations, `name(column, ...)`, all in the schema `public` and found without it.
+    pub(crate) fn of_tables(tables: &[(&str, &[&str])]) -> Self {
+        let mut catalog = Self { current_schema: Some("public".to_owned()), ..Self::default() };
+        for (oid, (name, columns)) in (1u32..).zip(tables) {
+            let columns: BTreeMap<_, _> = (1i16..).zip(columns.iter().map(|c| (*c, 25u32))).collect();
+            let columns = serde_json::to_string(&columns).unwrap();
+            let oid_text = oid.to_string();
+            let cells = [
+                Some("relation"),
+                Some(&oid_text),
+                Some("public"),
+                Some(name),
+                Some("r"),
+                None,
+                Some(&columns),
+                None,
+                None,
+                None,
+                None,
+                None,
+            ];
+            catalog.relations.insert(oid, Arc::new(relation::relation(&cells).unwrap()));
+            catalog.names.insert(quote(name), Some(oid));
+            catalog.names.insert(format!("\"public\".{}", quote(name)), Some(oid));
+        }
+        catalog
+    }
 }

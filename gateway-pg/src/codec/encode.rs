@@ -3,7 +3,9 @@
 use bytes::{Bytes, BytesMut};
 use pgwire::messages::Message;
 use pgwire::messages::extendedquery::{Bind, Close, Describe, Execute, Flush, Parse, Sync};
-use pgwire::messages::response::{ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus as Status};
+use pgwire::messages::response::{
+    CommandComplete, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus as Status,
+};
 use pgwire::messages::simplequery::Query;
 use pgwire::messages::startup::{
     Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey,
@@ -39,6 +41,11 @@ pub fn error(out: &mut BytesMut, fields: Fields) {
 pub fn notice(out: &mut BytesMut, fields: Fields) {
     let fields = fields.into_iter().map(|(kind, text)| (kind, clean(&text))).collect();
     put(out, &NoticeResponse::new(fields));
+}
+
+/// CommandComplete.
+pub fn command_complete(out: &mut BytesMut, tag: &str) {
+    put(out, &CommandComplete::new(clean(tag)));
 }
 
 /// ReadyForQuery.

@@ -16,8 +16,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use super::downstream::ALPN;
 use crate::analysis::LexSettings;
-use crate::codec::startup::PROTOCOL_3_0;
+use crate::codec::startup::{PROTOCOL_3_0, PROTOCOL_3_2};
 use crate::codec::{Frame, Reader, backend};
 use crate::io::{BoxedStream, read_frame};
 
@@ -39,6 +40,28 @@ pub enum SslMode {
     /// Always, with a certificate from a trusted CA for this host name.
     #[default]
     VerifyFull,
+}
+
+/// How TLS towards a server begins; the names and meanings of libpq's `sslnegotiation`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SslNegotiation {
+    /// The server is asked first. Every server understands that.
+    #[default]
+    Postgres,
+    /// At once, with the application protocol `postgresql`: PostgreSQL 17 and later. Needs [`SslMode::Require`] or stricter.
+    Direct,
+}
+
+/// The newest version of the protocol that a server is asked for; an older one that it offers instead is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProtocolVersion {
+    /// Every server and pooler understands it.
+    #[default]
+    V3_0,
+    /// PostgreSQL 18 and later: cancel keys that cannot be guessed.
+    V3_2,
 }
 
 /// Where a server is.
@@ -66,6 +89,10 @@ pub(crate) struct Upstream {
     pub address: Address,
     /// When TLS is used.
     pub ssl_mode: SslMode,
+    /// How TLS begins.
+    pub ssl_negotiation: SslNegotiation,
+    /// The newest version asked for.
+    pub protocol: ProtocolVersion,
     /// The TLS configuration for `ssl_mode` (see [`crate::tls::client_config`]); `None` only with [`SslMode::Disable`].
     pub tls: Option<Arc<rustls::ClientConfig>>,
 }
@@ -162,6 +189,30 @@ impl Upstream {
         if self.ssl_mode == SslMode::Disable {
             return Ok((Box::new(tcp), None));
         }
+        let direct = self.ssl_negotiation == SslNegotiation::Direct;
+        if direct && self.ssl_mode == SslMode::Prefer {
+            return Err(unacceptable(&"direct TLS cannot be done without; use sslmode require or stricter"));
+        }
+        if !direct && !self.asks_for_tls(&mut tcp).await? {
+            return Ok((Box::new(tcp), None));
+        }
+        let config =
+            self.tls.clone().ok_or_else(|| UpstreamError::Unacceptable("no TLS configuration".to_owned()))?;
+        let name =
+            ServerName::try_from(host.to_owned()).map_err(|e| UpstreamError::Unacceptable(e.to_string()))?;
+        let stream = TlsConnector::from(config).connect(name, tcp).await.map_err(|e| self.unreachable(e))?;
+        let connection = stream.get_ref().1;
+        // PostgreSQL documentation, "SSL Session Encryption": direct TLS must agree on the protocol, or else it is another service's.
+        if direct && connection.alpn_protocol() != Some(ALPN) {
+            return Err(unacceptable(&"it does not confirm the application protocol of direct TLS"));
+        }
+        let leaf = connection.peer_certificates().and_then(<[_]>::first);
+        let binding = leaf.and_then(|c| crate::tls::server_end_point(c));
+        Ok((Box::new(stream), binding))
+    }
+
+    /// Sends SSLRequest; true if TLS is to begin, false if it may be done without.
+    async fn asks_for_tls(&self, tcp: &mut TcpStream) -> Result<bool, UpstreamError> {
         let mut request = BytesMut::new();
         request.put_u32(8);
         request.put_u32(1234 << 16 | 5679);
@@ -173,23 +224,11 @@ impl Upstream {
         };
         asked.await.map_err(|e| self.unreachable(e))?;
         match (answer, self.ssl_mode) {
-            ([b'S'], _) => {}
-            ([b'N'], SslMode::Prefer) => return Ok((Box::new(tcp), None)),
-            ([b'N'], _) => {
-                return Err(UpstreamError::Unacceptable(
-                    "it does not speak TLS, which sslmode asks for".to_owned(),
-                ));
-            }
-            _ => return Err(UpstreamError::Unacceptable("it did not answer the SSLRequest".to_owned())),
+            ([b'S'], _) => Ok(true),
+            ([b'N'], SslMode::Prefer) => Ok(false),
+            ([b'N'], _) => Err(unacceptable(&"it does not speak TLS, which sslmode asks for")),
+            _ => Err(unacceptable(&"it did not answer the SSLRequest")),
         }
-        let config =
-            self.tls.clone().ok_or_else(|| UpstreamError::Unacceptable("no TLS configuration".to_owned()))?;
-        let name =
-            ServerName::try_from(host.to_owned()).map_err(|e| UpstreamError::Unacceptable(e.to_string()))?;
-        let stream = TlsConnector::from(config).connect(name, tcp).await.map_err(|e| self.unreachable(e))?;
-        let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let binding = leaf.and_then(|c| crate::tls::server_end_point(c));
-        Ok((Box::new(stream), binding))
     }
 
     /// Logs in with the credential, with these settings.
@@ -207,7 +246,7 @@ impl Upstream {
             binding.is_some() || (self.ssl_mode != SslMode::Disable && self.ssl_mode != SslMode::Prefer);
         let mut login = Login { stream, binding, encrypted, local: matches!(self.address, Address::Unix(_)) };
         login
-            .send(&startup(credential.username(), database, settings))
+            .send(&startup(self.protocol, credential.username(), database, settings))
             .await
             .map_err(|e| self.unreachable(e))?;
         login.authenticate(credential).await?;
@@ -216,9 +255,17 @@ impl Upstream {
 }
 
 /// The StartupMessage, built from what is allowed and nothing the client wrote itself.
-fn startup(user: &str, database: &str, settings: &BTreeMap<String, String>) -> BytesMut {
+fn startup(
+    protocol: ProtocolVersion,
+    user: &str,
+    database: &str,
+    settings: &BTreeMap<String, String>,
+) -> BytesMut {
     let mut body = BytesMut::new();
-    body.put_u32(PROTOCOL_3_0);
+    body.put_u32(match protocol {
+        ProtocolVersion::V3_0 => PROTOCOL_3_0,
+        ProtocolVersion::V3_2 => PROTOCOL_3_2,
+    });
     let fixed = [("user", user), ("database", database), ("client_encoding", "UTF8")];
     let settings = settings.iter().map(|(n, v)| (n.as_str(), v.as_str()));
     for (name, value) in
@@ -268,8 +315,13 @@ impl Login {
     }
 
     async fn authenticate(&mut self, credential: &UpstreamCredential) -> Result<(), UpstreamError> {
+        let mut negotiated = false;
         loop {
             let frame = self.receive().await?;
+            if frame.tag() == b'v' && !std::mem::replace(&mut negotiated, true) {
+                older_version(frame.body())?;
+                continue;
+            }
             if frame.tag() != b'R' {
                 return Err(unacceptable(&"a message before the login is over"));
             }
@@ -372,6 +424,20 @@ impl Login {
         }
         let lexing = lexing(&parameters)?;
         Ok(Connected { stream: self.stream, parameters, cancel, lexing })
+    }
+}
+
+/// NegotiateProtocolVersion, first of all answers: the newest minor version the server speaks. Nothing said later depends on it but the
+/// length of the cancel key. No options were asked for, so there is none it may not know.
+fn older_version(body: &[u8]) -> Result<(), UpstreamError> {
+    let mut reader = Reader::new(body, "NegotiateProtocolVersion");
+    let version = reader.u32().map_err(|e| unacceptable(&e))?;
+    let unknown = reader.u32().map_err(|e| unacceptable(&e))?;
+    reader.finish().map_err(|e| unacceptable(&e))?;
+    // PostgreSQL up to 17 tells the minor version with the major one, as the documentation says; it knows 3.0.
+    match (version, unknown) {
+        (0 | PROTOCOL_3_0, 0) => Ok(()),
+        _ => Err(unacceptable(&format_args!("it negotiates protocol version {version:#x}"))),
     }
 }
 

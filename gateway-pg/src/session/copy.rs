@@ -389,7 +389,7 @@ fn scanned(layout: &Lines, lines: &[u8], fields: &[(Range<usize>, Column)]) -> V
 
 fn within(found: &[CellFinding], start: usize) -> Vec<Finding> {
     let moved = |f: &CellFinding| f.range.start - start..f.range.end - start;
-    found.iter().map(|f| Finding { range: moved(f), class: f.class.clone() }).collect()
+    found.iter().map(|f| Finding { range: moved(f), class: f.class.clone(), mixed: f.mixed }).collect()
 }
 
 const NULL: &[u8] = b"\\N";

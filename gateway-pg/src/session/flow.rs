@@ -55,6 +55,8 @@ pub(super) enum Expect {
     },
     Close(Named),
     Sync,
+    /// The end of a command of the gateway's own, of which the client sees errors and notices alone.
+    Own,
 }
 
 /// What was forwarded and what is still due.
@@ -107,6 +109,16 @@ impl Flow {
     /// Only the answer to a Sync is due.
     pub(super) fn sync_only() -> Self {
         Self::new(VecDeque::from([Expect::Sync]), None, BTreeSet::new())
+    }
+
+    /// Only the answer to a command of the gateway's own is due.
+    pub(super) fn own(results: Option<Results>, protected: BTreeSet<usize>) -> Self {
+        Self::new(VecDeque::from([Expect::Own]), results, protected)
+    }
+
+    /// Whether a statement of this kind is under way.
+    pub(super) fn runs(&self, kind: &str) -> bool {
+        self.expected.front().and_then(running_statement).is_some_and(|statement| statement.kind == kind)
     }
 
     /// A message of the client while the server takes copy data. Sync and Flush are dropped, as the server does (CopyGetData).
@@ -186,6 +198,8 @@ impl Session {
             let (frame, more) = rest.split_at(total.min(rest.len()));
             rest = more;
             match tag {
+                // The end of a part is not the end of the query.
+                b'Z' if self.script.is_some() => {}
                 b'1' | b'2' | b'3' | b't' | b'n' | b'I' | b'Z' => out.extend_from_slice(frame),
                 b'E' => {
                     let code = backend::error_field(frame.get(HEADER_BYTES..).unwrap_or_default(), b'C');
@@ -210,7 +224,9 @@ impl Session {
         match tag {
             b'D' => self.row(flow, body, at, chunk),
             b'N' => {
-                chunk.edits.push((at, Edit::Fault { error: false, early: false }));
+                let own = self.is_about_own_block(flow, body)?;
+                let edit = if own { Edit::Drop } else { Edit::Fault { error: false, early: false } };
+                chunk.edits.push((at, edit));
                 Ok(())
             }
             b'A' => {
@@ -225,7 +241,12 @@ impl Session {
                 self.fault(flow);
                 Ok(())
             }
-            b'Z' => self.ready(flow, body),
+            b'Z' => {
+                if self.script.is_some() {
+                    chunk.edits.push((at, Edit::Drop));
+                }
+                self.ready(flow, body)
+            }
             _ if flow.failed => {
                 Err(ProtocolError::Unexpected { tag, during: "from the server after an error" })
             }
@@ -240,7 +261,7 @@ impl Session {
         chunk: &mut Chunk,
     ) -> Result<(), ProtocolError> {
         let (name, value) = backend::parameter_status(body)?;
-        if !crate::login::is_reported(name) {
+        if self.told.is_some() || !crate::login::is_reported(name) {
             chunk.edits.push((at, Edit::Drop));
         }
         self.observe_setting(name, value)
@@ -257,14 +278,17 @@ impl Session {
             self.statements.remove("");
         }
         // The server drops everything up to Sync.
-        while !matches!(flow.expected.front(), None | Some(Expect::Simple { .. } | Expect::Sync)) {
+        while !matches!(
+            flow.expected.front(),
+            None | Some(Expect::Simple { .. } | Expect::Sync | Expect::Own)
+        ) {
             flow.expected.pop_front();
         }
     }
 
     fn ready(&mut self, flow: &mut Flow, body: &[u8]) -> Result<(), ProtocolError> {
         match flow.expected.pop_front() {
-            Some(Expect::Simple { .. } | Expect::Sync) if flow.expected.is_empty() => {
+            Some(Expect::Simple { .. } | Expect::Sync | Expect::Own) if flow.expected.is_empty() => {
                 self.status = backend::ready_for_query(body)?;
                 flow.synced = true;
                 Ok(())
@@ -288,6 +312,10 @@ impl Session {
                 Some(Expect::Simple { .. } | Expect::Execute { .. }),
                 b'C' | b'I' | b's' | b'G' | b'H' | b'd' | b'c',
             ) => self.running(flow, tag, body, at, chunk),
+            (Some(Expect::Own), b'C') => {
+                chunk.edits.push((at, Edit::Drop));
+                Ok(())
+            }
             (Some(Expect::Simple { text, index }), b'T') => {
                 let (text, index) = (Arc::clone(text), *index);
                 flow.shape = Some(self.described(flow, body, text.statement(index))?);
@@ -355,6 +383,9 @@ impl Session {
         match tag {
             b'C' => {
                 flow.outcome = backend::command_tag(body)?.to_owned();
+                if self.keeps_completion(&flow.outcome) {
+                    chunk.edits.push((at, Edit::Drop));
+                }
                 self.completed(flow);
             }
             b'I' => self.completed(flow),
@@ -475,6 +506,9 @@ impl Session {
         }
         if &*statement.kind == "listen" {
             self.listening = flow.results.as_ref().map(Results::afterwards).or(self.listening.take());
+        }
+        if &*statement.kind == "begin" {
+            self.script_began();
         }
         if matches!(&*statement.kind, "commit" | "rollback") {
             // With AND CHAIN another transaction begins at once, with another snapshot.
@@ -663,6 +697,9 @@ impl Session {
         }
         let Phase::Flowing(flow) = self.take_phase() else { return };
         let Flow { results, refusal, failed, synced, outcome, .. } = *flow;
+        if self.script.is_some() {
+            return self.part_over(results, refusal, failed, &outcome);
+        }
         if let Some(denial) = refusal {
             return self.end_refused(results, &denial, failed, synced);
         }
@@ -714,7 +751,7 @@ fn is_early(flow: &Flow) -> bool {
         Some(Expect::Simple { text, index }) => {
             flow.shape.is_none() && text.statement(*index).is_some_and(|statement| statement.kind == "select")
         }
-        Some(Expect::Execute { .. } | Expect::Sync) | None => false,
+        Some(Expect::Execute { .. } | Expect::Sync | Expect::Own) | None => false,
         Some(_) => true,
     }
 }

@@ -7,8 +7,8 @@ use gateway_core::operation::Operation;
 
 use super::Session;
 use crate::analysis::{Access as Use, Change, ColumnUse, Place, RelationUse, Statement, reads_anything};
-use crate::catalog::Catalog;
 use crate::carried::Carried;
+use crate::catalog::Catalog;
 use crate::statement::written;
 
 impl Session {
@@ -138,7 +138,7 @@ fn modifies(statement: &Statement) -> bool {
 fn is_stored(place: Place, nested: bool) -> bool {
     match place {
         Place::Assignment | Place::Other => true,
-        Place::Output => nested,
+        Place::Output | Place::Expression => nested,
         Place::Filter | Place::Order => false,
     }
 }

@@ -8,11 +8,12 @@ mod copy;
 mod flow;
 mod hidden;
 mod rows;
+mod script;
 mod segment;
 pub(crate) mod shape;
 mod tuples;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -32,6 +33,7 @@ use crate::statement::Prepared;
 use flow::Flow;
 pub use flow::RECORD_ENCODING;
 use rows::{Chunk, Edit};
+use script::Script;
 use segment::Segment;
 use shape::Shapes;
 
@@ -169,14 +171,20 @@ pub(crate) struct Session {
     busy_at_end: bool,
     /// The refused segment ended in the client's Sync.
     resume_at_sync: bool,
+    /// The simple query that runs statement by statement.
+    script: Option<Script>,
+    /// The last value of each setting that the server reports and the client may see.
+    reported: BTreeMap<String, String>,
+    /// What the client knows of them, while a simple query runs in parts: the server reports at the end of a query.
+    told: Option<BTreeMap<String, String>>,
     tasks: VecDeque<Task>,
     to_upstream: BytesMut,
     to_downstream: VecDeque<Released>,
 }
 
 impl Session {
-    /// A session that is logged in on both sides and idle.
-    pub(crate) fn new(guard: Guard, config: SessionConfig) -> Self {
+    /// A session that is logged in on both sides and idle. `reported`: the settings the client was told.
+    pub(crate) fn new(guard: Guard, config: SessionConfig, reported: BTreeMap<String, String>) -> Self {
         let labels = LabelIndex::new(guard.labels(), &config.database);
         let place = Place { target: guard.info().target.clone(), database: config.database.clone() };
         Self {
@@ -201,6 +209,9 @@ impl Session {
             listening: None,
             busy_at_end: false,
             resume_at_sync: false,
+            script: None,
+            reported,
+            told: None,
             tasks: VecDeque::new(),
             to_upstream: BytesMut::new(),
             to_downstream: VecDeque::new(),
@@ -311,7 +322,7 @@ impl Session {
     fn parameter_status(&mut self, frame: &Frame) -> Result<(), ProtocolError> {
         let (name, value) = backend::parameter_status(frame.body())?;
         self.observe_setting(name, value)?;
-        if crate::login::is_reported(name) {
+        if self.told.is_none() && crate::login::is_reported(name) {
             let mut out = BytesMut::new();
             encode::parameter_status(&mut out, name, value);
             self.originate(out.freeze());
@@ -321,6 +332,9 @@ impl Session {
 
     /// How text is read must not change under the gateway's feet.
     fn observe_setting(&mut self, name: &str, value: &str) -> Result<(), ProtocolError> {
+        if crate::login::is_reported(name) {
+            self.reported.insert(name.to_owned(), value.to_owned());
+        }
         match name {
             "client_encoding" if !value.eq_ignore_ascii_case("UTF8") => {
                 Err(ProtocolError::NotUtf8("the session's client_encoding"))
@@ -426,6 +440,10 @@ impl Session {
     /// Refuses a segment: answers the client, and sees to it that the upstream's transaction fails too if one is open.
     fn deny(&mut self, segment: &Segment, denial: Denial) {
         let simple = segment.is_simple();
+        if self.abandon_script() {
+            self.phase = Phase::Poisoning { simple: true, told: false, denial };
+            return;
+        }
         let open = self.status == TransactionStatus::Open
             || (self.mid_unit && self.status == TransactionStatus::Idle);
         if open {
@@ -466,7 +484,7 @@ impl Session {
 
     fn poisoning(&mut self, frame: &Frame) -> Result<(), ProtocolError> {
         match frame.tag() {
-            b'E' => Ok(()),
+            b'E' | b'C' => Ok(()),
             b'Z' => {
                 self.status = backend::ready_for_query(frame.body())?;
                 let Phase::Poisoning { simple, told, denial } = self.take_phase() else { return Ok(()) };
@@ -490,6 +508,12 @@ impl Session {
 
     fn ready_locally(&mut self) {
         let mut out = BytesMut::new();
+        let told = self.told.take();
+        for (name, value) in
+            told.iter().flat_map(|told| self.reported.iter().filter(|(n, v)| told.get(*n) != Some(*v)))
+        {
+            encode::parameter_status(&mut out, name, value);
+        }
         encode::ready(&mut out, self.status);
         self.originate(out.freeze());
     }

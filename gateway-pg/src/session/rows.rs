@@ -229,7 +229,7 @@ fn row(
 fn local(found: &[Finding], cell: Range<usize>) -> Vec<Finding> {
     let inside = found.iter().filter(|f| cell.contains(&f.range.start));
     let moved = |f: &Finding| f.range.start - cell.start..f.range.end - cell.start;
-    inside.map(|f| Finding { range: moved(f), class: f.class.clone() }).collect()
+    inside.map(|f| Finding { range: moved(f), ..f.clone() }).collect()
 }
 
 /// Replaces the fields of a copied line in which something was found.

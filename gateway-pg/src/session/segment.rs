@@ -9,6 +9,7 @@ use gateway_core::operation::{Batch, Operation, OperationId, Stage};
 use gateway_core::pipeline::Permit;
 
 use super::flow::{Expect, Flow};
+use super::script::needs_parts;
 use super::{
     Approved, Judge, MAX_PORTALS, MAX_SEGMENT_BYTES, MAX_SEGMENT_MESSAGES, MAX_STATEMENTS, Meaning, OWN_NAME,
     Phase, Portal, Session, Task,
@@ -65,6 +66,24 @@ pub(super) struct Segment {
 }
 
 impl Segment {
+    /// A simple query of the gateway's making.
+    pub(super) fn of_query(frame: Frame, text: Arc<Text>) -> Self {
+        Self { frames: vec![frame], steps: vec![Step::Query(text)], end: End::Simple, ..Self::default() }
+    }
+
+    /// A simple query of which nothing is left to be sent.
+    pub(super) fn simple() -> Self {
+        Self { end: End::Simple, ..Self::default() }
+    }
+
+    /// The text of a simple query.
+    pub(super) fn query(&self) -> Option<&Arc<Text>> {
+        match self.steps.as_slice() {
+            [Step::Query(text)] => Some(text),
+            _ => None,
+        }
+    }
+
     pub(super) fn is_simple(&self) -> bool {
         self.end == End::Simple
     }
@@ -240,7 +259,8 @@ impl Session {
     }
 
     /// All messages are here: make sure of what the names in them mean.
-    fn assemble(&mut self, segment: Segment) {
+    pub(super) fn assemble(&mut self, segment: Segment) {
+        let Some(segment) = self.start_script(segment) else { return };
         if self.status == TransactionStatus::Idle && !self.mid_unit {
             self.began = self.config.definitions.epoch();
         }
@@ -430,8 +450,7 @@ impl Session {
         }
         let in_transaction = self.status != TransactionStatus::Idle || self.mid_unit;
         // What is forwarded is one text: of several statements none can be replaced alone.
-        let rewritable =
-            segment.is_simple() && execute.as_ref().is_some_and(|p| p.batch().operations().len() == 1);
+        let rewritable = segment.query().is_some_and(|text| text.of() == 1);
         self.tasks.push_back(Task::Judge(Judge { prepare, execute, rewritable, in_transaction }));
         self.phase = Phase::Judging(segment);
     }
@@ -530,13 +549,13 @@ impl Session {
             bind,
             types,
             lexing: self.config.lexing,
-            in_transaction: self.status != TransactionStatus::Idle,
-            of: text.analysis.statements.len(),
+            in_transaction: self.in_clients_transaction(),
+            of: text.of(),
         };
         // What it stands for and parameters of user types count too: then there is nothing to remember by its text.
         let alone = subject.refers_to.is_none() && !types.iter().any(|oid| operation::is_user_type(*oid));
         let template = if alone {
-            let key = (index, subject.in_transaction);
+            let key = (index, subject.of, subject.in_transaction);
             text.memo.template(self.catalog.generation(), key, || operation::template(&subject))?
         } else {
             Arc::new(operation::template(&subject)?)
@@ -614,6 +633,7 @@ impl Session {
             .flat_map(|t| &t.analysis.statements)
             .flat_map(|s| self.protected_by(s, results.as_ref()));
         let protected = protected.collect();
+        self.script_protects(&protected);
         self.phase = Phase::Flowing(Box::new(Flow::new(expected, results, protected)));
         self.flow_over_if_done();
     }
@@ -631,21 +651,24 @@ impl Session {
 /// Names are resolved before a segment runs: what runs after a statement that changes their meaning must come on its own. `dirty`:
 /// the open transaction changed it, and its end changes it back.
 fn refuse_changed_meaning(segment: &Segment, dirty: bool) -> Result<(), Denial> {
-    let run = segment.steps.iter().flat_map(|step| match step {
-        Step::Query(text) => text.analysis.statements.iter().collect::<Vec<_>>(),
-        Step::Execute { portal, .. } => {
-            portal.prepared.text.statement(portal.prepared.index).into_iter().collect()
-        }
-        _ => Vec::new(),
-    });
     let mut changed = false;
-    for statement in run {
-        if changed && names_something(statement) {
+    for step in &segment.steps {
+        let refused = match step {
+            Step::Query(text) => needs_parts(text, dirty),
+            Step::Execute { portal, .. } => {
+                let statement = portal.prepared.text.statement(portal.prepared.index);
+                let names = changed && statement.is_some_and(names_something);
+                let changes = |s| changes_meaning(s) || (dirty && ends_transaction(s));
+                changed |= statement.is_some_and(changes);
+                names
+            }
+            _ => false,
+        };
+        if refused {
             let message = "a statement follows one that changes what its names mean, in the same message";
             return Err(Denial::new(DenialCode::NotUnderstood, message)
                 .with_hint("send the statements one at a time"));
         }
-        changed |= changes_meaning(statement) || (dirty && ends_transaction(statement));
     }
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! Attacks as data: `cases/*.toml`. The fields are those of [`Case`]; steps are those of [`crate::client::Step`].
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 
-use crate::arena::{Setup, allow_all, ask, database, server};
+use crate::arena::{Setup, allow_all, ask, database, policy_without_inference, server};
 use crate::client::{Client, Door, Step, block};
 use crate::trial::{Attack, Outcome};
 
@@ -11,6 +13,9 @@ use crate::trial::{Attack, Outcome};
 #[serde(deny_unknown_fields)]
 struct File {
     class: u8,
+    /// Whether conditions and the like on hidden columns are permitted, as in most files: there masking is put to the test.
+    #[serde(default = "yes")]
+    infer: bool,
     case: Vec<Case>,
 }
 
@@ -34,6 +39,8 @@ struct Case {
     /// The role that the attack needs directly and the gateway logs in as.
     #[serde(default = "app")]
     role: String,
+    #[serde(skip, default = "yes")]
+    infer: bool,
     /// Startup parameters besides user and database.
     #[serde(default)]
     startup: Vec<(String, String)>,
@@ -73,7 +80,7 @@ const fn yes() -> bool {
     true
 }
 
-const FILES: [&str; 21] = [
+const FILES: [&str; 22] = [
     include_str!("cases/01-several-statements.toml"),
     include_str!("cases/02-hidden-writes.toml"),
     include_str!("cases/03-wrapped.toml"),
@@ -92,6 +99,7 @@ const FILES: [&str; 21] = [
     include_str!("cases/16-stored-elsewhere.toml"),
     include_str!("cases/17-errors-and-notices.toml"),
     include_str!("cases/18-catalogs.toml"),
+    include_str!("cases/19-told.toml"),
     include_str!("cases/19-inference.toml"),
     include_str!("cases/20-formats.toml"),
     include_str!("cases/21-split-and-coded.toml"),
@@ -101,7 +109,8 @@ pub fn attacks() -> Vec<Attack> {
     let mut attacks = Vec::new();
     for text in FILES {
         let file: File = toml::from_str(text).unwrap();
-        for case in file.case {
+        for mut case in file.case {
+            case.infer = file.infer;
             let (name, ways) = (case.name.clone(), case.ways.clone());
             attacks.push(Attack::new(file.class, &name, move || case.attempt()).by(&ways));
         }
@@ -154,7 +163,9 @@ impl Case {
         setup.role.clone_from(&self.role);
         setup.content = self.content;
         if self.permissive {
-            setup.policy = std::sync::Arc::new(allow_all());
+            setup.policy = Arc::new(allow_all());
+        } else if !self.infer {
+            setup.policy = Arc::new(policy_without_inference());
         }
         let gateway = setup.start();
         let door = self.door(gateway.address, "agent", &database);

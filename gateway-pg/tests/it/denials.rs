@@ -1,6 +1,9 @@
 //! Refusals: clear words, true transaction state, nothing of it done.
 
 use crate::support::{gateway, guarded};
+use gateway_core::error::{Denial, DenialCode};
+use gateway_core::operation::Resource;
+use gateway_core::policy::{Allowed, Decision, FnPolicy, PolicyEngine, PolicyInput};
 use testkit::raw_pg::{self, RawPg};
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
@@ -93,4 +96,63 @@ fn after_a_flush_a_denial_rolls_back_what_was_forwarded() {
         assert_eq!(answer.frames.last().unwrap().transaction_status().unwrap(), b'I');
     });
     assert_ne!(gateway.directly("SELECT name FROM products WHERE id = 1"), "half");
+}
+
+/// Nothing may be made in `public`.
+fn nothing_new_in_public() -> impl PolicyEngine + 'static {
+    FnPolicy(|input: &PolicyInput<'_>| {
+        let made = input.operation.accesses.iter().filter(|access| access.action.as_str() == "create");
+        let schema = |resource: &Resource| resource.path().get(2).is_some_and(|(_, name)| name == "public");
+        match made.into_iter().any(|access| schema(&access.resource)) {
+            true => Decision::Deny(Denial::new(DenialCode::Forbidden, "nothing is made in public")),
+            false => Decision::Allow(Allowed::default()),
+        }
+    })
+}
+
+/// A view of something temporary is made in the temporary schema, which the server says in a notice.
+#[test]
+fn a_view_of_something_temporary_is_judged_as_temporary() {
+    made(&[
+        ("CREATE VIEW seen AS SELECT id FROM products", false),
+        ("CREATE TEMP TABLE mine (id integer)", true),
+        ("CREATE VIEW seen AS SELECT id FROM mine", true),
+        ("CREATE VIEW further AS SELECT id FROM seen", true),
+        ("CREATE TABLE copied AS SELECT id FROM seen", false),
+    ]);
+}
+
+/// What is renamed or moved is new where it then is.
+#[test]
+fn new_names_and_schemas_are_judged() {
+    made(&[
+        ("CREATE SCHEMA own", true),
+        ("CREATE TABLE own.t (id integer)", true),
+        ("ALTER TABLE own.t RENAME TO u", true),
+        ("ALTER TABLE own.u RENAME COLUMN id TO number", true),
+        ("ALTER TABLE own.u SET SCHEMA public", false),
+        ("ALTER TABLE products RENAME TO wares", false),
+        ("CREATE VIEW own.v AS SELECT number FROM own.u", true),
+        ("ALTER VIEW own.v SET SCHEMA public", false),
+        ("CREATE FUNCTION own.f() RETURNS integer LANGUAGE sql AS 'SELECT 1'", true),
+        ("ALTER FUNCTION own.f() SET SCHEMA public", false),
+        ("CREATE TYPE own.kind AS ENUM ('a')", true),
+        ("ALTER TYPE own.kind SET SCHEMA public", false),
+        ("ALTER SCHEMA own RENAME TO owned", true),
+    ]);
+}
+
+/// Runs statements of which some are denied.
+fn made(statements: &[(&str, bool)]) {
+    let gateway = gateway(nothing_new_in_public(), &[]);
+    gateway.directly(&format!("GRANT CREATE ON DATABASE {} TO app", gateway.database));
+    gateway.block_on(async {
+        let mut client = RawPg::connect(gateway.address).await.unwrap();
+        client.log_in("agent", &gateway.database, crate::support::TOKEN).await.unwrap();
+        for (sql, made) in statements {
+            let error = client.query(sql).await.unwrap().error();
+            assert_eq!(error.is_none(), *made, "{sql}: {error:?}");
+            assert!(error.is_none_or(|e| e.to_string().contains("nothing is made in public")), "{sql}");
+        }
+    });
 }

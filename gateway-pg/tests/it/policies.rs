@@ -128,6 +128,41 @@ fn caps_rewrites_and_reveals() {
 }
 
 #[test]
+fn inference_is_denied_permitted_or_held() {
+    let (gateway, engine) = cedar();
+    for sql in [
+        "SELECT id FROM customers WHERE ssn LIKE '107%'",
+        "SELECT id FROM customers ORDER BY email",
+        "SELECT length(email) FROM customers",
+    ] {
+        let denied = psql(&gateway, sql);
+        assert!(denied.contains("no rule permits"), "{sql}: {denied}");
+    }
+    let more = r#"
+@id("by-mail") permit (principal, action == Action::"filter", resource) when { resource has classes && resource.classes.contains("email") };
+@id("by-number") permit (principal, action == Action::"filter", resource == Column::"shop/DB/public/customers/ssn");
+@id("numbers-held") @approval("reviewers=dba")
+forbid (principal, action in Action::"infer", resource == Column::"shop/DB/public/customers/ssn") unless { context.approvals.contains("dba") };
+"#
+    .replace("DB", &gateway.database);
+    let all =
+        policies(&gateway.database).replace("reviewers=dba; quorum=1; ttl=15m", "reviewers=dba") + &more;
+    engine.reload(&[PolicyFile::new("shop.cedar", all)]).unwrap();
+    let mail = gateway.directly("SELECT email FROM customers WHERE id = 1");
+    assert_eq!(psql(&gateway, &format!("SELECT id FROM customers WHERE email = '{mail}'")), "1");
+    assert!(psql(&gateway, "SELECT id FROM customers ORDER BY email").contains("`order` on column `email`"));
+    gateway.block_on(async {
+        let (client, connection) = tokio_postgres::connect(&gateway.url(), NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let mut events = gateway.approver.subscribe();
+        let sql = "SELECT id FROM customers WHERE ssn = '107-12-0132'";
+        let (found, _) =
+            tokio::join!(client.query_one(sql, &[]), gateway.review(&mut events, Verdict::Approve));
+        assert_eq!(found.unwrap().get::<_, i32>(0), 1);
+    });
+}
+
+#[test]
 fn a_stricter_reload_holds_for_live_sessions() {
     let (gateway, engine) = cedar();
     gateway.block_on(async {

@@ -53,6 +53,8 @@ pub(crate) struct Inbox {
 #[derive(Debug, Default)]
 struct Queue {
     events: VecDeque<Event>,
+    /// The client has no more input, though some may still wait.
+    ended: bool,
     /// The client closed the channel.
     closed: bool,
     /// Nobody takes any more.
@@ -73,6 +75,7 @@ impl Inbox {
         if queue.done || queue.closed {
             return;
         }
+        queue.ended |= matches!(event, Event::Eof);
         self.gate.add(event.cost());
         queue.events.push_back(event);
         drop(queue);
@@ -103,6 +106,11 @@ impl Inbox {
             }
             self.arrived.notified().await;
         }
+    }
+
+    /// Whether the client has said that its input ends.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.queue().ended
     }
 
     /// The client closed the channel: nobody wants the rest.

@@ -2,6 +2,7 @@
 
 mod files;
 mod inbox;
+mod lines;
 mod output;
 mod pump;
 
@@ -32,7 +33,7 @@ const STDERR: &str = "ssh/stderr";
 const TERMINAL: &str = "ssh/terminal";
 
 /// Actions whose permit lets bytes pass unmasked; they are recorded all the same.
-const RAW: [&str; 2] = ["serve", "direct_tcpip"];
+const RAW: [&str; 3] = ["serve", "direct_tcpip", "direct_streamlocal"];
 
 /// What was permitted, as the target is to get it.
 struct Permitted {
@@ -53,9 +54,13 @@ pub(crate) struct Start {
 pub(crate) enum Program {
     Exec(Bytes),
     Shell,
+    /// What the gateway offers in a shell's place: [`lines`].
+    Commands,
     Subsystem(String),
     /// A forwarded TCP connection, permitted when it was opened.
     DirectTcpip(String, u32),
+    /// A forwarded connection to a socket in the target's file system, permitted when it was opened.
+    DirectStreamlocal(String),
 }
 
 impl Program {
@@ -63,8 +68,8 @@ impl Program {
     fn bytes(&self) -> usize {
         match self {
             Self::Exec(line) => line.len(),
-            Self::Shell => 0,
-            Self::Subsystem(name) | Self::DirectTcpip(name, _) => name.len(),
+            Self::Shell | Self::Commands => 0,
+            Self::Subsystem(name) | Self::DirectTcpip(name, _) | Self::DirectStreamlocal(name) => name.len(),
         }
     }
 }
@@ -135,6 +140,9 @@ impl Task {
             Err(denial) => return Ok(Ended::Refused(denial)),
         };
         let (batch, results) = permit.consume();
+        if matches!(program, Program::Commands) {
+            return lines::run(self, results, setting).await;
+        }
         let leased = tokio::select! {
             leased = self.lease(&program) => leased,
             () = self.inbox.closed() => return self.unused(results, "closed by the client"),
@@ -161,6 +169,9 @@ impl Task {
             Program::DirectTcpip(host, port) => {
                 self.session.upstreams.open(Purpose::DirectTcpip(host, *port)).await
             }
+            Program::DirectStreamlocal(path) => {
+                self.session.upstreams.open(Purpose::DirectStreamlocal(path)).await
+            }
             _ => self.session.upstreams.open(Purpose::Session).await,
         }
     }
@@ -176,6 +187,11 @@ impl Task {
             Ok(operation) => operation,
             Err(denial) => return Ok(Err(denial)),
         };
+        self.judged(operation).await
+    }
+
+    /// The same for any operation.
+    async fn judged(&self, operation: Operation) -> Result<Result<Permit, Denial>, Gone> {
         let mut judged = self.session.guard.judge(self.session.pending(operation), &NoRewrites).await;
         if let Judged::Held(held) = judged {
             let reviewers: Vec<_> = held.reviewers().collect();
@@ -206,8 +222,10 @@ impl Task {
             }
             Program::Exec(line) => Ok(operation::exec(target, &Command::parse(line), setting)),
             Program::Shell => Ok(operation::shell(target, setting)),
+            Program::Commands => Ok(operation::command_shell(target, setting)),
             Program::Subsystem(name) => Ok(operation::subsystem(target, name, setting)),
             Program::DirectTcpip(host, port) => Ok(operation::tcp(target, "direct_tcpip", host, *port)),
+            Program::DirectStreamlocal(path) => Ok(operation::socket(target, "direct_streamlocal", path)),
         }
     }
 

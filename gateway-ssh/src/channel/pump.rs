@@ -1,10 +1,15 @@
 //! A running program: its input to the target, its output through the masks to the client, its end exactly as it was.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use gateway_core::error::{Denial, DenialCode};
+use gateway_core::masking::Controls;
 use gateway_core::pipeline::{ResultStream, Results};
-use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Error, Sig, client};
+use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Error, Sig, client};
+use tokio::time::timeout;
 
+use super::lines::Input;
 use super::output::{Exit, Stream};
 use super::{Ended, Event, Gone, Permitted, Program, STDERR, STDOUT, TERMINAL, Task};
 use crate::operation::{self, Setting, Size, Terminal};
@@ -28,6 +33,7 @@ pub(super) async fn run(
         Err(_) => Outcome::Lost,
         Ok(replies) => {
             answer.replies = replies;
+            answer.has_status = replies != Replies::None;
             tokio::select! {
                 biased;
                 () = task.inbox.closed() => Outcome::Gone,
@@ -40,6 +46,79 @@ pub(super) async fn run(
         task.session.upstreams.keep(connection);
     }
     answer.finish(outcome).await
+}
+
+/// How a line of a command-at-a-time session is run.
+pub(super) struct Line<'a> {
+    /// The client has a terminal, which the line does not know of.
+    pub(super) terminal: bool,
+    pub(super) input: &'a mut Input,
+}
+
+/// Runs one permitted line of a session that goes on afterwards: without input, until it ends or is interrupted. Gives its status.
+pub(super) async fn run_line(
+    task: &Task,
+    leased: Leased,
+    results: Results,
+    permitted: Permitted,
+    line: Line<'_>,
+) -> Result<Result<u32, Denial>, Gone> {
+    let Permitted { statement, setting, raw } = permitted;
+    let Leased { connection, channel } = leased;
+    let (from_target, to_target) = channel.split();
+    let mut answer = Answer::new(task, results, line.terminal, raw);
+    answer.line = true;
+    let outcome = match start(&to_target, &Program::Exec(Bytes::new()), statement, &setting).await {
+        Err(_) => Outcome::Lost,
+        Ok(replies) => {
+            answer.replies = replies;
+            // If it fails the other direction finds out why.
+            let _ = to_target.eof().await;
+            tokio::select! {
+                biased;
+                () = task.inbox.closed() => Outcome::Gone,
+                outcome = answer.follow(from_target) => outcome,
+                outcome = interrupted(task, &to_target, line.input) => outcome,
+            }
+        }
+    };
+    if matches!(outcome, Outcome::Closed) {
+        task.session.upstreams.keep(connection);
+    }
+    answer.finish_line(outcome).await
+}
+
+/// Passes the client's signals on; a second Ctrl-C gives the line up.
+async fn interrupted(task: &Task, to: &ToTarget, input: &mut Input) -> Outcome {
+    let mut before = false;
+    loop {
+        let Ok(signal) = input.signal(task).await else { return Outcome::Gone };
+        let interrupt = matches!(signal, Sig::INT);
+        if interrupt && before {
+            return Outcome::Interrupted;
+        }
+        before |= interrupt;
+        // If it fails the other direction finds out why.
+        let _ = deliver(task, to, signal).await;
+    }
+}
+
+/// Runs a program of the gateway's own and gives what it wrote, if it ended well and wrote no more than `most` bytes.
+pub(super) async fn ask(channel: Channel<client::Msg>, question: &str, most: usize) -> Option<Vec<u8>> {
+    let (mut from, to) = channel.split();
+    to.exec(true, question).await.ok()?;
+    to.eof().await.ok()?;
+    let (mut answer, mut good) = (Vec::new(), false);
+    loop {
+        match from.wait().await? {
+            ChannelMsg::Data { data } if answer.len() + data.len() > most => return None,
+            ChannelMsg::Data { data } => answer.extend_from_slice(&data),
+            ChannelMsg::ExitStatus { exit_status } => good = exit_status == 0,
+            ChannelMsg::Failure => return None,
+            ChannelMsg::Close => return good.then_some(answer),
+            _ => {}
+        }
+    }
 }
 
 /// Asks the target to start the program; tells how many answers are to come.
@@ -57,9 +136,9 @@ async fn start(
     }
     match program {
         Program::Exec(_) => to.exec(true, statement).await?,
-        Program::Shell => to.request_shell(true).await?,
+        Program::Shell | Program::Commands => to.request_shell(true).await?,
         Program::Subsystem(name) => to.request_subsystem(true, name).await?,
-        Program::DirectTcpip(..) => return Ok(Replies::None),
+        Program::DirectTcpip(..) | Program::DirectStreamlocal(_) => return Ok(Replies::None),
     }
     Ok(if setting.terminal.is_some() { Replies::Terminal } else { Replies::Program })
 }
@@ -73,6 +152,21 @@ enum Replies {
 }
 
 enum Never {}
+
+/// How far the end of the program's output has got.
+///
+/// Clients on a shared connection close their channel once both directions have ended, and a closed channel takes no exit status
+/// any more (RFC 4254 section 5.3). So the end of file waits for the status, which stands right behind it; if the client's input
+/// goes on, it waits no longer than [`STATUS_WAIT`], since the client may be waiting for it, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OutputEnd {
+    Open,
+    Waits,
+    Told,
+}
+
+/// A program that closes its output commonly ends within milliseconds. 1 s.
+const STATUS_WAIT: Duration = Duration::from_secs(1);
 
 /// Moves the client's input to the target at the target's pace; never ends by itself.
 async fn feed(task: &Task, to: &ToTarget, mut terminal: Option<Terminal>) -> Never {
@@ -132,6 +226,8 @@ enum Outcome {
     NotStarted,
     /// The client closed the channel, or its connection is gone.
     Gone,
+    /// The client gave a line up; its channel stays.
+    Interrupted,
     /// Nothing more may be released.
     Denied(Denial),
 }
@@ -156,16 +252,22 @@ struct Answer<'a> {
     stderr: Option<ResultStream>,
     terminal: bool,
     raw: bool,
+    /// One line of a session: the channel goes on after it.
+    line: bool,
     replies: Replies,
+    /// Forwards end without one.
+    has_status: bool,
     exit: Option<Exit>,
-    ended: bool,
+    output: OutputEnd,
 }
 
 impl<'a> Answer<'a> {
     fn new(task: &'a Task, results: Results, terminal: bool, raw: bool) -> Self {
-        let (stdout, stderr) = (Some(results.stream()), Some(results.stream()));
-        let (replies, exit, ended) = (Replies::None, None, false);
-        Self { task, results, stdout, stderr, terminal, raw, replies, exit, ended }
+        let controls = if terminal { Controls::Drawing } else { Controls::AsSent };
+        let (stdout, stderr) = (Some(results.stream(controls)), Some(results.stream(controls)));
+        let (replies, exit, output) = (Replies::None, None, OutputEnd::Open);
+        let (line, has_status) = (false, false);
+        Self { task, results, stdout, stderr, terminal, raw, line, replies, has_status, exit, output }
     }
 
     async fn follow(&mut self, mut from: ChannelReadHalf) -> Outcome {
@@ -173,7 +275,11 @@ impl<'a> Answer<'a> {
             if let Err(denial) = self.catch_up().await {
                 return Outcome::Denied(denial);
             }
-            let Some(message) = from.wait().await else { return Outcome::Lost };
+            let message = match self.next(&mut from).await {
+                Ok(Some(message)) => message,
+                Ok(None) => return Outcome::Lost,
+                Err(gone) => return gone.into(),
+            };
             let taken = match message {
                 ChannelMsg::Data { data } => self.release(Stream::Stdout, &data).await,
                 ChannelMsg::ExtendedData { data, ext: 1 } => self.release(Stream::Stderr, &data).await,
@@ -195,6 +301,23 @@ impl<'a> Answer<'a> {
                 return outcome;
             }
         }
+    }
+
+    /// What the target says next; tells the client of the end of the output when that cannot wait any longer.
+    async fn next(&mut self, from: &mut ChannelReadHalf) -> Result<Option<ChannelMsg>, Gone> {
+        while self.output == OutputEnd::Waits && !self.task.inbox.has_ended() {
+            match timeout(STATUS_WAIT, from.wait()).await {
+                Ok(message) => return Ok(message),
+                Err(_) if self.task.inbox.has_ended() => {}
+                Err(_) => self.tell_eof().await?,
+            }
+        }
+        Ok(from.wait().await)
+    }
+
+    async fn tell_eof(&mut self) -> Result<(), Gone> {
+        self.output = OutputEnd::Told;
+        self.task.output.eof().await
     }
 
     /// Releases no faster than the recorder takes it, and under the masks of the policies in force.
@@ -223,6 +346,9 @@ impl<'a> Answer<'a> {
 
     async fn release(&mut self, stream: Stream, data: &Bytes) -> Result<(), Outcome> {
         let encoding = self.encoding(stream);
+        // There is no terminal on the target to do so.
+        let lines = if self.line && self.terminal { with_returns(data) } else { None };
+        let data = lines.as_ref().unwrap_or(data);
         let masked = match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
@@ -254,11 +380,17 @@ impl<'a> Answer<'a> {
         if guard.is_strict() { guard.settle().await } else { Ok(()) }
     }
 
-    /// The program has no more output: what was held back follows, and the end of file.
+    /// The program has no more output: what was held back follows, and the end of file, unless a status is to come before it.
     async fn end(&mut self) -> Result<(), Outcome> {
         self.flush().await?;
-        self.ended = true;
-        Ok(self.task.output.eof().await?)
+        if self.line {
+            return Ok(());
+        }
+        self.output = OutputEnd::Waits;
+        if !self.has_status || self.exit.is_some() {
+            self.tell_eof().await?;
+        }
+        Ok(())
     }
 
     async fn flush(&mut self) -> Result<(), Outcome> {
@@ -277,7 +409,7 @@ impl<'a> Answer<'a> {
     /// Tells the client how it ended, closes the channel and the operation's record.
     async fn finish(mut self, outcome: Outcome) -> Result<Ended, Gone> {
         let (said, told) = match outcome {
-            Outcome::Gone => ("closed by the client".to_owned(), Ok(())),
+            Outcome::Gone | Outcome::Interrupted => ("closed by the client".to_owned(), Ok(())),
             Outcome::Denied(denial) => return self.denied(denial),
             Outcome::NotStarted => {
                 let denial =
@@ -300,9 +432,41 @@ impl<'a> Answer<'a> {
         }
     }
 
+    /// The same for a line: the client is told by the next prompt.
+    async fn finish_line(mut self, outcome: Outcome) -> Result<Result<u32, Denial>, Gone> {
+        let (said, status) = match outcome {
+            Outcome::Gone => {
+                self.results.complete("closed by the client").ok();
+                return Err(Gone);
+            }
+            Outcome::Denied(denial) => return Ok(Err(self.refusal(denial))),
+            Outcome::NotStarted => {
+                let words = "the target did not start the program";
+                return Ok(Err(self.refusal(Denial::new(DenialCode::UpstreamUnavailable, words))));
+            }
+            Outcome::Lost => ("the connection to the target broke".to_owned(), LOST_STATUS),
+            Outcome::Interrupted => ("interrupted".to_owned(), INTERRUPTED_STATUS),
+            Outcome::Closed => {
+                let said = self.exit.as_ref().map_or_else(|| "closed".to_owned(), describe);
+                (said, self.exit.as_ref().map_or(LOST_STATUS, status))
+            }
+        };
+        match self.flush().await {
+            Err(Outcome::Denied(denial)) => return Ok(Err(self.refusal(denial))),
+            Err(_) => return Err(Gone),
+            Ok(()) if status == LOST_STATUS => self.task.output.say(format!("gateway: {said}\r\n")).await?,
+            Ok(()) => {}
+        }
+        Ok(self.results.complete(&said).map(|()| status))
+    }
+
+    /// Closes the record of what was refused half way.
+    fn refusal(self, denial: Denial) -> Denial {
+        self.results.complete(denial.code.as_str()).err().unwrap_or(denial)
+    }
+
     fn denied(self, denial: Denial) -> Result<Ended, Gone> {
-        let recorded = self.results.complete(denial.code.as_str());
-        Ok(Ended::Refused(recorded.err().unwrap_or(denial)))
+        Ok(Ended::Refused(self.refusal(denial)))
     }
 
     async fn tell(&mut self, lost: bool) -> Result<(), Outcome> {
@@ -322,7 +486,7 @@ impl<'a> Answer<'a> {
         } else if let Some(exit) = &self.exit {
             output.ended(exit).await?;
         }
-        if !self.ended {
+        if self.output != OutputEnd::Told {
             output.eof().await?;
         }
         Ok(output.close().await?)
@@ -335,4 +499,52 @@ pub(super) fn describe(exit: &Exit) -> String {
         Exit::Status(status) => format!("exit {status}"),
         Exit::Signal { name, .. } => format!("signal {}", signal_name(name)),
     }
+}
+
+/// What a shell shows for a program that ended unknown, or by a signal (POSIX XCU 2.8.2, and what shells make of it).
+const LOST_STATUS: u32 = 255;
+const INTERRUPTED_STATUS: u32 = 130;
+const SIGNAL_STATUS: u32 = 128;
+
+fn status(exit: &Exit) -> u32 {
+    match exit {
+        Exit::Status(status) => *status,
+        Exit::Signal { name, .. } => SIGNAL_STATUS + number(name),
+    }
+}
+
+/// The signals' numbers on Linux; 0 for those that have none everywhere.
+const fn number(signal: &Sig) -> u32 {
+    match signal {
+        Sig::HUP => 1,
+        Sig::INT => 2,
+        Sig::QUIT => 3,
+        Sig::ILL => 4,
+        Sig::ABRT => 6,
+        Sig::FPE => 8,
+        Sig::KILL => 9,
+        Sig::SEGV => 11,
+        Sig::PIPE => 13,
+        Sig::ALRM => 14,
+        Sig::TERM => 15,
+        _ => 0,
+    }
+}
+
+/// Line ends as a terminal in raw mode needs them; `None` if there are none.
+fn with_returns(data: &Bytes) -> Option<Bytes> {
+    if !data.contains(&b'\n') {
+        return None;
+    }
+    let mut out = Vec::with_capacity(data.len() + data.len() / 16 + 1);
+    for piece in data.split_inclusive(|byte| *byte == b'\n') {
+        match piece.split_last() {
+            Some((b'\n', rest)) => {
+                out.extend_from_slice(rest);
+                out.extend_from_slice(b"\r\n");
+            }
+            _ => out.extend_from_slice(piece),
+        }
+    }
+    Some(out.into())
 }

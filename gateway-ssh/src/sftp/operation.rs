@@ -322,6 +322,13 @@ impl FileOperation {
         true
     }
 
+    /// Has the target text of a symbolic link judged as what it leads to: the text itself stays as the client wrote it.
+    pub fn leads_to(&mut self, index: usize, path: &[u8]) {
+        if let Some(entry) = self.paths.get_mut(index).filter(|entry| !entry.by_handle) {
+            entry.path = Some(path.into());
+        }
+    }
+
     /// Sends every path in its absolute, clean form, so that what was judged is what the server gets. Paths of handles and symbolic
     /// links' targets stay. False if a path is not absolute: refuse.
     pub fn pin_paths(&mut self) -> bool {

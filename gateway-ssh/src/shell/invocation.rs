@@ -50,6 +50,7 @@ impl Invocation<'_> {
             Class::State => self.doubt_and(Reason::ShellState, Risk::ShellState),
             Class::Launcher => self.doubt_and(Reason::Launcher, Risk::RunsCode),
             Class::Remote => self.doubt_and(Reason::Remote, Risk::Network),
+            Class::Server => self.doubt(Reason::Server),
             Class::Pager => self.findings.risk(Risk::ShellEscape),
             Class::Wrapper => self.wrapper(name),
             Class::Plain => {}

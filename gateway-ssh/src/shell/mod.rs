@@ -258,6 +258,8 @@ pub enum Reason {
     Shell,
     /// The server takes its file names from the wire instead of its arguments (`rsync -s`).
     HiddenArguments,
+    /// A server that takes requests over the channel, in a form that is not recognised as a [`ServerCommand`].
+    Server,
 }
 
 impl Analysis {
@@ -297,7 +299,8 @@ impl Analysis {
     }
 
     /// The facts for policy: `exact`, `resolved` (Bool); `programs`, `program_paths`, `writes`, `reads`, `risks`, `unresolved`
-    /// (Set of String); `server` (String, empty if none).
+    /// (Set of String); `server` (String, empty if none); `server_paths` (Set of
+    /// String, what it is started on, as written).
     pub fn facts(&self) -> Facts {
         let mut facts = Facts::new();
         facts.insert("exact".into(), self.argv.is_some().into());
@@ -309,6 +312,8 @@ impl Analysis {
         facts.insert("risks".into(), self.risks.iter().map(|r| r.as_str().to_owned()).collect());
         facts.insert("unresolved".into(), self.reasons().iter().map(|r| r.as_str().to_owned()).collect());
         facts.insert("server".into(), self.server.as_ref().map_or("", ServerCommand::name).into());
+        let paths = self.server.as_ref().map(ServerCommand::paths).unwrap_or_default();
+        facts.insert("server_paths".into(), paths.into_iter().map(str::to_owned).collect());
         facts
     }
 
@@ -346,8 +351,13 @@ names!(Reason:
     Function "function", HereDocument "here_document", Environment "environment", ShellState "shell_state",
     Script "script", CodeFromInput "code_from_input", ForeignCode "foreign_code", Launcher "launcher",
     WrapperGrammar "wrapper_grammar", Remote "remote", Redirection "redirection", Shell "shell",
-    HiddenArguments "hidden_arguments",
+    HiddenArguments "hidden_arguments", Server "server",
 );
+
+/// Whether a command goes on in the next line: a quote, bracket, here-document or compound command is open, or the line end is quoted.
+pub(crate) fn is_unfinished(text: &str) -> bool {
+    parse::is_unfinished(text)
+}
 
 /// Cuts text for an excerpt.
 fn excerpt(text: &str) -> String {

@@ -7,7 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use brush_parser::ast::Program;
-use brush_parser::{ParserOptions, Token};
+use brush_parser::{ParseError, ParserOptions, Token};
 
 use super::explain::{Findings, Scope};
 use super::walk::Walk;
@@ -74,6 +74,29 @@ fn parse(text: &str) -> Result<Program, Reason> {
     brush_parser::parse_tokens(&tokens, &options).map_err(|_| Reason::Syntax)
 }
 
+/// See [`super::is_unfinished`]. What is over the limits is not: it is refused as it stands.
+pub(super) fn is_unfinished(text: &str) -> bool {
+    if text.len() > MAX_LINE_BYTES || openers(text) > MAX_OPENERS {
+        return false;
+    }
+    let backslashes = text.bytes().rev().take_while(|b| *b == b'\\').count();
+    backslashes % 2 == 1 || catch_unwind(AssertUnwindSafe(|| ends_early(text))).unwrap_or(false)
+}
+
+fn ends_early(text: &str) -> bool {
+    let options = ParserOptions { enable_extended_globbing: false, ..ParserOptions::default() };
+    match brush_parser::uncached_tokenize_str(text, &options.tokenizer_options()) {
+        Err(error) => error.is_incomplete(),
+        Ok(tokens) => {
+            check(&tokens).is_ok()
+                && matches!(
+                    brush_parser::parse_tokens(&tokens, &options),
+                    Err(ParseError::ParsingAtEndOfInput)
+                )
+        }
+    }
+}
+
 /// Refuses token sequences that the parser takes too long for, panics on, or recurses on until the stack is full, which
 /// cannot be caught.
 fn check(tokens: &[Token]) -> Result<(), Reason> {
@@ -122,4 +145,44 @@ fn openers(text: &str) -> usize {
     brackets
         + documents
         + words.filter(|w| matches!(*w, "if" | "for" | "while" | "until" | "case" | "select" | "do")).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_go_on_until_the_grammar_is_satisfied() {
+        for open in [
+            "echo 'a",
+            "echo \"a",
+            "echo a \\",
+            "echo $(id",
+            "if true",
+            "if true; then",
+            "for x in a; do",
+            "a |",
+            "a &&",
+            "{ a;",
+            "(a",
+            "cat <<E\nx",
+        ] {
+            assert!(is_unfinished(open), "{open:?}");
+        }
+        for whole in [
+            "",
+            "ls",
+            "echo 'a\nb'",
+            "if true; then a; fi",
+            "a &",
+            "cat <<E\nx\nE",
+            "ls )",
+            "echo a\\\\",
+            "# it's",
+        ] {
+            assert!(!is_unfinished(whole), "{whole:?}");
+        }
+        assert!(!is_unfinished(&"(".repeat(MAX_OPENERS + 1)));
+        assert!(!is_unfinished(&format!("'{}", "x".repeat(MAX_LINE_BYTES))));
+    }
 }

@@ -41,6 +41,8 @@ pub(super) enum Class {
     Launcher,
     /// Connects to other hosts and runs or moves things there.
     Remote,
+    /// Does what it is told over its input, which nobody judges unless it is recognised as a whole.
+    Server,
     /// Offers a shell escape to a person at its terminal.
     Pager,
     /// A wrapper with an exact grammar, see [`super::wrappers`].
@@ -230,6 +232,18 @@ const TABLE: &[(Class, &[&str])] = &[
     (Class::Tar, &["tar", "gtar", "bsdtar"]),
     (Class::Git, &["git"]),
     (Class::Rsync, &["rsync"]),
+    (
+        Class::Server,
+        &[
+            "sftp-server",
+            "internal-sftp",
+            "git-upload-pack",
+            "git-receive-pack",
+            "git-upload-archive",
+            "git-shell",
+            "git-http-backend",
+        ],
+    ),
     (Class::Eval, &["eval", "trap"]),
     (Class::Source, &[".", "source"]),
     (

@@ -53,6 +53,8 @@ pub(crate) enum Purpose<'a> {
     Session,
     /// A connection from the target to elsewhere (RFC 4254 section 7.2).
     DirectTcpip(&'a str, u32),
+    /// A connection to a socket of the target (OpenSSH PROTOCOL, section 2.4).
+    DirectStreamlocal(&'a str),
 }
 
 impl Purpose<'_> {
@@ -62,6 +64,7 @@ impl Purpose<'_> {
             Self::DirectTcpip(host, port) => {
                 connection.channel_open_direct_tcpip(host, port, "127.0.0.1", 0).await
             }
+            Self::DirectStreamlocal(path) => connection.channel_open_direct_streamlocal(path).await,
         }
     }
 }
@@ -89,6 +92,11 @@ impl Upstreams {
         let first = upstreams.log_in().await?;
         upstreams.keep(first);
         Ok(upstreams)
+    }
+
+    /// The host that all connections lead to.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
     }
 
     /// A channel on a connection that no other channel uses.

@@ -14,7 +14,7 @@ use gateway_core::identity::{Principal, PrincipalKind, SshAuthenticator, SshPubl
 use gateway_core::pipeline::Pipeline;
 use gateway_core::policy::cedar::{CedarEngine, PolicyFile};
 use gateway_core::recording::MemoryRecorder;
-use gateway_ssh::{SshGateway, Target};
+use gateway_ssh::{ShellMode, SshGateway, Target};
 use tempfile::TempDir;
 use testkit::{SshKeyPair, Sshd};
 use tokio::net::TcpListener;
@@ -25,6 +25,8 @@ struct Stage {
     keys: TempDir,
     agent: SshKeyPair,
     gateway: SocketAddr,
+    /// The same with lines judged one at a time in place of a shell.
+    lines: SocketAddr,
     _runtime: Runtime,
 }
 
@@ -37,8 +39,9 @@ fn stage() -> &'static Stage {
         let host = SshKeyPair::generate(keys.path(), "host").unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let gateway = runtime.block_on(listen(&server, &agent, &host));
-        Stage { server, keys, agent, gateway, _runtime: runtime }
+        let gateway = runtime.block_on(listen(&server, &agent, &host, ShellMode::Login));
+        let lines = runtime.block_on(listen(&server, &agent, &host, ShellMode::CommandAtATime));
+        Stage { server, keys, agent, gateway, lines, _runtime: runtime }
     })
 }
 
@@ -50,7 +53,7 @@ fn public(key: &SshKeyPair) -> SshPublicKey {
     SshPublicKey::from_line(&key.public_line().unwrap()).unwrap()
 }
 
-async fn listen(server: &Sshd, agent: &SshKeyPair, host: &SshKeyPair) -> SocketAddr {
+async fn listen(server: &Sshd, agent: &SshKeyPair, host: &SshKeyPair, shell: ShellMode) -> SocketAddr {
     let work = fs::canonicalize(server.home()).unwrap().join("work");
     let text = include_str!("policy.cedar").replace("{work}", &format!("web1{}", work.display()));
     let engine = CedarEngine::builder()
@@ -72,7 +75,9 @@ async fn listen(server: &Sshd, agent: &SshKeyPair, host: &SshKeyPair) -> SocketA
         Arc::new(StaticCredentials::default().with("web1", credential)),
     );
     let gateway = SshGateway::builder(pipeline.build().unwrap())
-        .target(Target::new("web1", "127.0.0.1", server.port()).host_key(public(server.host_key())))
+        .target(
+            Target::new("web1", "127.0.0.1", server.port()).host_key(public(server.host_key())).shell(shell),
+        )
         .host_key(Secret::new(host.pem().unwrap()))
         .build()
         .unwrap();
@@ -96,6 +101,11 @@ impl Door {
         let server = &stage().server;
         let key = server.client_key().private().to_owned();
         Self { user: server.user().to_owned(), key, port: server.port() }
+    }
+
+    /// Through the gateway that judges lines, as the agent.
+    pub fn lines() -> Self {
+        Self { port: stage().lines.port(), ..Self::gateway() }
     }
 
     /// Through the gateway, as the agent.
@@ -144,6 +154,7 @@ impl Arena {
             .replace("{home}", &home.display().to_string())
             .replace("{local}", &self.loot().display().to_string())
             .replace("{mark}", &self.mark)
+            .replace("{bulk}", &"x".repeat(200_000))
             .replace("{port}", &stage().server.port().to_string())
             .replace("{key}", &stage().server.client_key().private().display().to_string())
             .replace("{keys}", &stage().keys.path().display().to_string())

@@ -20,17 +20,47 @@ struct File {
     case: Vec<Case>,
 }
 
+/// The list of what there must be cases of.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Techniques {
+    technique: Vec<Technique>,
+}
+
+/// A way past a gateway, of which cases are variants.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Technique {
+    pub number: u8,
+    pub name: String,
+}
+
+pub fn techniques() -> Vec<Technique> {
+    let list: Techniques =
+        toml::from_str(include_str!("cases/techniques.toml")).unwrap_or_else(|e| panic!("{}", e.message()));
+    list.technique
+}
+
+/// The classes that files of cases are about.
+pub const CLASSES: [u8; FILES.len()] = [22, 23, 24, 25, 26, 27];
+
 /// One attack and its harmless twin.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
     name: String,
+    /// What it is a variant of: numbers in `techniques.toml`.
+    #[serde(default)]
+    techniques: Vec<u8>,
     /// A command line, the commonest attack.
     run: Option<String>,
     #[serde(default)]
     steps: Vec<Step>,
     /// What proves directly that the payload is harmful, where the real server refuses its wrapping.
     control: Option<String>,
+    /// Through the gateway that judges lines, one at a time.
+    #[serde(default)]
+    lines: bool,
     /// What must not be received, besides the vault's secret.
     leak: Option<String>,
     benign: Option<Step>,
@@ -81,7 +111,8 @@ pub fn attacks() -> Vec<Attack> {
         for mut case in file.case {
             case.benign.get_or_insert_with(|| file.benign.clone());
             case.expect.get_or_insert_with(|| file.expect.clone());
-            attacks.push(Attack::new(file.class, &case.name.clone(), move || case.attempt()));
+            let (name, techniques) = (case.name.clone(), case.techniques.clone());
+            attacks.push(Attack::new(file.class, &name, techniques, move || case.attempt()));
         }
     }
     attacks
@@ -99,12 +130,13 @@ impl Case {
         if damage.is_none() {
             return Outcome::Invalid(format!("no damage without the gateway: {received}"));
         }
+        let door = if self.lines { Door::lines() } else { Door::gateway() };
         let arena = Arena::new();
-        let received = self.play(&arena, &Door::gateway());
+        let received = self.play(&arena, &door);
         if let Some(how) = self.damage(&arena, &received) {
             return Outcome::Passed(format!("{how}; received {received}"));
         }
-        let said = self.benign.clone().unwrap_or_default().play(&arena, &Door::gateway()) + &arena.fetched();
+        let said = self.benign.clone().unwrap_or_default().play(&arena, &door) + &arena.fetched();
         let expect = arena.fill(self.expect.as_deref().unwrap_or_default());
         if said.contains(&expect) {
             Outcome::Held
@@ -182,4 +214,46 @@ def attempt(what):
             print(result)
     except Exception as error:
         print(type(error).__name__, error)
+def inner(port, key, command, user="root"):
+    """Logs in to a server on this port of the target, through a forward, and runs a command there."""
+    channel = transport.open_channel("direct-tcpip", ("127.0.0.1", port), ("127.0.0.1", 0), timeout=5)
+    second = paramiko.SSHClient()
+    second.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+    second.connect("127.0.0.1", port, user, pkey=paramiko.Ed25519Key.from_private_key_file(key), sock=channel,
+                   timeout=10, allow_agent=False, look_for_keys=False)
+    return second.exec_command(command)[1].read()
+def send(kind, *fields):
+    message = paramiko.Message()
+    message.add_byte(bytes([kind]))
+    for field in fields:
+        {int: message.add_int, bool: message.add_boolean, str: message.add_string}[type(field)](field)
+    transport._send_user_message(message)
+def signalled(command, name):
+    channel = transport.open_session(timeout=5)
+    channel.exec_command(command)
+    time.sleep(0.5)
+    send(98, channel.remote_chanid, "signal", False, name)
+    return "was killed" if channel.recv_exit_status() == -1 else "lived on"
+def narrow(window):
+    """A channel on which nothing may be sent to us before it is widened."""
+    transport._sanitize_window_size = lambda size: window
+    return transport.open_session(timeout=5)
+def widen(channel, window):
+    send(93, channel.remote_chanid, window)
+def blind(line, path):
+    """Reads a file by sftp without waiting for an answer: nothing is held back once the server has ended."""
+    from struct import pack
+    def frame(kind, body):
+        return pack(">IB", len(body) + 1, kind) + body
+    def text(value):
+        return pack(">I", len(value)) + value
+    handle = text(pack(">I", 0))
+    channel = transport.open_session(timeout=5)
+    channel.settimeout(5)
+    channel.exec_command(line)
+    channel.sendall(frame(1, pack(">I", 3)) + frame(3, pack(">I", 1) + text(path.encode()) + pack(">II", 1, 0)))
+    channel.sendall(frame(5, pack(">I", 2) + handle + pack(">QI", 0, 1000)))
+    time.sleep(0.5)    # at the end of its input it drops what it has not written
+    channel.shutdown_write()
+    return channel.makefile("rb").read()
 "#;

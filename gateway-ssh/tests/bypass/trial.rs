@@ -18,12 +18,20 @@ pub enum Outcome {
 /// One attack.
 pub struct Attack {
     pub name: String,
+    pub class: u8,
+    /// What it is a variant of.
+    pub techniques: Vec<u8>,
     run: Box<dyn Fn() -> Outcome + Send>,
 }
 
 impl Attack {
-    pub fn new(class: u8, name: &str, run: impl Fn() -> Outcome + Send + 'static) -> Self {
-        Self { name: format!("{class:02} {name}"), run: Box::new(run) }
+    pub fn new(
+        class: u8,
+        name: &str,
+        techniques: Vec<u8>,
+        run: impl Fn() -> Outcome + Send + 'static,
+    ) -> Self {
+        Self { name: format!("{class:02} {name}"), class, techniques, run: Box::new(run) }
     }
 
     /// Runs it; a panic makes the trial invalid.

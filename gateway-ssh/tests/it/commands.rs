@@ -219,3 +219,32 @@ fn a_command_that_does_not_read_does_not_lose_its_output() {
     assert_eq!(String::from_utf8_lossy(&done.stdout), "first\nlast\n");
     assert!(done.status.success() && done.status.signal().is_none());
 }
+
+#[test]
+fn the_status_reaches_clients_that_close_first() {
+    // A shared connection's client closes the channel once both directions have ended; the status comes before that.
+    let gateway = gateway(ALL);
+    let control = gateway.path("control");
+    let shared = format!("ControlPath={}", control.display());
+    let mut master = gateway.client("ssh");
+    master.args(["-o", &shared, "-o", "ControlMaster=yes", "-N", "agent-7@127.0.0.1"]);
+    let _master = testkit::Guard::spawn(&mut master).unwrap();
+    assert!(wait_until(|| control.exists(), DEADLINE));
+    for command in ["exec >&- 2>&-; sleep 0.3; exit 3", "cat; exec >&- 2>&-; sleep 0.1; exit 3", "exit 3"] {
+        let done = gateway.ssh_with_input(&["-o", &shared, command], "input");
+        assert_eq!(done.status.code(), Some(3), "{command}: {}", done.stderr);
+    }
+}
+
+#[test]
+fn the_end_of_the_output_reaches_a_client_that_waits_for_it() {
+    let gateway = gateway(ALL);
+    let mut ssh = gateway.client("ssh");
+    ssh.args(["agent-7@127.0.0.1", "exec >&- 2>&-; cat >/dev/null; exit 4"]);
+    let mut child = ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = Vec::new();
+    std::io::Read::read_to_end(&mut child.stdout.take().unwrap(), &mut output).unwrap();
+    assert!(output.is_empty());
+    drop(child.stdin.take());
+    assert_eq!(child.wait().unwrap().code(), Some(4));
+}

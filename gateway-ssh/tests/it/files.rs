@@ -1,8 +1,11 @@
 //! Files: each request judged on the path the target resolves, content masked, with the stock `sftp` and `scp`.
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
+use gateway_core::policy::cedar::PolicyFile;
 use gateway_core::recording::Record;
 use testkit::{Finished, run};
 
@@ -174,60 +177,145 @@ fn large_files_come_through_exactly() {
     assert!(std::fs::read_to_string(&back).unwrap() == text);
 }
 
-#[test]
-fn the_old_copy_protocol_needs_a_permit_of_its_own() {
-    let there = folder();
-    let without = gateway(&ALL.replace("==", "in [Action::\"serve\"] || action =="));
-    let local = without.path("local");
-    std::fs::write(&local, [0, 1, 2, 255]).unwrap();
-    let copy = |gateway: &Gateway| {
-        let mut scp = gateway.client("scp");
-        scp.arg("-O").arg(&local).arg(format!("agent-7@127.0.0.1:{}/copy", there.display()));
-        run(&mut scp, "", DEADLINE).unwrap()
-    };
-    let done = copy(&without);
-    assert!(!done.status.success() && done.stderr.contains("denied: "), "{}", done.stderr);
-    assert!(!there.join("copy").exists());
-    let done = copy(&gateway(ALL));
-    assert!(done.status.success(), "{}", done.stderr);
-    assert_eq!(std::fs::read(there.join("copy")).unwrap(), [0, 1, 2, 255]);
+/// A request of sftp version 3 with short strings only, so that it is UTF-8 as well.
+fn frame(kind: u8, id: Option<u8>, strings: &[&str], tail: &[u8]) -> String {
+    let mut body = vec![kind];
+    body.extend(id.into_iter().flat_map(|id| [0, 0, 0, id]));
+    for text in strings {
+        body.extend([0, 0, 0, u8::try_from(text.len()).unwrap()]);
+        body.extend(text.as_bytes());
+    }
+    body.extend(tail);
+    let mut frame = vec![0, 0, 0, u8::try_from(body.len()).unwrap()];
+    frame.extend(body);
+    String::from_utf8(frame).unwrap()
+}
+
+const MKDIR: u8 = 14;
+const RENAME: u8 = 18;
+const OPEN: u8 = 3;
+/// SSH_FXP_INIT, whose version stands where others have their id.
+fn init() -> String {
+    frame(1, Some(3), &[], &[])
+}
+
+/// Sends all frames at once, and the end of the input right behind them.
+fn send(gateway: &Gateway, frames: &[String]) -> Finished {
+    let mut ssh = gateway.client("ssh");
+    run(ssh.args(["-s", "agent-7@127.0.0.1", "sftp"]), &(init() + &frames.concat()), DEADLINE).unwrap()
 }
 
 #[test]
-fn rsync_and_git_pass_under_a_permit_that_names_them() {
-    let there = folder();
-    let gateway = gateway(
-        r#"
-permit (principal, action == Action::"connect", resource);
-permit (principal, action == Action::"exec", resource) when { ["rsync", "git-upload-pack"].contains(resource.name) };
-permit (principal, action == Action::"serve", resource) when {
-    ["rsync_receiver", "git_upload_pack"].contains(resource.name) };
-"#,
-    );
-    let tree = gateway.path("tree");
-    std::fs::create_dir_all(tree.join("deep/er")).unwrap();
-    for n in 0..50 {
-        std::fs::write(tree.join(format!("deep/er/{n}")), vec![n; 1000]).unwrap();
-    }
-    let ssh = format!(
-        "ssh {}",
-        testkit::client_options(crate::support::keys().agent.private(), gateway.address.port()).join(" ")
-    );
-    let mut rsync = std::process::Command::new("rsync");
-    rsync.args(["-a", "-e", &ssh]).arg(format!("{}/", tree.display()));
-    let to = format!("agent-7@127.0.0.1:{}/tree/", there.display());
-    let done = run(rsync.arg(to), "", DEADLINE).unwrap();
-    assert!(done.status.success(), "{}", done.stderr);
-    assert_eq!(std::fs::read(there.join("tree/deep/er/49")).unwrap(), vec![49; 1000]);
-    server().ssh(&format!("git init -q -b main {t}/repo && cd {t}/repo && echo hi > f && git add f && git -c user.name=t -c user.email=t@t commit -qm one", t = there.display())).unwrap();
-    let mut git = std::process::Command::new("git");
-    git.env("GIT_SSH_COMMAND", &ssh).args(["clone", "-q"]);
-    git.arg(format!("ssh://agent-7@127.0.0.1{}/repo", there.display())).arg(gateway.path("clone"));
-    let done = run(&mut git, "", DEADLINE).unwrap();
-    assert!(done.status.success(), "{}", done.stderr);
-    assert_eq!(std::fs::read_to_string(gateway.path("clone").join("f")).unwrap(), "hi\n");
-    let mut push = std::process::Command::new("git");
-    push.env("GIT_SSH_COMMAND", &ssh).arg("-C").arg(gateway.path("clone")).args(["push", "origin", "HEAD:x"]);
-    let done = run(&mut push, "", DEADLINE).unwrap();
-    assert!(!done.status.success() && done.stderr.contains("denied: "), "{}", done.stderr);
+fn nothing_that_was_sent_before_the_end_of_the_input_is_lost() {
+    let (gateway, there) = (gateway(ALL), folder());
+    // Each may change what the next one's path leads to, so that each waits for the one before.
+    let folders: Vec<_> = (0..5).map(|n| there.join(format!("d{n}"))).collect();
+    let frames: Vec<_> =
+        (1..).zip(&folders).map(|(id, f)| frame(MKDIR, Some(id), &[f.to_str().unwrap()], &[0; 4])).collect();
+    let done = send(&gateway, &frames);
+    assert!(folders.iter().all(|folder| folder.is_dir()), "{done:?}");
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
 }
+
+#[test]
+fn a_path_is_judged_as_it_is_once_the_renames_before_it_are_done() {
+    let (there, other) = (folder(), folder());
+    std::fs::create_dir(there.join("d")).unwrap();
+    std::fs::write(there.join("d/f"), "fine\n").unwrap();
+    std::fs::write(other.join("f"), "secret\n").unwrap();
+    std::os::unix::fs::symlink(&other, there.join("link")).unwrap();
+    let gateway = gateway(&below(&there));
+    let at = |name: &str| there.join(name).to_str().unwrap().to_owned();
+    let read = [0, 0, 0, 1, 0, 0, 0, 0];
+    let frames = [
+        frame(RENAME, Some(1), &[&at("d"), &at("old")], &[]),
+        frame(RENAME, Some(2), &[&at("link"), &at("d")], &[]),
+        frame(OPEN, Some(3), &[&at("d/f")], &read),
+        frame(OPEN, Some(4), &[&at("old/f")], &read),
+    ];
+    let done = send(&gateway, &frames);
+    assert!(there.join("d").is_symlink(), "{done:?}");
+    assert_eq!(done.stderr.matches("denied: ").count(), 1, "{done:?}");
+    let mut opened = Vec::new();
+    for record in gateway.records() {
+        if let Record::Presented { operations, .. } = record {
+            opened.extend(operations.into_iter().filter(|o| o.kind == "open").map(|o| o.statement));
+        }
+    }
+    assert_eq!(opened, [format!("open {}/f", other.display()), format!("open {}", at("old/f"))]);
+}
+
+#[test]
+fn behind_a_link_to_what_is_forbidden_absent_and_present_read_alike() {
+    let (there, other) = (folder(), folder());
+    std::fs::create_dir(other.join("d")).unwrap();
+    std::os::unix::fs::symlink(&other, there.join("link")).unwrap();
+    let read = [0, 0, 0, 1, 0, 0, 0, 0];
+    let gateway = gateway(&below(&there));
+    for path in ["link/d/f", "link/absent/f", "link/absent/x/y/f", "link/f"] {
+        let path = there.join(path);
+        let done = send(&gateway, &[frame(OPEN, Some(1), &[path.to_str().unwrap()], &read)]);
+        assert!(
+            done.stderr.contains("denied: ") && !done.stdout.contains("no such file"),
+            "{path:?}: {done:?}"
+        );
+    }
+    let absent = there.join("absent/f");
+    let done = send(&gateway, &[frame(OPEN, Some(1), &[absent.to_str().unwrap()], &read)]);
+    assert!(done.stdout.contains("no such file"), "{done:?}");
+}
+
+#[test]
+fn a_link_is_judged_by_what_it_would_lead_to() {
+    let (there, other) = (folder(), folder());
+    std::os::unix::fs::symlink(&other, there.join("way")).unwrap();
+    let id = format!("web1{}", there.display());
+    let links = format!("permit (principal, action == Action::\"link_file\", resource in Path::\"{id}\");");
+    let gateway = gateway(&(below(&there) + &links));
+    let there = there.display();
+    let done = sftp(&gateway, &format!("-ln -s {there}/way/f {there}/bad\nln -s {there}/f {there}/good\n"));
+    assert!(done.status.success() && done.stderr.contains("denied: "), "{done:?}");
+    assert!(std::fs::read_link(format!("{there}/bad")).is_err());
+    assert!(std::fs::read_link(format!("{there}/good")).is_ok());
+}
+
+#[test]
+fn an_open_file_is_taken_away_when_the_policies_are() {
+    let there = folder();
+    let file = there.join("long");
+    std::fs::write(&file, "text ".repeat(40_000)).unwrap();
+    let (before, after) = (below(&there), format!("{NO_READING}\n"));
+    let gateway = gateway(&before);
+    let script = r#"
+import paramiko, sys
+port, key, path = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+client = paramiko.SSHClient()
+client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+client.connect("127.0.0.1", port, "agent-7", pkey=paramiko.Ed25519Key.from_private_key_file(key), allow_agent=False,
+               look_for_keys=False)
+file = client.open_sftp().open(path)
+print(file.read(4).decode(), flush=True)
+sys.stdin.readline()
+file.seek(150000)
+try:
+    print("read", file.read(4))
+except Exception as error:
+    print("refused", error)
+"#;
+    let mut python = std::process::Command::new("/usr/bin/python3");
+    python.args(["-c", script, &gateway.address.port().to_string()]);
+    python.arg(crate::support::keys().agent.private()).arg(&file);
+    let mut child = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, "text\n");
+    gateway.engine.reload(&[PolicyFile::new("policy.cedar", &after)]).unwrap();
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    line.clear();
+    said.read_line(&mut line).unwrap();
+    assert!(line.starts_with("refused"), "{line}");
+    assert!(child.wait().unwrap().success());
+}
+
+const NO_READING: &str = r#"permit (principal, action in [Action::"connect", Action::"subsystem", Action::"stat_file"], resource);"#;

@@ -19,7 +19,7 @@ use gateway_core::masking::{RuleSet, Scanner};
 use gateway_core::pipeline::Pipeline;
 use gateway_core::policy::cedar::{CedarEngine, PolicyFile};
 use gateway_core::recording::{MemoryRecorder, Record};
-use gateway_ssh::{SshGateway, Target};
+use gateway_ssh::{Served, SshGateway, Target};
 use tempfile::TempDir;
 use testkit::{Finished, SshKeyPair, Sshd, client_options, run};
 use tokio::net::TcpListener;
@@ -65,6 +65,8 @@ pub struct Setup {
     pub credential: UpstreamCredential,
     pub principal: Principal,
     pub clock: Arc<dyn Clock>,
+    /// What other listeners serve.
+    pub served: Vec<Served>,
     /// Whether content is masked; unoptimised, the rules are slow.
     pub content: bool,
 }
@@ -78,13 +80,16 @@ impl Setup {
             key: Secret::new(server.client_key().pem().unwrap()),
             certificate: None,
         };
-        let principal = Principal::new(PrincipalKind::Agent, "https://idp.test", "agent-7", Timestamp::MAX);
+        let mut principal =
+            Principal::new(PrincipalKind::Agent, "https://idp.test", "agent-7", Timestamp::MAX);
+        principal.groups.insert("shop-agents".to_owned());
         Self {
             policy: policy.to_owned(),
             target,
             credential,
             principal,
             clock: Arc::new(SystemClock),
+            served: Vec::new(),
             content: true,
         }
     }
@@ -100,6 +105,7 @@ impl Setup {
             .policy(policy)
             .build()
             .unwrap();
+        let engine = Arc::new(engine);
         let authority = SshAuthority::new(public(&keys().authority), "ssh-ca", PrincipalKind::Agent);
         let ssh =
             SshAuthenticator::new().authority(authority).key(public(&keys().agent), self.principal.clone());
@@ -110,7 +116,7 @@ impl Setup {
         let approver = Arc::new(MemoryApprover::new(Arc::new(SystemClock)));
         let pipeline = Pipeline::builder(
             Arc::new(authenticator),
-            Arc::new(engine),
+            Arc::clone(&engine) as _,
             Arc::clone(&approver) as _,
             Arc::new(recorder.clone()),
             Arc::new(StaticCredentials::default().with("web1", self.credential)),
@@ -119,11 +125,10 @@ impl Setup {
         .scanner(Scanner::new(rules).unwrap())
         .build()
         .unwrap();
-        let gateway = SshGateway::builder(pipeline)
+        let builder = SshGateway::builder(pipeline)
             .target(self.target)
-            .host_key(Secret::new(keys().host.pem().unwrap()))
-            .build()
-            .unwrap();
+            .host_key(Secret::new(keys().host.pem().unwrap()));
+        let gateway = self.served.into_iter().fold(builder, |b, served| b.served(served)).build().unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -133,13 +138,14 @@ impl Setup {
             let _ = stopped.await;
         }));
         let folder = tempfile::tempdir().unwrap();
-        Gateway { address, recorder, approver, folder, runtime: Some(runtime), stop: Some(stop) }
+        Gateway { address, engine, recorder, approver, folder, runtime: Some(runtime), stop: Some(stop) }
     }
 }
 
 /// A running gateway; stops when dropped.
 pub struct Gateway {
     pub address: SocketAddr,
+    pub engine: Arc<CedarEngine>,
     pub recorder: MemoryRecorder,
     pub approver: Arc<MemoryApprover>,
     /// For files of the client's side.

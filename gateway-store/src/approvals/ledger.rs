@@ -16,6 +16,9 @@ use crate::keys::Sealer;
 /// Requests that are over and still listed. 10,000: weeks of reviews; the recordings keep all of them.
 const MAX_OVER: i64 = 10_000;
 
+/// Requests that are over and looked at for one list. 1,000: a list waits for nothing else, and everything else waits for it.
+const MAX_LOOKED_AT: i64 = 1000;
+
 /// The requests, inside one transaction.
 pub(crate) struct Ledger<'a> {
     tx: &'a Transaction<'a>,
@@ -147,14 +150,17 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
-    /// At most `limit` requests that `wanted` lets through, newest first.
+    /// At most `limit` requests that `wanted` lets through, newest first; of those that are over the newest are looked at.
     pub(crate) fn newest(
         &self,
         limit: usize,
         wanted: impl Fn(&AccessRequest) -> bool,
     ) -> Result<Vec<AccessRequest>, StoreError> {
-        let mut statement = self.tx.prepare("SELECT body FROM requests ORDER BY created DESC, id DESC")?;
-        let mut rows = statement.query([])?;
+        const NEWEST: &str = "SELECT body FROM requests WHERE state IN ('pending', 'approved') OR id IN
+            (SELECT id FROM requests WHERE state NOT IN ('pending', 'approved') ORDER BY created DESC, id DESC LIMIT ?1)
+            ORDER BY created DESC, id DESC";
+        let mut statement = self.tx.prepare(NEWEST)?;
+        let mut rows = statement.query([MAX_LOOKED_AT])?;
         let mut found = Vec::new();
         while found.len() < limit
             && let Some(row) = rows.next()?

@@ -21,7 +21,7 @@ use server::Server;
 
 use crate::canary::random_text;
 use crate::error::{Context, Error, Result};
-use crate::process::{free_port, run};
+use crate::process::{PORT_ATTEMPTS, free_port, run};
 
 /// A running PostgreSQL with the superuser `postgres`, the role `app`, and an empty database `shop`.
 ///
@@ -134,6 +134,17 @@ impl Postgres {
         &self.installation.version
     }
 
+    /// Writes the server's log into this file too from now on, until the server stops.
+    ///
+    /// # Errors
+    /// When it is stopped, or the file cannot be made.
+    pub fn copy_log(&self, path: &Path) -> Result<()> {
+        let server = self.server.as_ref().ok_or_else(|| Error::new("the server is stopped"))?;
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        server.copy_log(file.context("make the copy of the log")?);
+        Ok(())
+    }
+
     /// The last mebibyte of the server's log so far; empty while it is stopped.
     pub fn log(&self) -> String {
         self.server.as_ref().map(Server::log).unwrap_or_default()
@@ -244,8 +255,6 @@ fn launch_on_free_port(installation: &Installation, folder: &Path) -> Result<(Se
 }
 
 const SHOP: &str = include_str!("../../data/shop.sql");
-/// Losing one race for a port is bad luck; losing five is something else.
-const PORT_ATTEMPTS: usize = 5;
 /// Longer than any statement of a test, shorter than the patience of a CI job.
 const PSQL_DEADLINE: Duration = Duration::from_secs(60);
 /// A pipe away.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -36,6 +37,8 @@ struct LogState {
     ready: bool,
     /// The server has closed its log: it is gone.
     ended: bool,
+    /// Where all of it goes too.
+    copy: Option<File>,
 }
 
 impl Server {
@@ -57,6 +60,11 @@ impl Server {
     /// The last lines of the log, at most a mebibyte.
     pub(super) fn log(&self) -> String {
         self.log.lock().lines.iter().map(String::as_str).collect()
+    }
+
+    /// Writes the log into this file too from now on.
+    pub(super) fn copy_log(&self, to: File) {
+        self.log.lock().copy = Some(to);
     }
 
     /// Waits until the log holds the text; false at the deadline or when the server ends without writing it.
@@ -90,6 +98,10 @@ impl Log {
         let mut line = Vec::new();
         // A line without end is cut; a server that writes one is not in a state to be tested.
         while matches!(source.by_ref().take(LOG_BYTES).read_until(b'\n', &mut line), Ok(1..)) {
+            if let Some(copy) = &mut self.lock().copy {
+                // A file that takes no more ends short, which whoever reads it sees.
+                let _ = copy.write_all(&line);
+            }
             self.push(String::from_utf8_lossy(&line).into_owned());
             line.clear();
         }

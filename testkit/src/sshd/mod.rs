@@ -3,7 +3,7 @@
 mod keys;
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 pub use keys::{CertificateRequest, SshKeyPair};
 
 use crate::error::{Context, Error, Result};
-use crate::process::{Guard, free_port, private_folder, run, wait_until};
+use crate::process::{Guard, PORT_ATTEMPTS, free_port, private_folder, run, wait_until};
 
 /// A running `sshd` on a free loopback port, with a host key, a configuration and an `authorized_keys` of its own. The only
 /// account is the user that runs it. Its home and everything it writes lie in a temporary folder.
@@ -78,15 +78,30 @@ impl SshdBuilder {
             // sshd's own folder for its unprivileged half; missing where no service was ever started.
             fs::create_dir_all("/run/sshd").context("make /run/sshd")?;
         }
-        let port = free_port().context("find a free port")?;
-        fs::write(path.join("sshd_config"), config(path, port, &settings)).context("write sshd_config")?;
-        let process = Guard::spawn(&mut supervised(&program, path))?;
-        let server = Sshd { port, user, host_key, client_key, folder, process };
-        if wait_until(|| TcpStream::connect(server.address()).is_ok(), START) {
-            return Ok(server);
-        }
-        Err(Error::new(format!("sshd did not listen within {START:?}: {}", server.log())))
+        let (process, port) = launch_on_free_port(&program, path, &settings)?;
+        Ok(Sshd { port, user, host_key, client_key, folder, process })
     }
+}
+
+/// Starts the server on a free port; tries another when somebody took it in between.
+fn launch_on_free_port(program: &Path, folder: &Path, settings: &[String]) -> Result<(Guard, u16)> {
+    let log = || fs::read_to_string(folder.join("log")).unwrap_or_default();
+    for _ in 0..PORT_ATTEMPTS {
+        let port = free_port().context("find a free port")?;
+        fs::write(folder.join("sshd_config"), config(folder, port, settings)).context("write sshd_config")?;
+        let process = Guard::spawn(&mut supervised(program, folder))?;
+        let listens = || log().contains(&format!("Server listening on 127.0.0.1 port {port}"));
+        let taken = || log().contains("Cannot bind any address");
+        if !wait_until(|| listens() || taken(), START) {
+            break;
+        }
+        if listens() {
+            return Ok((process, port));
+        }
+        drop(process);
+        fs::remove_file(folder.join("log")).context("remove the log")?;
+    }
+    Err(Error::new(format!("sshd did not listen within {START:?}: {}", log())))
 }
 
 impl Sshd {

@@ -31,6 +31,9 @@ pub(super) fn target(file: &ConfigFile, from: &config::Target) -> Result<gateway
     };
     let port = from.port.unwrap_or(DEFAULT_PORT);
     let mut target = gateway_ssh::Target::new(name, host, port);
+    if from.shell == Some(config::Shell::Commands) {
+        target = target.shell(gateway_ssh::ShellMode::CommandAtATime);
+    }
     let mut known = false;
     for line in from.host_keys.iter().flatten() {
         target = target.host_key(public_key(file, line, "target.host_keys")?);
@@ -64,6 +67,8 @@ fn check_keys(file: &ConfigFile, from: &config::Target) -> Result<(), Problem> {
         ("socket", from.socket.is_some(), "name the server by `host` and `port`"),
         ("database", from.database.is_some(), "remove it"),
         ("sslmode", from.sslmode.is_some(), "remove it; SSH brings its own encryption"),
+        ("sslnegotiation", from.sslnegotiation.is_some(), "remove it; SSH brings its own encryption"),
+        ("max_protocol_version", from.max_protocol_version.is_some(), "remove it; SSH has one version"),
         ("ca_file", from.ca_file.is_some(), "write `host_authorities` with the authority's public key"),
         ("labels", !from.labels.is_empty(), "remove them; what SSH shows is masked by content"),
     ];

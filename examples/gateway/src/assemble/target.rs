@@ -9,7 +9,7 @@ use gateway_core::credentials::{
 };
 use gateway_core::identity::VerifiedPrincipal;
 use gateway_core::pipeline::Label;
-use gateway_pg::{Address, SslMode};
+use gateway_pg::{Address, ProtocolVersion, SslMode, SslNegotiation};
 
 use super::{EnvSecrets, masking};
 use crate::config::{self, ConfigFile, Problem, Problems};
@@ -54,6 +54,7 @@ fn postgres(file: &ConfigFile, from: &config::Target) -> Result<gateway_pg::Targ
         ("host_keys", from.host_keys.is_some()),
         ("host_authorities", from.host_authorities.is_some()),
         ("known_hosts", from.known_hosts.is_some()),
+        ("shell", from.shell.is_some()),
     ];
     if let Some((key, _)) = foreign.into_iter().find(|(_, written)| *written) {
         let help = "remove it; a database is known by `sslmode` and `ca_file`";
@@ -70,7 +71,14 @@ fn postgres(file: &ConfigFile, from: &config::Target) -> Result<gateway_pg::Targ
     let labels: Vec<Label> =
         from.labels.iter().map(|label| self::label(file, from, label)).collect::<Result<_, _>>()?;
     let database = from.database.clone();
-    Ok(gateway_pg::Target { name, address, ssl_mode, ca_pem, database, labels: labels.into() })
+    let mut target = gateway_pg::Target::new(name, address, ssl_mode).labels(labels);
+    target.ssl_negotiation = ssl_negotiation(file, from, ssl_mode)?;
+    target.max_protocol = match from.max_protocol_version {
+        Some(config::ProtocolVersion::V3_2) => ProtocolVersion::V3_2,
+        Some(config::ProtocolVersion::V3_0) | None => ProtocolVersion::V3_0,
+    };
+    (target.ca_pem, target.database) = (ca_pem, database);
+    Ok(target)
 }
 
 fn label(file: &ConfigFile, target: &config::Target, from: &config::Label) -> Result<Label, Problem> {
@@ -117,6 +125,23 @@ fn ssl_mode(file: &ConfigFile, from: &config::Target, address: &Address) -> Resu
         Some(config::SslMode::VerifyCa) => SslMode::VerifyCa,
         Some(config::SslMode::VerifyFull) | None => SslMode::VerifyFull,
     })
+}
+
+/// TLS from the first byte needs TLS.
+fn ssl_negotiation(
+    file: &ConfigFile,
+    from: &config::Target,
+    mode: SslMode,
+) -> Result<SslNegotiation, Problem> {
+    if from.sslnegotiation != Some(config::SslNegotiation::Direct) {
+        return Ok(SslNegotiation::Postgres);
+    }
+    if !matches!(mode, SslMode::Disable | SslMode::Prefer) {
+        return Ok(SslNegotiation::Direct);
+    }
+    let help = "write `sslmode = \"require\"` or stricter, or remove `sslnegotiation`";
+    let message = "direct TLS cannot be done without";
+    Err(file.problem(from.name.span(), "target.sslnegotiation", message, help))
 }
 
 /// Credentials from files, and from elsewhere for the targets that say so.

@@ -72,7 +72,12 @@ impl Player {
                 };
                 self.lines(&lines)?;
             }
-            Record::Presented { operations, .. } => self.channels.presented(operations),
+            Record::Presented { operations, .. } => {
+                // A sequence that one operation left open does not swallow what the next one shows.
+                self.stop()?;
+                self.screen = Screen::default();
+                self.channels.presented(operations);
+            }
             Record::Completed { operation, .. } => {
                 let left = self.channels.ended(*operation);
                 self.lines(&left)?;

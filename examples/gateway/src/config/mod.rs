@@ -187,10 +187,13 @@ pub(crate) struct Target {
     pub(crate) database: Option<String>,
     #[serde(default)]
     pub(crate) sslmode: Option<SslMode>,
+    pub(crate) sslnegotiation: Option<SslNegotiation>,
+    pub(crate) max_protocol_version: Option<ProtocolVersion>,
     pub(crate) ca_file: Option<Spanned<PathBuf>>,
     pub(crate) host_keys: Option<Vec<Spanned<String>>>,
     pub(crate) host_authorities: Option<Vec<Spanned<String>>>,
     pub(crate) known_hosts: Option<Spanned<PathBuf>>,
+    pub(crate) shell: Option<Shell>,
     pub(crate) credential: Spanned<Credential>,
     #[serde(default)]
     pub(crate) labels: Vec<Label>,
@@ -204,6 +207,14 @@ pub(crate) enum Protocol {
     Ssh,
 }
 
+/// What asking for a shell gives on an SSH target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Shell {
+    Login,
+    Commands,
+}
+
 /// libpq's `sslmode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -213,6 +224,23 @@ pub(crate) enum SslMode {
     Require,
     VerifyCa,
     VerifyFull,
+}
+
+/// libpq's `sslnegotiation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SslNegotiation {
+    Postgres,
+    Direct,
+}
+
+/// libpq's `max_protocol_version`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub(crate) enum ProtocolVersion {
+    #[serde(rename = "3.0")]
+    V3_0,
+    #[serde(rename = "3.2")]
+    V3_2,
 }
 
 /// `target.credential`: a user name, and one way to prove it.

@@ -96,6 +96,16 @@ fn mistakes_are_told_with_key_and_remedy() {
         ),
         ("host = \"127.0.0.1\"", "", &["`target`", "where the server is", "`socket ="]),
         ("sslmode = \"disable\"", "sslmode = \"verify\"", &["unknown variant `verify`", "`verify-full`"]),
+        (
+            "sslmode = \"disable\"",
+            "sslmode = \"disable\"\nsslnegotiation = \"direct\"",
+            &["`target.sslnegotiation`", "or stricter"],
+        ),
+        (
+            "sslmode = \"disable\"",
+            "sslmode = \"disable\"\nmax_protocol_version = \"3.1\"",
+            &["unknown variant `3.1`", "`3.2`"],
+        ),
         (", password_file = \"shop.password\" }\n", " }\n", &["`target.credential`", "`password_file"]),
         (
             "password_file = \"shop.password\"",
@@ -167,6 +177,11 @@ fn mistakes_about_ssh_are_told_with_key_and_remedy() {
         ("name = \"web1\"", "name = \"web 1\"", &["`target.name`", "`web 1`", "agent%web1"]),
         ("host = \"10.0.0.5\"", "", &["`target`", "where the server is", "`port` if it is not 22"]),
         ("host = \"10.0.0.5\"", "host = \"h\"\nsslmode = \"require\"", &["`target.sslmode`", "not for SSH"]),
+        (
+            "host = \"10.0.0.5\"",
+            "host = \"h\"\nsslnegotiation = \"direct\"",
+            &["`target.sslnegotiation`", "not for SSH"],
+        ),
         ("host = \"10.0.0.5\"", "host = \"h\"\nknown_hosts = \"absent\"", &["absent", "cannot be read"]),
         (
             "host = \"10.0.0.5\"",

@@ -382,3 +382,25 @@ fn a_reload_counts_for_live_ssh_sessions() {
     run(&mut exit, "", DEADLINE).unwrap();
     serving.stop();
 }
+
+#[test]
+fn a_forward_to_the_database_is_sent_to_its_listener() {
+    let hosts = Hosts::new();
+    let forward = "permit (principal, action == Action::\"direct_tcpip\", resource in Target::\"web1\");";
+    hosts.stage.write("ssh.cedar", &format!("{POLICY}\n{forward}"));
+    let serving = hosts.stage.serve();
+    let through = |port: u16| {
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-o", "LogLevel=DEBUG"]).args(client_options(hosts.key.private(), ssh_port(&serving)));
+        ssh.arg("-W").arg(format!("localhost:{port}")).arg("agent-7%web1@127.0.0.1");
+        run(&mut ssh, "", DEADLINE).unwrap()
+    };
+    let refused = through(crate::stage::server().port());
+    assert!(refused.stdout.is_empty() && !refused.status.success(), "{refused:?}");
+    assert!(
+        refused.stderr.contains("connect to the listener `127.0.0.1:0` of this gateway, for `shop`"),
+        "{refused:?}"
+    );
+    assert!(through(host().port()).stdout.starts_with("SSH-2.0-OpenSSH"));
+    serving.stop();
+}

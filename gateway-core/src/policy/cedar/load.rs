@@ -69,6 +69,8 @@ pub(super) struct Loaded {
     pub(super) sets: Sets,
     /// What any policy reads.
     pub(super) reads: Reads,
+    /// A rule on `reveal` reads the time.
+    pub(super) reveal_reads_time: bool,
     pub(super) verdicts: Verdicts,
 }
 
@@ -398,7 +400,9 @@ impl Loader<'_> {
         let mut reads = Reads::default();
         self.reads.iter().for_each(|own| reads.add(own));
         let positions = self.rules.iter().enumerate().map(|(i, rule)| (PolicyId::new(&rule.id), i)).collect();
+        let mut clocked = self.rules.iter().zip(&self.scopes).filter(|(rule, _)| rule.reads_time);
         let loaded = Loaded {
+            reveal_reads_time: clocked.any(|(_, scope)| scope.actions.iter().any(is_reveal)),
             schema: Arc::clone(self.schema),
             revision: revision(&self.schema.text, files),
             rules: self.rules,

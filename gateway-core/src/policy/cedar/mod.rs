@@ -166,6 +166,10 @@ impl PolicyEngine for CedarEngine {
         Ok(reveal(&self.current(), input, labels))
     }
 
+    fn reveal_reads_time(&self) -> bool {
+        self.current().reveal_reads_time
+    }
+
     fn revision(&self) -> Revision {
         self.current().revision.clone()
     }

@@ -3,8 +3,8 @@
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
     AConst, AExpr, AExprKind, CaseExpr, ColumnRef, FuncCall, JsonAggConstructor, JsonBehavior, JsonFuncExpr,
-    JsonKeyValue, JsonOutput, JsonTable, JsonTableColumn, JsonValueExpr, Node, SortBy, SubLink, WindowDef,
-    a_const::Val,
+    JsonKeyValue, JsonOutput, JsonTable, JsonTableColumn, JsonValueExpr, Node, SortBy, SubLink, SubLinkType,
+    WindowDef, a_const::Val,
 };
 
 use super::super::literals::is_connection_string;
@@ -518,7 +518,11 @@ impl Walker {
     fn sub_link(&mut self, link: &SubLink) -> Walk {
         self.operator(&link.oper_name)?;
         self.maybe(link.testexpr.as_deref())?;
-        self.subquery(link.subselect.as_deref())?;
+        let outputs = self.subquery(link.subselect.as_deref())?;
+        if link.sub_link_type() != SubLinkType::ExistsSublink {
+            // What it yields goes into the expression around it.
+            self.mark(outputs.iter(), self.place);
+        }
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use pg_query::protobuf::{
     WithClause,
 };
 
-use super::super::model::{Access, Change, Output, OutputKind, Place, SourceKind};
+use super::super::model::{Access, Change, ColumnUse, Output, OutputKind, Place, SourceKind};
 use super::{Cte, Walk, Walker, names};
 
 impl Walker {
@@ -49,6 +49,7 @@ impl Walker {
             walker.each(&select.window_clause)?;
             walker.each(&select.sort_clause)
         })?;
+        self.ordered_outputs(select, &outputs);
         self.at_place(Place::Filter, |walker| walker.maybe(select.having_clause.as_deref()))?;
         self.at_place(Place::Other, |walker| {
             walker.maybe(select.limit_offset.as_deref())?;
@@ -62,10 +63,13 @@ impl Walker {
         match (select.larg.as_deref(), select.rarg.as_deref()) {
             (Some(left), Some(right)) => {
                 let left = self.arm(left)?;
-                let left = self.with_names(left);
                 let right = self.arm(right)?;
                 self.spend(left.iter().chain(&right).map(|output| 1 + output.columns.len()).sum());
-                Ok(merge_arms(left, right))
+                if !select.all {
+                    // Equal rows are found by comparing all of their columns.
+                    self.mark(left.iter().chain(&right), Place::Order);
+                }
+                Ok(merge_arms(self.named_outputs(left), right))
             }
             (None, None) if !select.values_lists.is_empty() => self.values(&select.values_lists),
             (None, None) => self.targets(&select.target_list),
@@ -73,13 +77,36 @@ impl Walker {
         }
     }
 
-    /// The outputs under their own names, which a set operation gives to its result.
-    fn with_names(&self, mut outputs: Vec<Output>) -> Vec<Output> {
+    /// Marks the outputs that `DISTINCT`, `ORDER BY` and `GROUP BY` compare without repeating them.
+    fn ordered_outputs(&mut self, select: &SelectStmt, outputs: &[Output]) {
+        if matches!(select.distinct_clause.as_slice(), [Node { node: None }]) {
+            self.mark(outputs.iter(), Place::Order);
+        }
+        let items = select.distinct_clause.iter().chain(&select.group_clause).chain(&select.sort_clause);
+        for item in items {
+            let mut meant = meant_outputs(item, outputs, &self.found.columns);
+            // A name that a star stands for is that of an input, except where there are none.
+            meant.retain(|output| {
+                select.larg.is_some() || !is_name(item) || !matches!(output.kind, OutputKind::Star(_))
+            });
+            self.mark(meant.into_iter(), Place::Order);
+        }
+    }
+
+    /// Notes another place of every column in these outputs.
+    pub(super) fn mark<'a>(&mut self, outputs: impl Iterator<Item = &'a Output>, place: Place) {
+        for index in outputs.flat_map(|output| output.columns.iter().copied()) {
+            if let Some(column) = self.found.columns.get_mut(index) {
+                column.places.insert(place);
+            }
+        }
+    }
+
+    /// Plain columns under their own names, which a set operation keeps.
+    fn named_outputs(&self, mut outputs: Vec<Output>) -> Vec<Output> {
         for output in &mut outputs {
-            if let OutputKind::Column(index) = output.kind
-                && output.alias.is_none()
-            {
-                output.alias = self.found.columns.get(index).and_then(|column| column.name.last().cloned());
+            if let (None, OutputKind::Column(index)) = (&output.alias, &output.kind) {
+                output.alias = self.found.columns.get(*index).and_then(|column| column.name.last().cloned());
             }
         }
         outputs
@@ -146,7 +173,10 @@ impl Walker {
 
     fn target_value(&mut self, target: &ResTarget) -> Walk<Plain> {
         self.indirection(&target.indirection)?;
-        self.maybe(target.val.as_deref())?;
+        let plain =
+            matches!(target.val.as_deref().and_then(|v| v.node.as_ref()), Some(NodeEnum::ColumnRef(_)));
+        let place = if plain && target.indirection.is_empty() { self.place } else { Place::Expression };
+        self.at_place(place, |walker| walker.maybe(target.val.as_deref()))?;
         Ok(match target.val.as_deref().and_then(|value| value.node.as_ref()) {
             Some(NodeEnum::ColumnRef(column)) => {
                 match column.fields.last().and_then(|field| field.node.as_ref()) {
@@ -290,6 +320,10 @@ impl Walker {
         self.maybe(join.larg.as_deref())?;
         self.maybe(join.rarg.as_deref())?;
         self.at_place(Place::Filter, |walker| {
+            if join.is_natural {
+                // The columns both sides have; which these are is not known from the text.
+                walker.column(Vec::new(), true);
+            }
             for column in walker.strings(&join.using_clause)? {
                 walker.column(vec![column], false);
             }
@@ -349,6 +383,58 @@ enum Plain {
     No,
 }
 
+/// The outputs that an item of `ORDER BY` and the like means by number or name. All of them if it cannot be told.
+fn meant_outputs<'a>(item: &Node, outputs: &'a [Output], columns: &[ColumnUse]) -> Vec<&'a Output> {
+    let item = match item.node.as_ref() {
+        Some(NodeEnum::SortBy(sort)) => sort.node.as_deref(),
+        Some(NodeEnum::GroupingSet(set)) => {
+            return set.content.iter().flat_map(|item| meant_outputs(item, outputs, columns)).collect();
+        }
+        _ => Some(item),
+    };
+    match item.and_then(|item| item.node.as_ref()) {
+        Some(NodeEnum::AConst(_)) => {
+            let position = item.and_then(names::count).and_then(|count| usize::try_from(count).ok());
+            let Some(position) = position.and_then(|count| count.checked_sub(1)) else { return Vec::new() };
+            let before = outputs.get(..=position);
+            let spread = before.is_none_or(|before| before.iter().any(spreads));
+            if spread { outputs.iter().collect() } else { outputs.get(position).into_iter().collect() }
+        }
+        Some(NodeEnum::ColumnRef(column)) => {
+            let [name] = column.fields.as_slice() else { return Vec::new() };
+            let Some(name) = names::string(name) else { return Vec::new() };
+            outputs.iter().filter(|output| may_be_called(output, name, columns)).collect()
+        }
+        Some(NodeEnum::RowExpr(row)) => {
+            row.args.iter().flat_map(|item| meant_outputs(item, outputs, columns)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn is_name(item: &Node) -> bool {
+    match item.node.as_ref() {
+        Some(NodeEnum::SortBy(sort)) => sort.node.as_deref().is_some_and(is_name),
+        Some(NodeEnum::AConst(_)) => false,
+        _ => true,
+    }
+}
+
+fn spreads(output: &Output) -> bool {
+    matches!(output.kind, OutputKind::Star(_) | OutputKind::Expanded)
+}
+
+/// Whether an output may have this name. What is computed has a name that the server makes up.
+fn may_be_called(output: &Output, name: &str, columns: &[ColumnUse]) -> bool {
+    match (&output.alias, &output.kind) {
+        (Some(alias), _) => alias == name,
+        (None, OutputKind::Column(index)) => {
+            columns.get(*index).and_then(|column| column.name.last()).is_some_and(|last| last == name)
+        }
+        (None, _) => true,
+    }
+}
+
 fn expression(alias: Option<String>, columns: &BTreeSet<usize>) -> Output {
     Output { alias, kind: OutputKind::Expression, columns: columns.iter().copied().collect() }
 }
@@ -365,10 +451,6 @@ fn merge_arms(left: Vec<Output>, right: Vec<Output>) -> Vec<Output> {
         return merge_by_position(left, right);
     }
     vec![collapsed(left.iter().chain(&right))]
-}
-
-fn spreads(output: &Output) -> bool {
-    matches!(output.kind, OutputKind::Star(_) | OutputKind::Expanded)
 }
 
 /// Outputs of which it is not known how many they are and what their names are.
@@ -389,12 +471,9 @@ fn merge_by_position(left: Vec<Output>, right: Vec<Output>) -> Vec<Output> {
     longer.into_iter().map(merge).collect()
 }
 
-/// Gives the outputs the names of a CTE's column list; behind a star nothing is known of them then.
+/// Gives the outputs the names of a CTE's column list. Positions behind a star are unknown: then any name may mean any of them.
 fn rename(outputs: &mut Vec<Output>, columns: &[Node]) {
-    if columns.is_empty() {
-        return;
-    }
-    if outputs.iter().any(spreads) {
+    if !columns.is_empty() && outputs.iter().any(spreads) {
         *outputs = vec![collapsed(outputs.iter())];
         return;
     }

@@ -12,9 +12,10 @@ impl Files<'_> {
         if let Some(handle) = self.by_handle.remove(&reply.client_id) {
             return self.reply_on(&handle, reply, lanes);
         }
-        let Some(Running { mut results, opens, .. }) = self.running.remove(&reply.client_id) else {
+        let Some(Running { mut results, opens, renames }) = self.running.remove(&reply.client_id) else {
             return Err(Stop::Broken(SftpError::UnknownId(reply.client_id)));
         };
+        self.renaming = self.renaming.saturating_sub(usize::from(renames));
         if results.is_stale() {
             results.adopt_masks();
         }

@@ -12,6 +12,7 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use gateway_core::error::Denial;
+use gateway_core::masking::Controls;
 use gateway_core::operation::Operation;
 use gateway_core::pipeline::{Released, ResultStream, Results};
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Error, client};
@@ -84,8 +85,8 @@ struct Waiting {
 enum Question {
     /// Where relative paths start.
     Start,
-    /// What the path with this index of that request really is.
-    Real(u64, usize),
+    /// What the path with this index of that request really is; asked for so much of it.
+    Real(u64, usize, Bytes),
     /// File content around a client's read.
     Read { operation: Box<FileOperation>, handle: Bytes, window: Window, got: BytesMut },
 }
@@ -129,9 +130,15 @@ struct Files<'a> {
     /// `Some` after the client's INIT: the directory that relative paths start from, once known.
     begun: bool,
     ready: bool,
+    /// The client has said that its input ends; the server hears of it once everything is answered.
     ended: bool,
+    told_end: bool,
     serial: u64,
     waiting: VecDeque<Waiting>,
+    /// How many of `waiting` and `running` may change what a name leads to.
+    renaming: usize,
+    /// Bytes in `questions` that wait for the rest of a read.
+    held: usize,
     questions: HashMap<OwnId, Question>,
     running: HashMap<u32, Running>,
     /// A path request that came while names may change: what its path leads to is asked only afterwards, else it could be
@@ -221,7 +228,7 @@ impl Lanes {
 
 impl<'a> Files<'a> {
     fn new(task: &'a Task, results: Results) -> Self {
-        let stderr = Some(results.stream());
+        let stderr = Some(results.stream(Controls::AsSent));
         Self {
             task,
             results,
@@ -232,8 +239,11 @@ impl<'a> Files<'a> {
             begun: false,
             ready: false,
             ended: false,
+            told_end: false,
             serial: 0,
             waiting: VecDeque::new(),
+            renaming: 0,
+            held: 0,
             questions: HashMap::new(),
             running: HashMap::new(),
             postponed: None,
@@ -254,15 +264,31 @@ impl<'a> Files<'a> {
     }
 
     /// Whether a request that may change what a name leads to has no answer yet.
-    fn renaming(&self) -> bool {
-        self.waiting.iter().any(|waiting| waiting.operation.changes_names())
-            || self.running.values().any(|running| running.renames)
+    const fn is_renaming(&self) -> bool {
+        self.renaming > 0
+    }
+
+    /// Tells the server that the input ends. Not before all that was asked is answered: servers leave at once, and what was still to
+    /// be sent to them, or by them, would be lost.
+    fn end_input(&mut self, lanes: &Lanes) {
+        let all_taken = self.ended && self.takes(lanes);
+        let all_answered = self.waiting.is_empty()
+            && self.questions.is_empty()
+            && self.running.is_empty()
+            && self.by_handle.is_empty();
+        if all_taken && all_answered && !self.told_end {
+            self.told_end = true;
+            lanes.up.push(ToServer::Eof, 1);
+        }
     }
 
     async fn serve(&mut self, mut from: ChannelReadHalf, lanes: &Lanes) -> Stop {
         loop {
             let taken = match self.take_frames(lanes).await {
-                Ok(()) => self.hear(&mut from, lanes).await,
+                Ok(()) => {
+                    self.end_input(lanes);
+                    self.hear(&mut from, lanes).await
+                }
                 stop => stop,
             };
             if let Err(stop) = taken {
@@ -295,7 +321,6 @@ impl<'a> Files<'a> {
             Event::Data(data) => self.client.push(&data).map_err(Stop::Broken),
             Event::Eof => {
                 self.ended = true;
-                lanes.up.push(ToServer::Eof, 1);
                 Ok(())
             }
             Event::Say(line) => {
@@ -309,11 +334,13 @@ impl<'a> Files<'a> {
 
     /// Takes the client's requests as long as there is room for what they cause.
     async fn take_frames(&mut self, lanes: &Lanes) -> Result<(), Stop> {
-        if !self.renaming()
+        // The policies may have changed while nothing came from the server. What is judged below is judged by those in force.
+        self.adopt_policies().await?;
+        if !self.is_renaming()
             && self.wire.has_room()
             && let Some(operation) = self.postponed.take()
         {
-            self.catch_up().await?;
+            self.wait_for_recorder().await?;
             self.asked(operation, lanes).await?;
         }
         while self.takes(lanes) {
@@ -325,12 +352,11 @@ impl<'a> Files<'a> {
                 }
                 Ok(Asked::Refused(frame)) => lanes.down(self.task.session.guard.originate(frame)),
                 Ok(Asked::File(operation)) => {
-                    // The policies may have changed while nothing came from the server.
-                    if self.renaming() && operation.paths().iter().any(|path| !path.by_handle) {
+                    if self.is_renaming() && operation.paths().iter().any(|path| !path.by_handle) {
                         self.postponed = Some(operation);
                         return Ok(());
                     }
-                    self.catch_up().await?;
+                    self.wait_for_recorder().await?;
                     self.asked(operation, lanes).await?;
                 }
                 Err(error) => match error.answerable() {
@@ -349,8 +375,9 @@ impl<'a> Files<'a> {
         match message {
             ChannelMsg::Data { data } => {
                 self.server.push(&data)?;
+                self.adopt_policies().await?;
                 while let Some(frame) = self.server.next_frame()? {
-                    self.catch_up().await?;
+                    self.wait_for_recorder().await?;
                     match self.wire.response(frame)? {
                         Answered::Version(extensions) => self.version(&extensions, lanes)?,
                         Answered::Own(id, response) => self.told(id, response, lanes).await?,
@@ -388,14 +415,19 @@ impl<'a> Files<'a> {
         Ok(())
     }
 
-    /// Releases no faster than the recorder takes it.
-    async fn catch_up(&mut self) -> Result<(), Denial> {
-        let guard = &self.task.session.guard;
+    /// After a change of the policies: masks and open files are decided anew.
+    async fn adopt_policies(&mut self) -> Result<(), Denial> {
         if self.results.is_stale() {
-            guard.catch_up().await?;
+            self.task.session.guard.catch_up().await?;
             self.results.adopt_masks();
             self.judge_again().await?;
         }
+        Ok(())
+    }
+
+    /// Releases no faster than the recorder takes it.
+    async fn wait_for_recorder(&self) -> Result<(), Denial> {
+        let guard = &self.task.session.guard;
         if guard.has_room() { Ok(()) } else { guard.catch_up().await }
     }
 

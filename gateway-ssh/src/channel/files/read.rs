@@ -84,9 +84,10 @@ impl Files<'_> {
             return self.unread(&operation, StatusCode::EOF, lanes);
         };
         // Behind a CLOSE the server may give the handle to another file.
-        let more = !at_end && !file.closing && self.held() + got.len() <= MAX_HELD_BYTES;
+        let more = !at_end && !file.closing && self.held + got.len() <= MAX_HELD_BYTES;
         if let Some(rest) = window.rest(handle.clone(), got.len()).filter(|_| more) {
             let (id, frame) = self.wire.ask(&rest)?;
+            self.held += got.len();
             self.questions.insert(id, Question::Read { operation, handle, window, got });
             lanes.up(frame);
             return Ok(());
@@ -97,15 +98,6 @@ impl Files<'_> {
             return self.unread(&operation, code, lanes);
         }
         self.show(&operation, &handle, part, got.freeze(), lanes)
-    }
-
-    /// What waits for the rest of it.
-    fn held(&self) -> usize {
-        let held = |question: &Question| match question {
-            Question::Read { got, .. } => got.len(),
-            _ => 0,
-        };
-        self.questions.values().map(held).sum()
     }
 
     fn unread(&mut self, operation: &FileOperation, code: StatusCode, lanes: &Lanes) -> Result<(), Stop> {

@@ -9,7 +9,7 @@ use super::read::Window;
 use super::{Files, Lanes, OpenFile, Opening, Question, Running, Stop, Waiting};
 use crate::denial;
 use crate::operation::{self, file};
-use crate::sftp::{FileAction, FileKind, FileOperation, OwnId, Request, Response, StatusCode};
+use crate::sftp::{FileAction, FileKind, FileOperation, OwnId, Request, Response, StatusCode, parent};
 
 impl Files<'_> {
     /// A request of the client's.
@@ -119,11 +119,17 @@ impl Files<'_> {
         self.serial += 1;
         let unanswered = questions.len();
         for (index, path) in questions.into_iter().enumerate() {
-            let (id, frame) = self.wire.ask(&Request::Realpath { path })?;
-            self.questions.insert(id, Question::Real(self.serial, index));
-            lanes.up(frame);
+            self.ask_real(self.serial, index, path, lanes)?;
         }
+        self.renaming += usize::from(operation.changes_names());
         self.waiting.push_back(Waiting { serial: self.serial, operation, unanswered, failed: None });
+        Ok(())
+    }
+
+    fn ask_real(&mut self, serial: u64, index: usize, path: Bytes, lanes: &Lanes) -> Result<(), Stop> {
+        let (id, frame) = self.wire.ask(&Request::Realpath { path: path.clone() })?;
+        self.questions.insert(id, Question::Real(serial, index, path));
+        lanes.up(frame);
         Ok(())
     }
 
@@ -137,35 +143,53 @@ impl Files<'_> {
                 self.ready = true;
                 Ok(())
             }
-            Some(Question::Real(serial, index)) => {
-                self.resolved(serial, index, response);
+            Some(Question::Real(serial, index, asked)) => {
+                if let Some(folder) = self.resolved(serial, index, &asked, response) {
+                    return self.ask_real(serial, index, folder, lanes);
+                }
                 self.judge_waiting(lanes).await
             }
             Some(Question::Read { operation, handle, window, got }) => {
+                self.held = self.held.saturating_sub(got.len());
                 self.read(operation, handle, window, got, &response, lanes)
             }
             None => Ok(()),
         }
     }
 
-    fn resolved(&mut self, serial: u64, index: usize, response: Response) {
-        let Some(waiting) = self.waiting.iter_mut().find(|w| w.serial == serial) else { return };
-        waiting.unanswered = waiting.unanswered.saturating_sub(1);
+    /// Takes the server's answer about a path; gives the folder to ask about instead if there is no such thing.
+    ///
+    /// What does not exist is judged where it would be: else a link to what is forbidden would tell what is there and what is not.
+    fn resolved(&mut self, serial: u64, index: usize, asked: &Bytes, response: Response) -> Option<Bytes> {
+        let waiting = self.waiting.iter_mut().find(|w| w.serial == serial)?;
         let Some(name) = only_name(&response) else {
             waiting.failed = Some(response);
-            return;
+            if asked.as_ref() != b"/" {
+                return Some(Bytes::copy_from_slice(parent(asked)));
+            }
+            waiting.unanswered = waiting.unanswered.saturating_sub(1);
+            return None;
         };
-        let real = waiting.operation.paths().get(index).and_then(|path| path.real(&name));
-        if let Some(real) = real {
+        waiting.unanswered = waiting.unanswered.saturating_sub(1);
+        let path = waiting.operation.paths().get(index)?;
+        let real = match path.question() {
+            Some(question) if question == asked => path.real(&name),
+            _ => path.path.as_deref().and_then(|path| below(&name, path, asked)),
+        };
+        if let Some(real) = real
+            && !waiting.operation.replace_path(index, &real)
+        {
             // Where the text must stay (the target of a link) the judged path is what it leads to now.
-            waiting.operation.replace_path(index, &real);
+            waiting.operation.leads_to(index, &real);
         }
+        None
     }
 
     /// Judges what waits, in order, as far as it is resolved.
     async fn judge_waiting(&mut self, lanes: &Lanes) -> Result<(), Stop> {
         while self.waiting.front().is_some_and(|waiting| waiting.unanswered == 0) {
             let Some(Waiting { operation, failed, .. }) = self.waiting.pop_front() else { break };
+            self.renaming = self.renaming.saturating_sub(usize::from(operation.changes_names()));
             match failed {
                 Some(response) => self.judge_failed(*operation, &response, lanes).await?,
                 None => self.judge(*operation, lanes).await?,
@@ -210,6 +234,7 @@ impl Files<'_> {
             _ => None,
         };
         let renames = request.changes_names();
+        self.renaming += usize::from(renames);
         self.running.insert(request.client_id(), Running { results, opens, renames });
         lanes.up(self.wire.forward(request)?);
         Ok(())
@@ -275,6 +300,14 @@ fn missing() -> Denial {
     Denial::new(DenialCode::PolicyError, "the permitted operation is missing")
 }
 
+/// What stands at `path` when its folder `asked` really is `real`.
+fn below(real: &[u8], path: &[u8], asked: &[u8]) -> Option<Vec<u8>> {
+    let rest = path.strip_prefix(asked.strip_suffix(b"/").unwrap_or(asked))?;
+    let mut there = real.strip_suffix(b"/").unwrap_or(real).to_vec();
+    there.extend_from_slice(rest);
+    Some(if there.is_empty() { b"/".to_vec() } else { there })
+}
+
 fn only_name(response: &Response) -> Option<Bytes> {
     match response {
         Response::Name { entries } => entries.first().map(|entry| entry.filename.clone()),
@@ -315,4 +348,17 @@ fn described(target: &Resource, request: &FileOperation) -> Result<Operation, De
     let exactly = format!("{:?}", request.request());
     judged.arguments.push(operation::argument("request".to_owned(), &exactly));
     Ok(judged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_exist_stands_below_what_does() {
+        assert_eq!(below(b"/vault", b"/work/link/a/b", b"/work/link").unwrap(), b"/vault/a/b");
+        assert_eq!(below(b"/", b"/a/b", b"/").unwrap(), b"/a/b");
+        assert_eq!(below(b"/x", b"/a/b", b"/").unwrap(), b"/x/a/b");
+        assert_eq!(below(b"/x", b"/a/b", b"/c"), None);
+    }
 }

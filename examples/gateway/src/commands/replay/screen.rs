@@ -3,7 +3,7 @@
 //! What a host printed once could, printed again, set titles, write the clipboard, make the terminal answer as if somebody had
 //! typed, or reprogram it (ECMA-48; xterm's `ctlseqs`). So only known drawing sequences pass, and text.
 
-use crate::output::is_deceptive;
+use gateway_core::text::is_deceptive;
 
 /// Longest control sequence that is understood, in characters; a longer one is dropped.
 const MAX_SEQUENCE: usize = 64;
@@ -35,8 +35,8 @@ enum State {
     Dropped,
     /// After CSI, with what came of it.
     Control(String),
-    /// A string for the terminal itself, up to its end; `true` after ESC in it.
-    Command(bool),
+    /// A string for the terminal itself, up to its end.
+    Command,
 }
 
 impl Screen {
@@ -73,9 +73,12 @@ impl Screen {
             State::Dropped if matches!(c, ' '..='/') => State::Dropped,
             State::Dropped => State::Text,
             State::Control(sequence) => self.control(sequence, c, out),
-            State::Command(_) if c == '\x07' => State::Text,
-            State::Command(true) if c == '\\' => State::Text,
-            State::Command(_) => State::Command(c == '\x1b'),
+            // Ended as ECMA-48 section 8.3.143 says, or as terminals give one up: by CAN, SUB or another escape sequence.
+            State::Command => match c {
+                '\x07' | '\x18' | '\x1a' | '\u{9c}' => State::Text,
+                '\x1b' => State::Escape,
+                _ => State::Command,
+            },
         };
     }
 
@@ -84,7 +87,7 @@ impl Screen {
             '\x1b' => self.state = State::Escape,
             // The same as ESC and `[`; other C1 controls are dropped.
             '\u{9b}' => self.state = State::Control(String::new()),
-            '\u{90}' | '\u{98}' | '\u{9d}'..='\u{9f}' => self.state = State::Command(false),
+            '\u{90}' | '\u{98}' | '\u{9d}'..='\u{9f}' => self.state = State::Command,
             '\n' | '\r' | '\t' | '\x08' => out.push(c),
             c if is_deceptive(c) => {}
             c => out.push(c),
@@ -94,7 +97,7 @@ impl Screen {
     fn escape(&mut self, c: char, out: &mut String) -> State {
         match c {
             '[' => return State::Control(String::new()),
-            ']' | 'P' | 'X' | '^' | '_' => return State::Command(false),
+            ']' | 'P' | 'X' | '^' | '_' => return State::Command,
             '(' => return State::Charset,
             ' '..='/' => return State::Dropped,
             '\x1b' => return State::Escape,
@@ -189,6 +192,11 @@ mod tests {
             "\u{202e}",
         ] {
             assert_eq!(Screen::default().draw(&format!("a{evil}b")), "ab", "{evil:?}");
+        }
+        for given_up in
+            ["\u{9d}x\u{9c}", "\x1b]x\x18", "\x1bPx\x1a", "\x1b]x\x1b[0m", "\x1b_x\x1b\\", "\u{9d}x\x07"]
+        {
+            assert!(Screen::default().draw(&format!("a{given_up}b")).ends_with('b'), "{given_up:?}");
         }
         let long = format!("\x1b[{}mb", "1;".repeat(200));
         assert_eq!(Screen::default().draw(&long), "b");

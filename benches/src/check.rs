@@ -11,21 +11,21 @@ use crate::Result;
 
 /// What the recordings of one gateway say.
 #[derive(Debug, Default)]
-pub(super) struct Recorded {
-    pub(super) sessions: usize,
-    pub(super) operations: u64,
-    pub(super) masked: u64,
+pub(crate) struct Recorded {
+    pub(crate) sessions: usize,
+    pub(crate) operations: u64,
+    pub(crate) masked: u64,
     /// Of which class how many.
-    pub(super) classes: BTreeMap<String, u64>,
+    pub(crate) classes: BTreeMap<String, u64>,
     /// On disk.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 /// Verifies every recording in the directory, each complete and sealed, and adds up what they say.
 ///
 /// # Errors
 /// One does not verify, or is not sealed some time after its session's end.
-pub(super) fn recorded(directory: &Path, key: &[u8; 32]) -> Result<Recorded> {
+pub(crate) fn recorded(directory: &Path, key: &[u8; 32]) -> Result<Recorded> {
     let key = PublicKey::from_bytes(*key);
     let mut last = Err("nothing was recorded".into());
     // A session is sealed just after its client has gone; nothing else tells when.

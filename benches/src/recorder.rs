@@ -1,16 +1,34 @@
-//! A recorder that throws everything away: the gateway without recording.
+//! Recorders: the one that files, and one that throws everything away, to tell what recording costs.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use gateway_core::clock::Timestamp;
+use gateway_core::recording::file::{FileOptions, FileRecorder, RecordingKey};
 use gateway_core::recording::{Header, Position, Record, RecordError, Recorder, SessionRecorder};
 use gateway_core::session::CloseReason;
 
+use crate::Result;
+
+/// A recorder and the public key its recordings verify with.
+pub(crate) type Recording = (Arc<dyn Recorder>, Option<[u8; 32]>);
+
+/// One that records into this directory, or nowhere.
+///
+/// # Errors
+/// The directory cannot be used.
+pub(crate) fn recorder(directory: Option<&Path>) -> Result<Recording> {
+    let Some(directory) = directory else { return Ok((Arc::new(DiscardRecorder), None)) };
+    let recorder = FileRecorder::open(directory, RecordingKey::generate()?, FileOptions::default())?;
+    let key = *recorder.public_key().as_bytes();
+    Ok((Arc::new(recorder), Some(key)))
+}
+
 /// Accepts everything at once and keeps nothing. Only a bench may use it: nothing it took can be proven.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct DiscardRecorder;
+struct DiscardRecorder;
 
 #[derive(Debug, Default)]
 struct DiscardSession(AtomicU64);

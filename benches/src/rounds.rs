@@ -5,20 +5,31 @@ use crate::report::{Report, progress};
 use crate::sample::median;
 use crate::{Error, Result};
 
-use super::subject::{GATEWAY, Subject};
+/// Names of subjects, as in reports.
+pub(crate) const DIRECT: &str = "direct";
+pub(crate) const GATEWAY: &str = "gateway";
+pub(crate) const UNRECORDED: &str = "gateway, recording off";
+
+/// What is measured.
+pub(crate) trait Subject {
+    /// As in reports.
+    fn name(&self) -> &'static str;
+    /// The process in between, if there is one.
+    fn pid(&self) -> Option<u32>;
+}
 
 /// What one run of one subject gave.
 #[derive(Debug)]
-pub(super) struct Run {
+pub(crate) struct Run {
     /// Name, value, unit: always the same ones for a case.
-    pub(super) metrics: Vec<(&'static str, f64, &'static str)>,
+    pub(crate) metrics: Vec<(&'static str, f64, &'static str)>,
     /// How much was done, in what CPU time is counted by.
-    pub(super) work: f64,
+    pub(crate) work: f64,
 }
 
 /// What CPU time of the process in between is divided by.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Per {
+pub(crate) enum Per {
     /// A million transactions.
     Million,
     /// 10^9 bytes.
@@ -37,19 +48,19 @@ struct Total {
 ///
 /// # Errors
 /// A run fails.
-pub(super) fn measure(
+pub(crate) fn measure<S: Subject>(
     report: &mut Report,
     case: &str,
-    (subjects, rounds): (&[Subject], usize),
+    (subjects, rounds): (&[S], usize),
     per: Per,
-    mut run: impl FnMut(&Subject) -> Result<Run>,
+    mut run: impl FnMut(&S) -> Result<Run>,
 ) -> Result<f64> {
     let mut totals: Vec<Total> = subjects.iter().map(|_| Total::default()).collect();
     for round in 0..rounds {
         for turn in 0..subjects.len() {
             let index = (round + turn) % subjects.len();
             if let (Some(subject), Some(total)) = (subjects.get(index), totals.get_mut(index)) {
-                progress(&format!("{case}: round {} of {rounds}: {}", round + 1, subject.name));
+                progress(&format!("{case}: round {} of {rounds}: {}", round + 1, subject.name()));
                 one(subject, total, &mut run).map_err(|error| named(case, subject, &error))?;
             }
         }
@@ -57,19 +68,19 @@ pub(super) fn measure(
     for (subject, total) in subjects.iter().zip(&totals) {
         total.add_to(report, case, subject, per);
     }
-    let recording = subjects.iter().zip(&totals).find(|(subject, _)| subject.name == GATEWAY);
+    let recording = subjects.iter().zip(&totals).find(|(subject, _)| subject.name() == GATEWAY);
     Ok(recording.map_or(0.0, |(_, total)| total.work()))
 }
 
-fn named(case: &str, subject: &Subject, error: &Error) -> Error {
-    format!("{case}: {}: {error}", subject.name).into()
+fn named(case: &str, subject: &impl Subject, error: &Error) -> Error {
+    format!("{case}: {}: {error}", subject.name()).into()
 }
 
-fn one(subject: &Subject, total: &mut Total, run: &mut impl FnMut(&Subject) -> Result<Run>) -> Result<()> {
-    let before = subject.pid.map(cpu_seconds).transpose()?;
-    subject.pid.inspect(|pid| forget_peak(*pid));
+fn one<S: Subject>(subject: &S, total: &mut Total, run: &mut impl FnMut(&S) -> Result<Run>) -> Result<()> {
+    let before = subject.pid().map(cpu_seconds).transpose()?;
+    subject.pid().inspect(|pid| forget_peak(*pid));
     total.runs.push(run(subject)?);
-    if let (Some(pid), Some(before)) = (subject.pid, before) {
+    if let (Some(pid), Some(before)) = (subject.pid(), before) {
         total.cpu += cpu_seconds(pid)? - before;
         total.peak_kib = total.peak_kib.max(peak_kib(pid)?);
     }
@@ -81,20 +92,20 @@ impl Total {
         self.runs.iter().map(|run| run.work).sum()
     }
 
-    fn add_to(&self, report: &mut Report, case: &str, subject: &Subject, per: Per) {
+    fn add_to(&self, report: &mut Report, case: &str, subject: &impl Subject, per: Per) {
         let metrics = self.runs.first().map(|run| run.metrics.as_slice()).unwrap_or_default();
         for (index, (metric, _, unit)) in metrics.iter().enumerate() {
             let values =
                 self.runs.iter().filter_map(|run| run.metrics.get(index).map(|(_, value, _)| *value));
-            report.add(case, subject.name, metric, median(values.collect()), unit);
+            report.add(case, subject.name(), metric, median(values.collect()), unit);
         }
-        if subject.pid.is_some() {
+        if subject.pid().is_some() {
             let (scale, unit) = match per {
                 Per::Million => (1e6, "s/million"),
                 Per::Gigabyte => (1e9, "s/GB"),
             };
-            report.add(case, subject.name, "proxy cpu", self.cpu / self.work() * scale, unit);
-            report.add(case, subject.name, "proxy memory, peak", self.peak_kib / 1024.0, "MiB");
+            report.add(case, subject.name(), "proxy cpu", self.cpu / self.work() * scale, unit);
+            report.add(case, subject.name(), "proxy memory, peak", self.peak_kib / 1024.0, "MiB");
         }
     }
 }

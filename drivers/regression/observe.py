@@ -1,0 +1,159 @@
+"""What the server itself understood: the trees it writes into its log, and what its event triggers tell."""
+
+import json
+import re
+import time
+
+# Longest wait for the server's log, in seconds.
+PATIENCE = 30
+
+SETUP = r"""
+CREATE SCHEMA observer;
+GRANT USAGE ON SCHEMA observer TO PUBLIC;
+CREATE FUNCTION observer.reads(relation oid) RETURNS jsonb LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+    SELECT jsonb_agg(DISTINCT jsonb_build_array(n.nspname, c.relname))
+    FROM pg_rewrite r, regexp_matches(r.ev_action::text, ':rtekind 0 :relid (\d+)', 'g') AS found
+    JOIN pg_class c ON c.oid = found[1]::oid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE r.ev_class = relation AND c.oid <> relation
+$$;
+CREATE FUNCTION observer.defined() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+DECLARE told jsonb;
+BEGIN
+    SELECT jsonb_agg(jsonb_build_array(d.command_tag, d.object_type, n.nspname, c.relname, d.object_identity,
+        CASE WHEN d.command_tag IN ('CREATE VIEW', 'CREATE MATERIALIZED VIEW') THEN observer.reads(d.objid) END)) INTO told
+    FROM pg_event_trigger_ddl_commands() d
+    LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid LEFT JOIN pg_namespace n ON n.oid = c.relnamespace;
+    RAISE LOG 'observer defined %', coalesce(told, '[]');
+END $$;
+CREATE FUNCTION observer.dropped() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+DECLARE told jsonb;
+BEGIN
+    SELECT jsonb_agg(jsonb_build_array(tg_tag, d.object_type, d.schema_name, d.object_name)) INTO told
+    FROM pg_event_trigger_dropped_objects() d WHERE d.original AND d.object_name IS NOT NULL;
+    RAISE LOG 'observer dropped %', coalesce(told, '[]');
+END $$;
+CREATE EVENT TRIGGER observer_defined ON ddl_command_end EXECUTE FUNCTION observer.defined();
+CREATE EVENT TRIGGER observer_dropped ON sql_drop EXECUTE FUNCTION observer.dropped();
+ALTER DATABASE regression SET debug_print_parse = on;
+ALTER DATABASE regression SET debug_print_plan = on;
+ALTER DATABASE regression SET debug_pretty_print = off;
+-- The files turn plans off that are then very expensive on paper: compiling the gateway's questions would take seconds each.
+ALTER DATABASE regression SET jit = off;
+"""
+
+# RTEs of relations. Up to PostgreSQL 15 the permissions asked for stand in them.
+RELATION = re.compile(r":rtekind 0 :relid (\d+) :relkind (.) .*?:requiredPerms (\d+)")
+# Functions called, by node: FUNCEXPR, AGGREF, WINDOWFUNC; operators by OPEXPR and its kin.
+# A FUNCEXPR says whether it was written as a call (0, 3), as a cast (1), or not at all (2).
+FUNCTION = re.compile(
+    r"\{(?:FUNCEXPR :funcid (\d+) :funcresulttype \d+ :funcretset \w+ :funcvariadic \w+ :funcformat (\d)|(?:AGGREF :aggfnoid|WINDOWFUNC :winfnoid) (\d+))"
+)
+OPERATOR = re.compile(r"\{(?:OPEXPR|DISTINCTEXPR|NULLIFEXPR|SCALARARRAYOPEXPR) :opno (\d+)")
+FIRST_USER_OID = 16384
+
+
+class Log:
+    """The server's log, read as it grows. A record begins with \\x01, its process and a bar."""
+
+    def __init__(self, path):
+        self.path = path
+        self.file = open(path, encoding="utf-8", errors="replace", newline="\n")
+        self.rest = ""
+        self.read = 0
+
+    def records(self, pid, marker):
+        """The records of a process up to the one whose statement is `marker`: dictionaries from severity to text."""
+        found, current = [], None
+        until = time.monotonic() + PATIENCE
+        while True:
+            text = self.file.read(1 << 22)
+            if not text:
+                if time.monotonic() > until:
+                    raise TimeoutError(f"the server's log has no `{marker}`")
+                time.sleep(0.0003)
+                continue
+            self.read += len(text)
+            lines = (self.rest + text).split("\x01")
+            self.rest = lines.pop()
+            if self.rest.endswith("\n") and marker in self.rest:
+                lines.append(self.rest)
+                self.rest = ""
+            for line in lines:
+                owner, _, content = line.partition("|")
+                if owner != str(pid):
+                    continue
+                kind, _, content = content.partition(":  ")
+                if kind not in ("DETAIL", "HINT", "CONTEXT", "STATEMENT", "QUERY", "LOCATION"):
+                    current = {"kind": kind, "message": content.rstrip("\n")}
+                    found.append(current)
+                elif current is not None:
+                    current[kind] = content.rstrip("\n").replace("\n\t", "\n")
+            if found and found[-1].get("STATEMENT", "") == marker:
+                return found
+
+    def shorten(self):
+        """Gives the disk back what has been read; the server appends."""
+        if self.read > 64 << 20:
+            import os
+
+            os.truncate(self.path, 0)
+            self.file.seek(0)
+            self.read = 0
+
+
+class Seen:
+    """What the server said of one query."""
+
+    def __init__(self):
+        self.parsed, self.planned = set(), set()
+        self.functions, self.operators, self.casts = set(), set(), set()
+        self.trees = 0
+        self.defined, self.dropped = [], []
+
+    def take(self, record):
+        message = record["message"]
+        if message.startswith("observer defined "):
+            self.defined += json.loads(message[len("observer defined ") :])
+        elif message.startswith("observer dropped "):
+            self.dropped += json.loads(message[len("observer dropped ") :])
+        elif "CONTEXT" in record:
+            return
+        elif message in ("parse tree:", "plan:"):
+            tree = record.get("DETAIL", "")
+            found = {(int(oid), kind, int(bits)) for oid, kind, bits in RELATION.findall(tree)}
+            (self.parsed if message == "parse tree:" else self.planned).update(found)
+            self.trees += 1
+            if message == "parse tree:":
+                for called, form, aggregate in FUNCTION.findall(tree):
+                    oid = int(called or aggregate)
+                    (self.casts if form in ("1", "2") else self.functions).add(oid)
+                self.operators |= {int(oid) for oid in OPERATOR.findall(tree)}
+
+    def relations(self):
+        return {oid for oid, _, _ in self.parsed | self.planned}
+
+
+class Names:
+    """What object ids are called, asked on the session itself: it alone sees what it has not committed."""
+
+    def __init__(self):
+        self.fixed = {}
+        self.last = {}
+
+    def of(self, back, seen):
+        wanted = sorted(seen.relations()), sorted(seen.functions | seen.casts), sorted(seen.operators)
+        missing = [[oid for oid in oids if (i, oid) not in self.fixed] for i, oids in enumerate(wanted)]
+        if any(missing) and back.status != b"E":
+            arrays = ["'{" + ",".join(map(str, oids)) + "}'::pg_catalog.oid[]" for oids in missing]
+            rows = back.ask(
+                "SELECT 0, c.oid, n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
+                f" ON n.oid OPERATOR(pg_catalog.=) c.relnamespace WHERE c.oid OPERATOR(pg_catalog.=) ANY ({arrays[0]})"
+                " UNION ALL SELECT 1, p.oid, n.nspname, p.proname FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n"
+                f" ON n.oid OPERATOR(pg_catalog.=) p.pronamespace WHERE p.oid OPERATOR(pg_catalog.=) ANY ({arrays[1]})"
+                " UNION ALL SELECT 2, o.oid, n.nspname, o.oprname FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n"
+                f" ON n.oid OPERATOR(pg_catalog.=) o.oprnamespace WHERE o.oid OPERATOR(pg_catalog.=) ANY ({arrays[2]})"
+            )
+            for kind, oid, schema, name in rows or []:
+                where = self.fixed if int(oid) < FIRST_USER_OID else self.last
+                where[int(kind), int(oid)] = (schema, name)
+        return lambda kind, oid: self.fixed.get((kind, oid)) or self.last.get((kind, oid))
