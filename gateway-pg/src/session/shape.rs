@@ -112,6 +112,8 @@ pub(crate) fn encoding(kind: Arc<Kind>, format: i16) -> Encoding {
 /// What to do with a column that carries no label.
 pub(crate) fn unlabelled(encoding: Encoding) -> Column {
     match &encoding {
+        // A column of addresses says so by its type: that is a matter of labels. Among other values they are found.
+        Encoding::Typed(kind, _) if matches!(**kind, Kind::Inet | Kind::Cidr) => Column::Pass,
         Encoding::Typed(kind, _) if !kind.is_scannable() => Column::Pass,
         _ => Column::Scan(encoding),
     }

@@ -5,11 +5,11 @@ use super::{Format, Kind, Masked, Masking};
 /// numeric 0: no digits, weight 0, positive, no decimals.
 pub(crate) const NUMERIC_ZERO: [u8; 8] = [0; 8];
 
-/// Whether content that a scan could find can be in a value: text, or a number long enough to be a card.
+/// Whether content that a scan could find can be in a value: text, a name, an address, or a number long enough to be a card.
 pub(crate) const fn scannable(kind: &Kind) -> bool {
     use Kind::{
-        Bytea, Char, Enum, Hstore, Integer, Json, JsonPath, Jsonb, Name, Numeric, Opaque, Text, TsQuery,
-        TsVector, Xml,
+        Bytea, Char, Cidr, Enum, Float, Hstore, Inet, Integer, Json, JsonPath, Jsonb, Name, Numeric,
+        ObjectName, Opaque, Text, TsQuery, TsVector, Xml,
     };
     matches!(
         kind,
@@ -20,7 +20,12 @@ pub(crate) const fn scannable(kind: &Kind) -> bool {
             | Jsonb
             | Bytea
             | Integer(8)
+            // Fifteen digits are shown without an exponent.
+            | Float(8)
             | Numeric
+            | ObjectName
+            | Inet
+            | Cidr
             | TsVector
             | TsQuery
             | JsonPath
@@ -48,7 +53,17 @@ pub(crate) fn scan(masker: &mut dyn Masking, kind: &Kind, format: Format, value:
             // The escape format is nearly the text itself.
             None => masker.text(value).map(|_| Some(b"\\x".to_vec())),
         },
-        (Kind::Integer(_) | Kind::Numeric, Format::Text) => masker.text(value).map(|_| Some(b"0".to_vec())),
+        (Kind::Integer(_) | Kind::Float(_) | Kind::Numeric, Format::Text) => {
+            masker.text(value).map(|_| Some(b"0".to_vec()))
+        }
+        (Kind::ObjectName | Kind::Inet | Kind::Cidr, Format::Text) => {
+            masker.text(value).map(|_| neutral(kind, format, value))
+        }
+        (Kind::Float(size), Format::Binary) => {
+            let Ok(bytes) = value.try_into() else { return Some(None) };
+            let number = f64::from_be_bytes(bytes);
+            masker.text(number.to_string().as_bytes()).map(|_| Some(vec![0; *size]))
+        }
         (Kind::Integer(size), Format::Binary) => {
             // An integer of another length is not understood, not shown.
             let Ok(bytes) = value.try_into() else { return Some(None) };
