@@ -98,7 +98,8 @@ impl Lines {
     /// Whether `body` is one whole line of plain fields, not more than there are columns, for which the scan of the whole chunk is enough.
     fn is_plain_line(&self, body: &[u8]) -> bool {
         let Some(line) = body.strip_suffix(b"\n").filter(|_| self.plain) else { return false };
-        if memchr::memchr2(b'\n', self.syntax.special(), line).is_none() {
+        // Behind a backslash a value may be coded (`shape::scanned`), whatever the format escapes with.
+        if memchr::memchr3(b'\n', b'\\', self.syntax.special(), line).is_none() {
             return memchr::memchr_iter(self.delimiter, line).count() < self.columns.len();
         }
         if !matches!(self.syntax, Syntax::Text { .. }) {
@@ -187,7 +188,7 @@ impl Lines {
 
     /// Whether a field's text is its value, and only its content counts.
     fn is_scanned_as_it_is(&self, raw: &[u8], column: &Column) -> bool {
-        column.is_scanned() && memchr::memchr(self.syntax.special(), raw).is_none()
+        column.is_scanned() && memchr::memchr2(b'\\', self.syntax.special(), raw).is_none()
     }
 
     /// A value as it stands in a line; null if there is none.

@@ -58,8 +58,9 @@ impl Column {
 
     /// Whether the bytes of its values tell all that is in them.
     fn tells_all(&self) -> bool {
-        // JSON may have escapes, which jsonb has no more.
-        let escapes = matches!(self, Self::Scan(Encoding::Typed(kind, _)) if **kind == Kind::Json);
+        // JSON may have escapes, which jsonb has no more; what is not known may be the digits of bytes.
+        let coded = |kind: &Kind| matches!(kind, Kind::Json | Kind::Unknown);
+        let escapes = matches!(self, Self::Scan(Encoding::Typed(kind, _)) if coded(kind));
         *self == Self::Pass || (self.is_scanned() && !escapes)
     }
 }

@@ -9,7 +9,7 @@ pub(crate) const NUMERIC_ZERO: [u8; 8] = [0; 8];
 pub(crate) const fn scannable(kind: &Kind) -> bool {
     use Kind::{
         Bytea, Char, Cidr, Enum, Float, Hstore, Inet, Integer, Json, JsonPath, Jsonb, Name, Numeric,
-        ObjectName, Opaque, Text, TsQuery, TsVector, Xml,
+        ObjectName, Opaque, Text, TsQuery, TsVector, Unknown, Xml,
     };
     matches!(
         kind,
@@ -31,6 +31,7 @@ pub(crate) const fn scannable(kind: &Kind) -> bool {
             | JsonPath
             | Hstore
             | Enum(_)
+            | Unknown
             | Opaque
     )
 }
@@ -91,7 +92,7 @@ pub(crate) fn scan(masker: &mut dyn Masking, kind: &Kind, format: Format, value:
 /// What stands for a labelled value: masked by the label's rule where that gives a value of its type, else nothing of it.
 pub(crate) fn label(masker: &mut dyn Masking, kind: &Kind, format: Format, value: &[u8]) -> Masked {
     match (kind, format) {
-        (Kind::Text, _) => masker.field(value),
+        (Kind::Text | Kind::Unknown, _) => masker.field(value),
         (Kind::Char | Kind::Name, _) => masker.field(value).and_then(|text| fitted(kind, text)),
         (Kind::Xml, _) => masker.field(value).map(|text| xml(text, b"")),
         (Kind::Json, _) | (Kind::Jsonb, Format::Text) => masker.field(value).map(|t| json_string(&t)),

@@ -8,7 +8,7 @@ use super::{Ends, Frame, Kind, MAX_PARTS, Part, Text, Unreadable, builtin, count
 
 const FIELD: Ends<'_> = Ends { ends: b",)", doubled: true };
 
-/// `(a,"b c",)`: nothing at all between commas is NULL. Without known fields each is taken as text.
+/// `(a,"b c",)`: nothing at all between commas is NULL. Without known fields each is text that may be bytea.
 pub(super) fn read_text(fields: Option<&Arc<[Arc<Kind>]>>, value: &[u8]) -> Result<Vec<Part>, Unreadable> {
     let mut text = Text::new(value);
     text.expect(b'(')?;
@@ -19,7 +19,7 @@ pub(super) fn read_text(fields: Option<&Arc<[Arc<Kind>]>>, value: &[u8]) -> Resu
     for index in 0.. {
         let kind = match fields {
             Some(fields) => Arc::clone(fields.get(index).ok_or(Unreadable)?),
-            None => Arc::new(Kind::Text),
+            None => Arc::new(Kind::Unknown),
         };
         let (value, quoted) = text.item(&FIELD)?;
         parts.push(if value.is_empty() && !quoted {

@@ -45,6 +45,7 @@ fn content_is_found_in_the_parts_of_a_value() {
     assert_eq!(scanned(3802, r#"{"a": ["secret", 1.50]}"#).unwrap(), r#"{"a": ["[X]", 1.50]}"#);
     assert_eq!(scanned(1007, "{1,2}"), None);
     assert_eq!(scanned(1041, "{secret,10.1.2.3}").unwrap(), r#"{"0.0.0.0","10.1.2.3"}"#);
+    assert_eq!(scanned(2249, r#"("\\x736563726574")"#).unwrap(), r#"("\\x5b585d")"#);
     assert_eq!(scanned(4096, "secret").unwrap(), "-");
     assert_eq!(scanned(701, "secret").unwrap(), "0");
 }
