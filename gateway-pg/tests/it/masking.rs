@@ -182,8 +182,13 @@ fn copied_queries_keep_what_is_not_hidden() {
             "Ben Becker,",
         ),
     ] {
-        assert_eq!(psql(&gateway, sql), expected, "{sql}");
+        every_row(&psql(&gateway, sql), expected, sql);
     }
+}
+
+/// Some customers share their name: there is a row, and each one is so.
+fn every_row(rows: &str, expected: &str, sql: &str) {
+    assert!(!rows.is_empty() && rows.lines().all(|row| row == expected), "{sql}: {rows}");
 }
 
 /// What is not hidden passes beside what is, however the query is made.
@@ -209,7 +214,7 @@ fn neighbours_of_hidden_values_pass() {
         "SELECT max(upper(name)), max(upper(ssn)) FROM customers WHERE name = 'Ben Becker'",
         "SELECT upper(x), upper(c.ssn) FROM customers c, LATERAL (SELECT c.name AS x) s WHERE c.name = 'Ben Becker'",
     ] {
-        assert_eq!(psql(&gateway, sql), format!("BEN BECKER|{HIDDEN}"), "{sql}");
+        every_row(&psql(&gateway, sql), &format!("BEN BECKER|{HIDDEN}"), sql);
     }
     psql(
         &gateway,
