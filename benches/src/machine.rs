@@ -63,17 +63,26 @@ impl fmt::Display for Machine {
 /// # Errors
 /// There is no such process.
 pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
+    cpu_time(pid).map(|(user, kernel)| user + kernel)
+}
+
+/// As [`cpu_seconds`], in user and in kernel mode.
+///
+/// # Errors
+/// There is no such process.
+pub(crate) fn cpu_time(pid: u32) -> Result<(f64, f64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let ticks = cpu_ticks(&stat).ok_or_else(|| format!("/proc/{pid}/stat is not as expected"))?;
-    Ok(ticks as f64 / ticks_per_second())
+    let seconds = |ticks: u64| ticks as f64 / ticks_per_second();
+    Ok((seconds(ticks.0), seconds(ticks.1)))
 }
 
 /// Fields 14 and 15, proc(5); the second field may hold blanks and parentheses.
-fn cpu_ticks(stat: &str) -> Option<u64> {
+fn cpu_ticks(stat: &str) -> Option<(u64, u64)> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace().skip(11);
     let mut next = || fields.next()?.parse::<u64>().ok();
-    Some(next()? + next()?)
+    Some((next()?, next()?))
 }
 
 fn ticks_per_second() -> f64 {
@@ -121,7 +130,7 @@ mod tests {
     #[test]
     fn ticks_are_read_behind_any_name() {
         let stat = "42 (a ) b) R 1 42 42 0 -1 4194304 100 0 0 0 31 7 0 0 20 0 1 0 1 1 1";
-        assert_eq!(cpu_ticks(stat), Some(38));
+        assert_eq!(cpu_ticks(stat), Some((31, 7)));
         assert_eq!(cpu_ticks("nonsense"), None);
     }
 

@@ -1,6 +1,6 @@
 //! Measuring subjects in turn: round by round, so that what else the machine does meets all of them.
 
-use crate::machine::{cpu_seconds, forget_peak, peak_kib};
+use crate::machine::{cpu_time, forget_peak, peak_kib};
 use crate::report::{Report, progress};
 use crate::sample::median;
 use crate::{Error, Result};
@@ -39,7 +39,8 @@ pub(crate) enum Per {
 #[derive(Debug, Default)]
 struct Total {
     runs: Vec<Run>,
-    cpu: f64,
+    user: f64,
+    kernel: f64,
     peak_kib: f64,
 }
 
@@ -77,11 +78,13 @@ fn named(case: &str, subject: &impl Subject, error: &Error) -> Error {
 }
 
 fn one<S: Subject>(subject: &S, total: &mut Total, run: &mut impl FnMut(&S) -> Result<Run>) -> Result<()> {
-    let before = subject.pid().map(cpu_seconds).transpose()?;
+    let before = subject.pid().map(cpu_time).transpose()?;
     subject.pid().inspect(|pid| forget_peak(*pid));
     total.runs.push(run(subject)?);
     if let (Some(pid), Some(before)) = (subject.pid(), before) {
-        total.cpu += cpu_seconds(pid)? - before;
+        let after = cpu_time(pid)?;
+        total.user += after.0 - before.0;
+        total.kernel += after.1 - before.1;
         total.peak_kib = total.peak_kib.max(peak_kib(pid)?);
     }
     Ok(())
@@ -104,7 +107,9 @@ impl Total {
                 Per::Million => (1e6, "s/million"),
                 Per::Gigabyte => (1e9, "s/GB"),
             };
-            report.add(case, subject.name(), "proxy cpu", self.cpu / self.work() * scale, unit);
+            let each = |seconds: f64| seconds / self.work() * scale;
+            report.add(case, subject.name(), "proxy cpu", each(self.user + self.kernel), unit);
+            report.add(case, subject.name(), "proxy cpu, user mode", each(self.user), unit);
             report.add(case, subject.name(), "proxy memory, peak", self.peak_kib / 1024.0, "MiB");
         }
     }

@@ -37,6 +37,8 @@ pub enum DenialCode {
     NotFound,
     /// A named limit of the gateway was exceeded.
     LimitExceeded,
+    /// What the session or task may take in all is used up.
+    BudgetExceeded,
     /// It waits for approval: present the same operation again once approved.
     ApprovalRequired,
     /// A reviewer said no.
@@ -45,6 +47,8 @@ pub enum DenialCode {
     ApprovalExpired,
     /// The waiting operation was cancelled.
     Cancelled,
+    /// Another session is in the way just now: the same operation may pass when tried again.
+    Conflict,
     /// An obligation of the decision cannot be met.
     ObligationUnmet,
     /// The record of the operation cannot be written.
@@ -67,10 +71,12 @@ impl DenialCode {
             Self::Malformed => "malformed",
             Self::NotFound => "not_found",
             Self::LimitExceeded => "limit_exceeded",
+            Self::BudgetExceeded => "budget_exceeded",
             Self::ApprovalRequired => "approval_required",
             Self::ApprovalRejected => "approval_rejected",
             Self::ApprovalExpired => "approval_expired",
             Self::Cancelled => "cancelled",
+            Self::Conflict => "conflict",
             Self::ObligationUnmet => "obligation_unmet",
             Self::RecorderFailed => "recorder_failed",
             Self::MaskingFailed => "masking_failed",

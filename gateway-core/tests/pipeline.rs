@@ -131,6 +131,23 @@ async fn a_rewrite_that_came_while_people_thought_is_not_dropped() {
 }
 
 #[tokio::test]
+async fn a_cap_on_changes_that_nobody_keeps_denies() {
+    let world = World::new(asked("dba", 1));
+    let capped = Asked { obligations: vec![Obligation::LimitAffected(5)], ..asked("dba", 1) };
+    assert_eq!(world.held_then(capped.clone()).await, Err(DenialCode::ApprovalRequired));
+    let world = World::new(Asked { approval: None, ..capped });
+    let request = SessionRequest::new(world.who("agent").await, "test", "shop", "nowhere");
+    let guard = Guard::open(&world.pipeline, request).await.unwrap();
+    let judge = async |effect| {
+        let operation = Operation::on("delete", effect, Resource::target("shop"), "DELETE");
+        guard.judge(guard.pending(Batch::one(Stage::Execute, operation)), &NoRewrites).await
+    };
+    let Judged::Refused(refused) = judge(Effect::Write).await else { panic!("it must be refused") };
+    assert_eq!(refused.denial.code, DenialCode::ObligationUnmet);
+    assert!(matches!(judge(Effect::Read).await, Judged::Permit(_)), "what changes nothing needs no cap");
+}
+
+#[tokio::test]
 async fn what_may_be_seen_until_some_time_is_hidden_after_it() {
     const START: i64 = 1_800_000_000;
     let policies = r#"

@@ -81,10 +81,10 @@ async fn a_hold_carries_its_parameters() {
 async fn permits_bring_their_duties() {
     let mut asked = case("the planner reads");
     let rows = vec![Obligation::LimitRows(10_000)];
-    assert!(matches!(decide(&asked).await, Decision::Allow(allowed) if allowed.obligations == rows));
+    assert!(matches!(decide(&asked).await, Decision::Allow(allowed) if *allowed.obligations == *rows));
     asked.principal.phase = gateway_core::identity::Phase::Execute;
     let rewrite = vec![Obligation::Rewrite("limit:1000".to_owned())];
-    assert!(matches!(decide(&asked).await, Decision::Allow(allowed) if allowed.obligations == rewrite));
+    assert!(matches!(decide(&asked).await, Decision::Allow(allowed) if *allowed.obligations == *rewrite));
 }
 
 #[tokio::test]

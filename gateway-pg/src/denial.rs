@@ -15,7 +15,10 @@ pub(crate) const fn sqlstate(code: DenialCode) -> &'static str {
         // Drivers that keep prepared statements prepare anew when they see it.
         DenialCode::NotFound => "26000",
         DenialCode::LimitExceeded => "54000",
+        DenialCode::BudgetExceeded => "53400",
         DenialCode::ApprovalExpired | DenialCode::Cancelled => "57014",
+        // Clients that retry what the server could not serialise do so here too.
+        DenialCode::Conflict => "40001",
         DenialCode::RecorderFailed => "58030",
         DenialCode::UpstreamUnavailable => "08001",
         _ => "42501",

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use gateway_core::approval::Delivery;
 use gateway_core::error::{Denial, DenialCode};
 use gateway_core::pipeline::{Guard, Held, Judged, Permit, Released};
@@ -22,14 +22,17 @@ use crate::codec::ProtocolError;
 use crate::intake::Intake;
 use crate::io::BoxedStream;
 use crate::login::upstream::CancelKey;
-use crate::operation::PgRewriter;
-use crate::session::{Judge, Session, Task};
+use crate::rewriter::PgRewriter;
+use crate::session::{Judge, MAX_WAIT, Session, Task};
 
 /// Bytes waiting for a slow client before the gateway stops reading from the server.
 const MAX_QUEUED_DOWNSTREAM: usize = 1024 * 1024;
 
 /// Bytes waiting for a slow server before the gateway stops reading from the client.
 const MAX_QUEUED_UPSTREAM: usize = 1024 * 1024;
+
+/// What a session keeps of the buffer to the server once all of it is written, in bytes: room for short statements.
+const KEPT_UPSTREAM: usize = 2 * 1024;
 
 /// Bytes of the client kept while its operation waits for people; more is left in the socket.
 const MAX_WAITING: usize = 256 * 1024;
@@ -68,10 +71,15 @@ pub(crate) struct Driver {
     down_out: VecDeque<Bytes>,
     down_flush: bool,
     up_flush: bool,
+    /// The buffer to the server has grown beyond [`KEPT_UPSTREAM`].
+    up_large: bool,
     deciding: Option<Deciding>,
     holding: bool,
     /// The client cancelled while it was being judged: it is not to be held.
     cancel_wanted: bool,
+    /// Waits for another session to be out of the way.
+    waiting: Option<Pin<Box<dyn Future<Output = bool> + Send>>>,
+    wait_until: tokio::time::Instant,
     /// Waits for the recorder to take more, or for new masks.
     catching_up: Option<Settling>,
     /// With strict recording: waits until what is to be sent is on disk.
@@ -104,9 +112,12 @@ impl Driver {
             down_out: VecDeque::new(),
             down_flush: false,
             up_flush: false,
+            up_large: false,
             deciding: None,
             holding: false,
             cancel_wanted: false,
+            waiting: None,
+            wait_until: tokio::time::Instant::now(),
             catching_up: None,
             settling: None,
             settled: false,
@@ -119,7 +130,7 @@ impl Driver {
     }
 
     /// Runs the session to its end and seals its recording.
-    pub(crate) async fn run(mut self, greeting: Released) -> CloseReason {
+    pub(crate) async fn run(mut self: Box<Self>, greeting: Released) -> CloseReason {
         self.down_out.push_back(greeting.into_bytes());
         let cancel_asked = Arc::clone(&self.cancel_asked);
         let mut asked = Box::pin(cancel_asked.notified());
@@ -159,6 +170,17 @@ impl Driver {
             poll_fn(|cx| Pin::new(&mut self.up).poll_shutdown(cx)).await
         };
         let _ = tokio::time::timeout(FAREWELL, leave).await;
+        if busy || self.session.is_defining() {
+            let _ = tokio::time::timeout(FAREWELL, self.until_server_is_done()).await;
+        }
+    }
+
+    /// The server closes its connection once it has finished or undone what it was doing. Until then the session's changes of
+    /// definitions, and its uses of them, count for the other sessions.
+    async fn until_server_is_done(&mut self) {
+        while let Ok(1..) = poll_fn(|cx| self.up_in.poll_read(&mut self.up, cx)).await {
+            self.up_in.bytes.clear();
+        }
     }
 
     /// Does whatever can be done now; ready when the session is over.
@@ -184,6 +206,7 @@ impl Driver {
     fn step(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
         let mut moved = self.tasks();
         moved |= self.poll_deciding(cx);
+        moved |= self.poll_waiting(cx);
         moved |= self.poll_catching_up(cx);
         moved |= self.poll_settling(cx);
         if moved {
@@ -231,13 +254,35 @@ impl Driver {
             any = true;
             match task {
                 Task::Judge(judge) => {
-                    let rewriter = PgRewriter { possible: judge.rewritable, ..self.rewriter.clone() };
+                    let rewriter = PgRewriter {
+                        possible: judge.rewritable,
+                        backgrounds: Arc::clone(&judge.backgrounds),
+                        ..self.rewriter.clone()
+                    };
                     self.deciding = Some(Box::pin(decide(self.guard.clone(), judge, rewriter)));
                 }
+                Task::Wait { seen, first } => self.wait(seen, first),
                 Task::CancelUpstream => self.cancel_upstream(),
             }
         }
         any
+    }
+
+    /// Waits until a session is done that may be in the way.
+    fn wait(&mut self, seen: u64, first: bool) {
+        if first {
+            self.wait_until = tokio::time::Instant::now() + MAX_WAIT;
+        }
+        let (until, freed) = (self.wait_until, self.session.definitions().freed_since(seen));
+        self.waiting = Some(Box::pin(async move { tokio::time::timeout_at(until, freed).await.is_ok() }));
+    }
+
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(waiting) = &mut self.waiting else { return false };
+        let Poll::Ready(freed) = waiting.as_mut().poll(cx) else { return false };
+        self.waiting = None;
+        self.session.wake(freed);
+        true
     }
 
     fn cancel_upstream(&self) {
@@ -255,6 +300,8 @@ impl Driver {
             self.deciding = None;
             self.holding = false;
             self.session.refuse(&cancelled_by_client());
+        } else if self.waiting.take().is_some() {
+            self.session.stop_waiting(&cancelled_by_client());
         } else if self.deciding.is_some() {
             self.cancel_wanted = true;
         } else {
@@ -385,6 +432,7 @@ impl Driver {
 
     fn poll_write_up(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let out = self.session.upstream_bytes();
+        self.up_large |= out.len() > KEPT_UPSTREAM;
         while !out.is_empty() {
             match Pin::new(&mut self.up).poll_write(cx, out)? {
                 Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -392,6 +440,10 @@ impl Driver {
                 Poll::Pending => return Poll::Pending,
             }
             self.up_flush = true;
+        }
+        // Asking what names mean takes some kilobytes, and a session asks seldom.
+        if std::mem::take(&mut self.up_large) {
+            *out = BytesMut::new();
         }
         if self.up_flush {
             ready!(Pin::new(&mut self.up).poll_flush(cx))?;

@@ -26,7 +26,8 @@ pub(crate) fn updated_columns<'a>(statement: &'a Statement, used: &RelationUse) 
     (!columns.is_empty()).then_some(columns)
 }
 
-/// Every event that `first` on `relation` brings about, itself first. `columns`: those that it updates, if known.
+/// Every event that `first` on `relation` brings about, itself first: by foreign keys, by rules, and through a view on what it stands
+/// on. `columns`: those that it updates, if known.
 pub(crate) fn consequences(
     catalog: &Catalog,
     relation: &Arc<Relation>,
@@ -38,7 +39,9 @@ pub(crate) fn consequences(
     let mut next = 0;
     while let Some((event, here)) = found.get(next).cloned() {
         let columns = columns.filter(|_| next == 0);
-        for (event, oid) in passed_on(&here, event, columns) {
+        let along =
+            passed_on(&here, event, columns).chain(by_rules(&here, event)).chain(through_view(&here, event));
+        for (event, oid) in along {
             let Some(table) = catalog.by_oid(oid) else { continue };
             let parts = catalog.descendants(table);
             let fresh = [vec![Arc::clone(table)], parts].concat();
@@ -68,4 +71,15 @@ fn passed_on<'a>(
         };
         Some((there?, cascade.table))
     })
+}
+
+/// What rules make of an event, as (event there, relation that the rule touches).
+fn by_rules(relation: &Relation, event: Event) -> impl Iterator<Item = (Event, u32)> + '_ {
+    relation.rules(event).flat_map(|made| relation.parents.iter().map(move |oid| (made, *oid)))
+}
+
+/// What a write to a view does to what it stands on (PostgreSQL documentation, CREATE VIEW, "Updatable Views").
+fn through_view(relation: &Relation, event: Event) -> impl Iterator<Item = (Event, u32)> + '_ {
+    let passes = relation.is_view() && matches!(event, Event::Insert | Event::Update | Event::Delete);
+    relation.parents.iter().filter(move |_| passes).map(move |oid| (event, *oid))
 }

@@ -5,6 +5,7 @@
 //! replication, encodings other than UTF8, the binary `COPY` of a query.
 
 pub mod analysis;
+mod calls;
 mod cancel;
 mod carried;
 mod catalog;
@@ -20,6 +21,9 @@ mod lineage;
 mod login;
 mod memo;
 mod operation;
+mod references;
+mod rewriter;
+mod scope;
 mod server;
 mod session;
 mod statement;

@@ -7,34 +7,54 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::analysis::Analysis;
-use crate::catalog::quote;
+use crate::catalog::{Catalog, quote};
+use crate::definitions::Names;
 use crate::operation::Template;
+use crate::scope::used_names;
 use crate::session::Meaning;
 use crate::statement::{qualified_calls, unqualified_calls, written};
 
 /// Analyses remembered for a session; beyond this all are forgotten. 256: more than an application has statements; each takes some
-/// kilobytes.
+/// kilobytes, see also [`MAX_BYTES`].
 const MAX_REMEMBERED: usize = 256;
+
+/// Bytes of analyses remembered for a session, each with what follows from it; beyond this all are forgotten.
+const MAX_BYTES: usize = 2 * 1024 * 1024;
+
+/// An analysis of more bytes is not remembered: such statements are seldom the same twice.
+const MAX_ANALYSIS_BYTES: usize = 128 * 1024;
 
 /// Statements of one text that are remembered. 16: more come from scripts, which are run once.
 const MAX_STATEMENTS: usize = 16;
 
 /// Memos by where their analysis lies; each keeps its analysis, so that nothing else can come to lie there.
 #[derive(Debug, Default)]
-pub(crate) struct Memos(HashMap<usize, Arc<Memo>>);
+pub(crate) struct Memos {
+    known: HashMap<usize, Arc<Memo>>,
+    bytes: usize,
+}
 
 impl Memos {
     /// The memo of an analysis.
     pub(crate) fn of(&mut self, analysis: &Arc<Analysis>) -> Arc<Memo> {
+        self.weighed(analysis, Analysis::heap_bytes)
+    }
+
+    fn weighed(&mut self, analysis: &Arc<Analysis>, weigh: impl FnOnce(&Analysis) -> usize) -> Arc<Memo> {
         let place = Arc::as_ptr(analysis).addr();
-        if let Some(known) = self.0.get(&place) {
+        if let Some(known) = self.known.get(&place) {
             return Arc::clone(known);
         }
-        if self.0.len() >= MAX_REMEMBERED {
-            self.0.clear();
+        let bytes = weigh(analysis);
+        let memo = Arc::new(Memo::new(Arc::clone(analysis), bytes));
+        if bytes > MAX_ANALYSIS_BYTES {
+            return memo;
         }
-        let memo = Arc::new(Memo::new(Arc::clone(analysis)));
-        self.0.insert(place, Arc::clone(&memo));
+        if self.known.len() >= MAX_REMEMBERED || self.bytes + bytes > MAX_BYTES {
+            *self = Self::default();
+        }
+        self.bytes += bytes;
+        self.known.insert(place, Arc::clone(&memo));
         memo
     }
 }
@@ -50,8 +70,10 @@ pub(crate) struct Memo {
     pub(crate) types: Vec<String>,
     /// Some statement stands for another one, prepared or declared before: what holds of it is not a matter of its text.
     refers: bool,
+    /// About how many bytes the analysis takes.
+    pub(crate) bytes: usize,
     known: Mutex<Known>,
-    _analysis: Arc<Analysis>,
+    analysis: Arc<Analysis>,
 }
 
 /// The statement's place in its text, how many came in its message, and whether a transaction is open.
@@ -64,10 +86,11 @@ struct Known {
     resolved: bool,
     templates: Vec<(TemplateKey, Arc<Template>)>,
     meanings: Vec<(usize, Arc<Meaning>)>,
+    names: Option<Arc<Names>>,
 }
 
 impl Memo {
-    fn new(analysis: Arc<Analysis>) -> Self {
+    fn new(analysis: Arc<Analysis>, bytes: usize) -> Self {
         let mut relations = BTreeSet::new();
         let mut functions = BTreeSet::new();
         let mut types = BTreeSet::new();
@@ -83,8 +106,9 @@ impl Memo {
             functions: functions.into_iter().collect(),
             types: types.into_iter().collect(),
             refers: analysis.statements.iter().any(|s| s.prepared.is_some() || s.cursor.is_some()),
+            bytes,
             known: Mutex::default(),
-            _analysis: analysis,
+            analysis,
         }
     }
 
@@ -126,6 +150,17 @@ impl Memo {
         Ok(template)
     }
 
+    /// The names whose meaning matters for what the text does; made if they are not known.
+    pub(crate) fn names(&self, catalog: &Catalog) -> Arc<Names> {
+        let generation = catalog.generation();
+        if let Some(known) = &self.known(generation).names {
+            return Arc::clone(known);
+        }
+        let names = Arc::new(used_names(self.analysis.statements.iter(), catalog));
+        self.known(generation).names = Some(Arc::clone(&names));
+        names
+    }
+
     /// What the names of a prepared statement mean; made if it is not known.
     pub(crate) fn meaning(
         &self,
@@ -143,5 +178,43 @@ impl Memo {
             }
             meaning
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn analysis() -> Arc<Analysis> {
+        Arc::new(Analysis::default())
+    }
+
+    #[test]
+    fn a_large_analysis_is_not_kept() {
+        let (mut memos, large) = (Memos::default(), analysis());
+        memos.weighed(&large, |_| MAX_ANALYSIS_BYTES + 1);
+        assert_eq!(Arc::strong_count(&large), 1);
+        assert_eq!(memos.bytes, 0);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_by_number_and_bytes() {
+        let mut memos = Memos::default();
+        for _ in 0..1_000 {
+            memos.weighed(&analysis(), |_| MAX_ANALYSIS_BYTES);
+            assert!(memos.bytes <= MAX_BYTES);
+        }
+        for _ in 0..1_000 {
+            memos.weighed(&analysis(), |_| 1);
+            assert!(memos.known.len() <= MAX_REMEMBERED);
+        }
+    }
+
+    #[test]
+    fn the_same_analysis_has_the_same_memo() {
+        let (mut memos, analysis) = (Memos::default(), analysis());
+        let first = memos.weighed(&analysis, |_| 1);
+        assert!(Arc::ptr_eq(&first, &memos.weighed(&analysis, |_| 1)));
+        assert_eq!(memos.bytes, 1);
     }
 }

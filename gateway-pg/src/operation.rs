@@ -3,30 +3,33 @@
 //! Actions and entities are those of `schema/postgres.cedarschema`.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use gateway_core::error::{Denial, DenialCode};
-use gateway_core::operation::{Access, Action, Argument, Batch, Binding, Effect, Facts, Operation, Resource};
-use gateway_core::pipeline::Rewriter;
+use gateway_core::operation::{Access, Action, Argument, Binding, Effect, Facts, Operation, Resource};
 
 use crate::analysis::{
-    self, Access as Use, Change, CopyDirection, CopyEndpoint, CopyFormat, Filter, FunctionClass, FunctionUse,
-    LexSettings, Limits, ObjectChange, QualifiedName, RelationUse, SettingChange, SettingScope, Statement,
+    self, Access as Use, Change, CopyDirection, CopyEndpoint, CopyFormat, Filter, LexSettings, Limits,
+    ObjectChange, RelationUse, SettingChange, SettingKind, SettingScope, Statement,
 };
+use crate::calls;
 use crate::carried::Carried;
 use crate::catalog::{Catalog, Event, LabelIndex, Relation, quote};
 use crate::codec::frontend::Bind;
 use crate::effects;
 use crate::lineage::{self, Inference};
-use crate::statement::written;
+use crate::rewriter::{self, Background, NamedTable};
+use crate::statement::{is_meaningful, is_two_phase, written};
 
 /// The policy schema fragment for PostgreSQL, for [`CedarEngine`](gateway_core::policy) builders.
 pub const SCHEMA: &str = include_str!("../schema/postgres.cedarschema");
 
 /// A schema name that no catalog has, for what cannot be resolved; a rule on a real schema does not cover it.
-const UNRESOLVED: &str = "(unresolved)";
+pub(crate) const UNRESOLVED: &str = "(unresolved)";
+
+/// The name of a setting that the text does not tell, and of all of them.
+const COMPUTED: &str = "(computed)";
 
 /// Where statements run.
 #[derive(Clone, Debug)]
@@ -51,7 +54,7 @@ impl Place {
         self.schema(schema).child("Table", name)
     }
 
-    fn function(&self, schema: &str, name: &str) -> Resource {
+    pub(crate) fn function(&self, schema: &str, name: &str) -> Resource {
         self.schema(schema).child("Function", name)
     }
 
@@ -77,6 +80,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) bind: Option<&'a Bind>,
     /// Type OIDs that Parse gives its parameters.
     pub(crate) types: &'a [u32],
+    /// Settings that change what statements do, as far as they were changed.
+    pub(crate) settings: &'a std::collections::BTreeMap<String, String>,
     pub(crate) lexing: LexSettings,
     pub(crate) in_transaction: bool,
     /// How many statements its message holds.
@@ -97,6 +102,7 @@ pub(crate) fn template(subject: &Subject<'_>) -> Result<Template, Denial> {
         facts: Arc::new(facts(subject)),
         binding: binding(subject),
         hides_literals: hides_literals(subject),
+        tables: subject.statements().flat_map(|s| rewriter::named_tables(subject.catalog, s)).collect(),
     })
 }
 
@@ -110,9 +116,15 @@ pub(crate) struct Template {
     binding: Binding,
     /// Records must not hold the literals of the text.
     hides_literals: bool,
+    tables: Arc<[NamedTable]>,
 }
 
 impl Template {
+    /// What a rewrite must know besides the text. `stands_for`: the text of what it runs, as the server has it.
+    pub(crate) fn background(&self, stands_for: Option<Bytes>) -> Background {
+        Background { accesses: Arc::clone(&self.accesses), tables: Arc::clone(&self.tables), stands_for }
+    }
+
     /// The operation of a subject this is the template of.
     pub(crate) fn operation(&self, subject: &Subject<'_>) -> Operation {
         let mut operation = Operation::new(self.kind.clone(), subject.text.clone());
@@ -131,7 +143,7 @@ impl Subject<'_> {
         [Some(self.statement), self.refers_to].into_iter().flatten()
     }
 
-    fn relation(&self, used: &RelationUse) -> Option<&Arc<Relation>> {
+    pub(crate) fn relation(&self, used: &RelationUse) -> Option<&Arc<Relation>> {
         self.catalog.relation(&written(used.schema.as_deref(), &used.name))
     }
 }
@@ -166,10 +178,13 @@ fn refuse_unreadable(subject: &Subject<'_>) -> Result<(), Denial> {
 /// How text is read stays as it is.
 fn refuse_setting(change: &SettingChange) -> Result<(), Denial> {
     let value = change.value.as_deref().map(|v| v.trim_matches('\'').to_ascii_lowercase());
+    // What the session began with was looked at then; a value that the text does not tell could be any.
+    let restores =
+        matches!(change.kind, SettingKind::Default | SettingKind::Reset | SettingKind::FromCurrent);
     let fine = match change.name.as_deref() {
-        Some("client_encoding") => matches!(value.as_deref(), Some("utf8" | "utf-8" | "unicode") | None),
+        Some("client_encoding") => restores || matches!(value.as_deref(), Some("utf8" | "utf-8" | "unicode")),
         Some("standard_conforming_strings") => {
-            matches!(value.as_deref(), Some("on" | "true" | "yes" | "1") | None)
+            restores || matches!(value.as_deref(), Some("on" | "true" | "yes" | "1"))
         }
         Some("backslash_quote") => false,
         _ => true,
@@ -225,7 +240,7 @@ fn knows_outputs(subject: &Subject<'_>, statement: &Statement) -> bool {
     let protects = |r: &Arc<Relation>| !subject.catalog.protected(subject.labels, r).is_empty();
     let columns = |used: &RelationUse| {
         let relation = subject.relation(used)?;
-        Some(relation.column_names().map(|name| (name.to_owned(), true)).collect())
+        Some(relation.columns().map(|name| (name.to_owned(), true)).collect())
     };
     !relations.any(protects) || Carried::new(statement, &columns).outputs().is_some()
 }
@@ -253,10 +268,10 @@ fn accesses(subject: &Subject<'_>) -> BTreeSet<Access> {
         for used in &statement.relations {
             relation_accesses(subject, statement, used, &mut out);
         }
-        out.extend(statement.functions.iter().filter_map(|f| function_access(subject, f)));
-        out.extend(statement.operators.iter().filter_map(|o| operator_access(subject, o)));
+        out.extend(statement.functions.iter().flat_map(|f| calls::function_accesses(subject, f)));
+        out.extend(statement.operators.iter().flat_map(|o| calls::operator_accesses(subject, o)));
         out.extend(type_accesses(subject, statement));
-        out.extend(attribute_calls(subject, statement));
+        out.extend(calls::attribute_calls(subject, statement));
         out.extend(inferences(subject, statement));
         out.extend(statement.settings.iter().map(|s| setting_access(place, s)));
         out.extend(statement.objects.iter().filter_map(|o| object_access(place, o)));
@@ -298,7 +313,7 @@ fn access(action: &'static str, resource: Resource) -> Access {
     Access::new(Action::new(action), resource)
 }
 
-fn call(resource: Resource) -> Access {
+pub(crate) fn call(resource: Resource) -> Access {
     access("call", resource)
 }
 
@@ -335,7 +350,12 @@ fn relation_accesses(
         }
         out.extend(events.iter().skip(1).map(|(event, r)| access(event_action(*event), table(r))));
     }
-    for below in subject.catalog.ancestors(relation) {
+    let ancestors = subject.catalog.ancestors(relation);
+    if modifies(used.access) && ancestors.iter().chain([relation]).any(|r| is_settings_view(r)) {
+        out.insert(access("set", subject.place.setting(COMPUTED)));
+        out.insert(call(subject.place.function("pg_catalog", "set_config").with("via", "view")));
+    }
+    for below in ancestors {
         if !(definition && view) {
             out.insert(access(action, table(&below)));
         }
@@ -346,6 +366,16 @@ fn relation_accesses(
         }
     }
     out.extend(parts.iter().map(|r| access(action, table(r))));
+    out.extend(calls::statements_of_others(subject, statement, relation));
+}
+
+const fn modifies(used: Use) -> bool {
+    matches!(used, Use::Insert | Use::Update | Use::Delete)
+}
+
+/// `pg_settings` has a rule that turns an update into `set_config`; so has every view that can be written through to it.
+fn is_settings_view(relation: &Relation) -> bool {
+    relation.schema == "pg_catalog" && relation.name == "pg_settings"
 }
 
 /// Where a relation is once it is renamed or moved: that is judged as making one there.
@@ -373,11 +403,14 @@ fn shows_temporary(subject: &Subject<'_>, statement: &Statement) -> bool {
     statement.kind == "create_view" && read.into_iter().any(|r| r.schema.starts_with("pg_temp"))
 }
 
-/// The action of what a foreign key makes happen.
+/// The action of what foreign keys, rules and views make happen.
 const fn event_action(event: Event) -> &'static str {
     match event {
+        Event::Insert => "insert",
         Event::Delete => "delete",
-        _ => "update",
+        Event::Truncate => "truncate",
+        Event::Update => "update",
+        Event::Read | Event::Maintain => "select",
     }
 }
 
@@ -429,32 +462,6 @@ const fn kind_name(kind: char) -> &'static str {
     }
 }
 
-/// Calls of anything but harmless built-ins. A name that a user's function on the search path shares is that function.
-fn function_access(subject: &Subject<'_>, used: &FunctionUse) -> Option<Access> {
-    if used.schema.is_none()
-        && let Some(schema) = subject.catalog.user_function(&used.name)
-    {
-        return Some(call(subject.place.function(schema, &used.name)));
-    }
-    let class = analysis::classify_function(used.schema.as_deref(), &used.name);
-    if class.is_read() {
-        return None;
-    }
-    let builtin = matches!(class, FunctionClass::Builtin { .. });
-    let schema = used.schema.as_deref().unwrap_or(if builtin { "pg_catalog" } else { UNRESOLVED });
-    Some(call(subject.place.function(schema, &used.name).with("volatility", "volatile")))
-}
-
-fn operator_access(subject: &Subject<'_>, operator: &QualifiedName) -> Option<Access> {
-    let name = format!("operator {}", operator.name);
-    let schema = match operator.schema.as_deref() {
-        Some("pg_catalog") => return None,
-        Some(schema) => schema,
-        None => subject.catalog.user_function(&name)?,
-    };
-    Some(call(subject.place.function(schema, &name)))
-}
-
 /// The first OID of what is not the server's own (`FirstNormalObjectId`, PostgreSQL source, access/transam.h).
 const FIRST_USER_OID: u32 = 16_384;
 
@@ -469,26 +476,11 @@ fn parameter_types(subject: &Subject<'_>) -> impl Iterator<Item = Access> {
     user.map(|oid| call(subject.place.function(UNRESOLVED, &format!("type {oid}"))))
 }
 
-/// `u.f` that is no column of anything here but the name of a user's function is the call `f(u)`.
-fn attribute_calls(subject: &Subject<'_>, statement: &Statement) -> Vec<Access> {
-    let related: Vec<_> = statement.relations.iter().filter_map(|r| subject.relation(r)).collect();
-    let names =
-        statement.columns.iter().filter(|c| c.name.len() > 1 && !c.star).filter_map(|c| c.name.last());
-    // One table's column says nothing of another table's row: all of them must have it.
-    let column = |name: &str| !related.is_empty() && related.iter().all(|r| r.has_column(name));
-    let unknown = names.chain(&statement.fields).filter(|name| !column(name));
-    unknown
-        .filter_map(|name| {
-            subject.catalog.user_function(name).map(|schema| call(subject.place.function(schema, name)))
-        })
-        .collect()
-}
-
 fn setting_access(place: &Place, change: &SettingChange) -> Access {
     match change.scope {
         SettingScope::System => access("alter", place.server()),
         SettingScope::RoleOrDatabase => access("alter", place.database()),
-        _ => access("set", place.setting(change.name.as_deref().unwrap_or("(computed)"))),
+        _ => access("set", place.setting(change.name.as_deref().unwrap_or(COMPUTED))),
     }
 }
 
@@ -547,7 +539,9 @@ fn kind_accesses(place: &Place, statement: &Statement) -> Vec<Access> {
             CopyEndpoint::Client => {}
         }
     }
-    if statement.transaction.is_some() {
+    if is_two_phase(statement) {
+        out.push(access("two_phase", place.database()));
+    } else if statement.transaction.is_some() {
         out.push(access("transaction", place.database()));
     }
     if statement.explain.is_some() {
@@ -569,6 +563,59 @@ fn kind_accesses(place: &Place, statement: &Statement) -> Vec<Access> {
         _ => {}
     }
     out
+}
+
+/// Built-in functions that are judged as calls but leave settings and definitions as they are, by what their names begin with.
+const LEAVES_NAMES: [&str; 18] = [
+    "currval",
+    "gin_clean_pending_list",
+    "inet_",
+    "lastval",
+    "lo_",
+    "loread",
+    "lowrite",
+    "nextval",
+    "pg_advisory_",
+    "pg_cancel_backend",
+    "pg_current_xact_id",
+    "pg_export_snapshot",
+    "pg_notify",
+    "pg_sleep",
+    "pg_terminate_backend",
+    "pg_try_advisory_",
+    "setseed",
+    "setval",
+];
+
+/// Whether what is accessed may change what names mean: a setting, or code of which it is not known what it does.
+pub(crate) fn moves_names(access: &Access) -> bool {
+    let name = access.resource.name();
+    match access.action.as_str() {
+        "set" => is_meaningful(Some(name).filter(|name| *name != COMPUTED)),
+        "call" => {
+            schema_of(&access.resource) != Some("pg_catalog")
+                || !LEAVES_NAMES.iter().any(|known| name.starts_with(known))
+        }
+        _ => false,
+    }
+}
+
+/// Whether the operation may change a setting of which it cannot be told which: it may be one that changes how text is read. The
+/// server tells such a change with the next ReadyForQuery, no sooner.
+pub(crate) fn moves_reading(operation: &Operation) -> bool {
+    // These restore what the session began with.
+    if matches!(&*operation.kind, "reset" | "discard") {
+        return false;
+    }
+    operation.accesses.iter().any(|access| match (access.action.as_str(), access.resource.name()) {
+        ("set", name) => name == COMPUTED,
+        ("call", "set_config") => access.resource.attributes.contains_key("via"),
+        _ => false,
+    })
+}
+
+fn schema_of(resource: &Resource) -> Option<&str> {
+    resource.path().iter().find(|(kind, _)| kind == "Schema").map(|(_, name)| name.as_str())
 }
 
 fn facts(subject: &Subject<'_>) -> Facts {
@@ -595,7 +642,7 @@ fn facts(subject: &Subject<'_>) -> Facts {
 }
 
 /// Commands that change only the session or its transaction: nothing of the target's state, so no record has to be on disk first.
-const SESSION_ONLY: [&str; 19] = [
+pub(crate) const SESSION_ONLY: [&str; 19] = [
     "begin",
     "start_transaction",
     "commit",
@@ -682,6 +729,9 @@ pub(crate) fn meaning(
 /// What the names meant when it was judged: part of what an approval is bound to.
 fn binding(subject: &Subject<'_>) -> Binding {
     let mut out: Vec<_> = subject.statements().flat_map(|s| meaning(subject.catalog, s)).collect();
+    out.extend(
+        subject.settings.iter().map(|(name, value)| (format!("setting {name}").into(), value.clone())),
+    );
     if let Some(inner) = subject.refers_to {
         out.push(("refers to".into(), format!("{inner:?}")));
     }
@@ -743,76 +793,4 @@ pub(crate) fn copied_columns(statement: &Statement, catalog: &Catalog) -> Option
         return Some(relation.attributes().map(|number| (relation.oid, number)).collect());
     }
     copy.columns.iter().map(|name| relation.attribute(name).map(|number| (relation.oid, number))).collect()
-}
-
-/// Applies `limit:N` and `read_only` to simple queries of one statement.
-#[derive(Clone, Debug)]
-pub(crate) struct PgRewriter {
-    pub(crate) lexing: LexSettings,
-    /// False for extended-protocol messages, whose text was sent before.
-    pub(crate) possible: bool,
-}
-
-impl Rewriter for PgRewriter {
-    fn rewrite(&self, operation: &Operation, rewrites: &[&str]) -> Result<Option<Operation>, Denial> {
-        let mut text: Option<String> = None;
-        for rewrite in rewrites {
-            if let Some(new) = self.one(operation, text.as_deref(), rewrite)? {
-                text = Some(new);
-            }
-        }
-        let Some(text) = text.filter(|t| t.as_bytes() != operation.statement) else { return Ok(None) };
-        let mut rewritten = operation.clone();
-        rewritten.statement = Bytes::from(text);
-        Arc::make_mut(&mut rewritten.facts).insert("has_limit".into(), true.into());
-        Ok(Some(rewritten))
-    }
-}
-
-impl PgRewriter {
-    fn one(
-        &self,
-        operation: &Operation,
-        text: Option<&str>,
-        rewrite: &str,
-    ) -> Result<Option<String>, Denial> {
-        let unmet = |message: String| Err(Denial::new(DenialCode::ObligationUnmet, message));
-        match rewrite.split_once(':') {
-            None if rewrite == "read_only" && operation.effect == Effect::Read => Ok(None),
-            None if rewrite == "read_only" => unmet("the policy allows this for reading only".to_owned()),
-            Some(("limit", rows)) if operation.kind == "select" => {
-                let Ok(rows) = rows.trim().parse() else {
-                    return unmet(format!("the policy's rewrite `{rewrite}` is not understood"));
-                };
-                self.limit(operation, text, rows)
-            }
-            Some(("limit", _)) => Ok(None),
-            _ => unmet(format!("the policy's rewrite `{rewrite}` is not possible for PostgreSQL")),
-        }
-    }
-
-    fn limit(&self, operation: &Operation, text: Option<&str>, rows: u64) -> Result<Option<String>, Denial> {
-        let text = text.or_else(|| std::str::from_utf8(&operation.statement).ok()).unwrap_or_default();
-        let unmet = |cause: &dyn std::fmt::Display| {
-            let mut message = String::new();
-            let _ = write!(
-                message,
-                "the policy limits this to {rows} rows, which cannot be added to the statement: {cause}"
-            );
-            Denial::new(DenialCode::ObligationUnmet, message).with_hint(format!("add LIMIT {rows} yourself"))
-        };
-        let limited = analysis::limit(text, rows, &self.lexing, &Limits::default()).map_err(|e| unmet(&e))?;
-        if limited == text {
-            return Ok(None);
-        }
-        if self.possible { Ok(Some(limited)) } else { Err(unmet(&"it was prepared without")) }
-    }
-}
-
-/// The text of a rewritten single statement, if the batch is one that was rewritten from `original`.
-pub(crate) fn rewritten_text(batch: &Batch, original: &[u8]) -> Option<Bytes> {
-    match batch.operations() {
-        [one] if one.statement != original => Some(one.statement.clone()),
-        _ => None,
-    }
 }

@@ -29,7 +29,8 @@ use crate::login::upstream::{
     Address, Connected, ProtocolVersion, SslMode, SslNegotiation, Upstream, UpstreamError,
 };
 use crate::login::{Wishes, is_reported};
-use crate::operation::{PgRewriter, Place};
+use crate::operation::Place;
+use crate::rewriter::PgRewriter;
 use crate::session::{Session, SessionConfig};
 use crate::tls::{TlsError, client_config};
 
@@ -200,7 +201,8 @@ impl PgGateway {
 
     async fn connection(self, tcp: TcpStream) {
         let peer = tcp.peer_addr().map_or_else(|_| "unknown".to_owned(), |a| a.to_string());
-        let login = async {
+        // On the heap and gone once it is over: a session lasts longer than its login.
+        let login = Box::pin(async {
             tcp.set_nodelay(true)?;
             match arrive(tcp, &self.acceptance).await? {
                 Arrival::Cancel { pid, key, mut stream } => {
@@ -212,7 +214,7 @@ impl PgGateway {
                 }
                 Arrival::Session(arrived) => self.admit(*arrived, &peer).await,
             }
-        };
+        });
         match tokio::time::timeout(self.limits.login, login).await {
             Err(_) => tracing::info!(peer, "a client did not log in in time"),
             Ok(Err(error)) => tracing::info!(peer, %error, "a login broke off"),
@@ -227,7 +229,7 @@ impl PgGateway {
     /// The stream breaks during login.
     pub async fn serve_stream(&self, stream: BoxedStream) -> io::Result<()> {
         let arrived = Arrived::in_process(stream).await?;
-        if let Some(ready) = self.admit(arrived, "in-process").await? {
+        if let Some(ready) = Box::pin(self.admit(arrived, "in-process")).await? {
             ready.run().await;
         }
         Ok(())
@@ -379,24 +381,24 @@ impl PgGateway {
             database,
             lexing: connected.lexing,
         };
-        let rewriter = PgRewriter { lexing: connected.lexing, possible: false };
+        let rewriter = PgRewriter { lexing: connected.lexing, possible: false, backgrounds: Arc::new([]) };
         let session = Session::new(guard.clone(), config, reported);
         let greeting = guard.originate(greeting.freeze());
-        let driver = Driver::new(
+        let driver = Box::new(Driver::new(
             session,
             guard,
             rewriter,
             (down, connected.stream),
             connected.cancel,
             Arc::clone(&entry.asked),
-        );
+        ));
         Ok(Ready { driver, greeting, _entry: entry })
     }
 }
 
 /// A session about to begin.
 struct Ready {
-    driver: Driver,
+    driver: Box<Driver>,
     greeting: gateway_core::pipeline::Released,
     _entry: CancelEntry,
 }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use gateway_core::error::{Denial, DenialCode};
 
 use crate::analysis::{
-    Analysis, AnalysisCache, AnalysisError, FunctionRole, LexSettings, Output, OutputKind, SourceKind,
-    Statement, Understood,
+    Analysis, AnalysisCache, AnalysisError, ColumnUse, FunctionRole, LexSettings, Output, OutputKind, Place,
+    SourceKind, Statement, Understood,
 };
 use crate::catalog::{Catalog, Unresolved, quote};
 use crate::memo::{Memo, Memos};
@@ -24,6 +24,8 @@ pub(crate) struct Text {
     pub(crate) memo: Arc<Memo>,
     /// How many statements came with it in one message, itself included.
     of: usize,
+    /// The text the server has instead, if it was rewritten: that of its only statement.
+    pub(crate) sent: std::sync::OnceLock<Bytes>,
 }
 
 impl Text {
@@ -37,7 +39,8 @@ impl Text {
         let understood = cache.analyse(&bytes, settings).map_err(|error| not_understood(&error))?;
         let memo = memos.of(&understood.analysis);
         let of = understood.analysis.statements.len();
-        Ok(Arc::new(Self { bytes, analysis: Arc::clone(&understood.analysis), understood, memo, of }))
+        let analysis = Arc::clone(&understood.analysis);
+        Ok(Arc::new(Self { bytes, analysis, understood, memo, of, sent: std::sync::OnceLock::new() }))
     }
 
     /// The same text, one of `count` statements of a message.
@@ -49,6 +52,7 @@ impl Text {
             understood,
             memo: Arc::clone(&self.memo),
             of: count,
+            sent: std::sync::OnceLock::new(),
         })
     }
 
@@ -62,6 +66,11 @@ impl Text {
         self.understood.range(index).filter(|r| r.start <= r.end && r.end <= self.bytes.len())
     }
 
+    /// About how many bytes it takes as long as it is kept.
+    pub(crate) fn weight(&self) -> usize {
+        self.bytes.len() + self.memo.bytes
+    }
+
     /// Names in it that the catalog has not been asked for.
     pub(crate) fn unresolved(&self, catalog: &Catalog) -> Unresolved {
         catalog.unresolved(&self.memo.relations, &self.memo.functions, &self.memo.types)
@@ -70,6 +79,16 @@ impl Text {
     /// The statement at `index`, if there are so many.
     pub(crate) fn statement(&self, index: usize) -> Option<&Statement> {
         self.analysis.statements.get(index)
+    }
+
+    /// The statement at `index` as the server has it.
+    pub(crate) fn as_sent(&self, index: usize) -> Bytes {
+        self.sent.get().map_or_else(|| self.slice(index), Bytes::clone)
+    }
+
+    /// What the server gets instead, as text.
+    pub(crate) fn rewritten(&self) -> std::borrow::Cow<'_, str> {
+        self.sent.get().map_or_else(Default::default, |sent| String::from_utf8_lossy(sent))
     }
 
     /// The exact bytes of the statement at `index`.
@@ -86,16 +105,18 @@ pub(crate) fn written(schema: Option<&str>, name: &str) -> String {
     }
 }
 
-/// Names that a user's function or operator on the search path could take over: calls without schema, qualified column references
-/// (`u.f` and `(u).f` are also `f(u)`), and operators without schema as `operator =`.
+/// Names that a user's function, operator or type on the search path could take over: calls without schema, which may also be casts
+/// (`type f`), qualified column references (`u.f` is also `f(u)` and a cast of the row, `row type f`), fields (`(e).f` is also `f(e)`
+/// and `e::f`), and operators without schema as `operator =`.
 pub(crate) fn unqualified_calls(statement: &Statement) -> impl Iterator<Item = String> {
     let calls = statement.functions.iter().filter(|f| f.schema.is_none() && f.role == FunctionRole::Call);
+    let calls = calls.map(|f| &f.name).chain(&statement.fields);
     let columns = statement.columns.iter().filter(|c| c.name.len() > 1 && !c.star);
+    let columns = columns.filter_map(|c| c.name.last());
     let operators = statement.operators.iter().filter(|o| o.schema.is_none());
     calls
-        .map(|f| f.name.clone())
-        .chain(statement.fields.iter().cloned())
-        .chain(columns.filter_map(|c| c.name.last().cloned()))
+        .flat_map(|name| [name.clone(), format!("type {name}")])
+        .chain(columns.flat_map(|name| [name.clone(), format!("row type {name}")]))
         .chain(operators.map(|o| format!("operator {}", o.name)))
         .collect::<Vec<_>>()
         .into_iter()
@@ -124,13 +145,11 @@ pub(crate) struct Prepared {
     pub(crate) index: usize,
     /// Type OIDs that Parse gives its parameters.
     pub(crate) types: Vec<u32>,
-    /// The result's columns once the server has described them.
-    pub(crate) row: std::sync::OnceLock<Arc<[crate::codec::backend::Field]>>,
 }
 
 impl Prepared {
     pub(crate) fn new(text: Arc<Text>, index: usize) -> Self {
-        Self { text, index, types: Vec::new(), row: std::sync::OnceLock::new() }
+        Self { text, index, types: Vec::new() }
     }
 
     /// With the parameter types that Parse gives.
@@ -168,8 +187,18 @@ pub(crate) fn may_mention(statement: &Statement, output: Option<usize>, protecte
         return false;
     }
     let renamed = statement.sources.iter().any(|s| !s.columns.is_empty());
-    let nested = statement.flags.set_operation || !plain_sources;
-    renamed || statement.columns.iter().any(|c| if c.star { nested } else { mentions(c, protected) })
+    // What NATURAL merges is computed, and the text names none of it.
+    let nested = statement.flags.set_operation || statement.flags.natural_join || !plain_sources;
+    renamed
+        || statement.columns.iter().any(|c| match c.star {
+            true => nested && !is_natural(c),
+            false => mentions(c, protected),
+        })
+}
+
+/// Whether it stands for what `NATURAL` joins only: that puts nothing out by itself.
+fn is_natural(column: &ColumnUse) -> bool {
+    column.name.is_empty() && column.places.iter().all(|place| *place == Place::Filter)
 }
 
 /// Whether an output stands for an unknown number of columns, so that what comes after it cannot be told by its place.
@@ -177,7 +206,7 @@ fn spreads(output: &Output) -> bool {
     matches!(output.kind, OutputKind::Star(_) | OutputKind::Expanded)
 }
 
-fn mentions(column: &crate::analysis::ColumnUse, protected: &BTreeSet<&str>) -> bool {
+pub(crate) fn mentions(column: &ColumnUse, protected: &BTreeSet<&str>) -> bool {
     column.whole_row
         || column.star
         || column.name.last().is_some_and(|name| protected.contains(name.as_str()))
@@ -186,27 +215,35 @@ fn mentions(column: &crate::analysis::ColumnUse, protected: &BTreeSet<&str>) -> 
 /// Settings that change what names mean or who runs.
 const MEANINGFUL: [&str; 3] = ["search_path", "role", "session_authorization"];
 
+/// Whether a change of this setting changes what names mean; `None` is one that the text does not tell.
+pub(crate) fn is_meaningful(setting: Option<&str>) -> bool {
+    setting.is_none_or(|name| MEANINGFUL.contains(&name))
+}
+
+/// Whether a statement is part of a two-phase commit: what it commits may have been done by anybody.
+pub(crate) fn is_two_phase(statement: &Statement) -> bool {
+    matches!(&*statement.kind, "prepare_transaction" | "commit_prepared" | "rollback_prepared")
+}
+
+/// Whether a statement makes the transaction read a snapshot that another one exported.
+pub(crate) fn imports_snapshot(statement: &Statement) -> bool {
+    statement.kind == "set_transaction" && statement.transaction.as_ref().is_some_and(|t| t.name.is_some())
+}
+
 /// Whether a statement changes what names mean from here on.
 pub(crate) fn changes_meaning(statement: &Statement) -> bool {
-    let setting =
-        |s: &crate::analysis::SettingChange| s.name.as_deref().is_none_or(|name| MEANINGFUL.contains(&name));
-    statement.settings.iter().any(setting)
+    statement.settings.iter().any(|s| is_meaningful(s.name.as_deref()))
         || !statement.objects.is_empty()
         || statement.flags.temporary
+        || is_two_phase(statement)
         || matches!(&*statement.kind, "discard" | "do" | "call" | "select_into" | "create_table_as")
 }
 
 /// Whether a statement changes what names mean to other sessions too, once it is committed.
 pub(crate) fn changes_definitions(statement: &Statement) -> bool {
     !statement.objects.is_empty()
+        || is_two_phase(statement)
         || matches!(&*statement.kind, "do" | "call" | "select_into" | "create_table_as")
-}
-
-/// The names, without schema, of what a statement may define anew.
-pub(crate) fn defined_names(statement: &Statement) -> impl Iterator<Item = String> {
-    let named = statement.objects.iter().flat_map(|o| [o.name.last(), o.renamed.as_ref()]);
-    let relations = statement.relations.iter().map(|r| &r.name);
-    named.flatten().chain(relations).cloned()
 }
 
 /// Whether a statement ends a transaction or part of one, and so undoes what changed the meaning of names in it.
@@ -221,6 +258,7 @@ pub(crate) fn names_something(statement: &Statement) -> bool {
         || !statement.functions.is_empty()
         || !statement.operators.is_empty()
         || !statement.types.is_empty()
+        || !statement.fields.is_empty()
         || statement.prepared.is_some()
         || statement.cursor.is_some()
 }

@@ -375,7 +375,8 @@ impl Handler for Connection {
     ) -> Result<(), Error> {
         let Some(ours) = self.session.clone() else { return Ok(()) };
         let operation = operation::tcp(&ours.target, "direct_tcpip", host, port);
-        let served = self.shared.served.of_endpoint(ours.upstreams.host(), host, port).map(Served::refusal);
+        let served =
+            self.shared.served.of_endpoint(&ours.upstreams.target().host, host, port).map(Served::refusal);
         let permitted = self.forward(&ours, operation, served).await;
         let program = Program::DirectTcpip(host.to_owned(), port);
         self.open_forward(permitted, channel, program, reply, session).await

@@ -67,7 +67,7 @@ fn of_everything() -> Vec<Record> {
     let ids = |n| (1..=n).map(OperationId).collect::<Vec<_>>();
     let denial = Denial::new(DenialCode::Forbidden, "no");
     vec![
-        Record::Allowed { operations: ids(3), rules: vec![], obligations: vec![], approval: None },
+        Record::Allowed { operations: ids(3), rules: [].into(), obligations: [].into(), approval: None },
         Record::Denied { operations: ids(2), denial: (&denial).into() },
         Record::Held {
             operations: ids(1),

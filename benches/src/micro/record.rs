@@ -71,7 +71,7 @@ fn one(report: &mut Report, case: &str, bytes: usize, count: usize) -> Result<()
 fn released(text: &Bytes, piece: usize, bytes: usize) -> Record {
     Record::Released {
         operation: OperationId(1),
-        encoding: "postgres/3.0".to_owned(),
+        encoding: "postgres/3.0".into(),
         bytes: text.slice(piece * bytes..(piece + 1) * bytes),
         masked: 0,
     }

@@ -425,7 +425,7 @@ mod tests {
 
     #[test]
     fn a_rule_whose_literals_lie_in_two_packs_finds_values_in_any_order() {
-        let between = (0..20).map(|n| Rule::new(&format!("r{n}"), &format!("m{n:02}-[a-z]+"), badge()));
+        let between = (0..20).map(|n| Rule::new(format!("r{n}"), format!("m{n:02}-[a-z]+"), badge()));
         let rules = RuleSet::builtin().with_rule(Rule::new("two", "(?:zz1-|aa1-)[a-z]+", badge()));
         let scanner = Scanner::new(between.fold(rules, RuleSet::with_rule)).unwrap();
         let long = "q".repeat(600);

@@ -1,11 +1,12 @@
 //! From pending to permit: decide, rewrite to a fixed point, approve, record.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::Rewriter;
 use super::guard::{Guard, GuardInner, internal, recorder_failed};
 use super::held::Held;
+use super::memo::Memo;
 use super::permit::{Judged, Pending, Permit, Refused};
 use super::release::Results;
 use crate::approval::{
@@ -98,6 +99,12 @@ impl GuardInner {
             let rewrites: Vec<_> = rewrites(allowed).collect();
             if rewrites.is_empty() || !self.rewrite(pending, rewriter, &rewrites)? {
                 pending.settled = rewrites.into_iter().map(str::to_owned).collect();
+                pending.undoes = rewriter.undoes_changes();
+                if is_uncapped(pending, allowed) {
+                    let message = "the policy caps how much may be changed, which cannot be done here";
+                    return Err(Denial::new(DenialCode::ObligationUnmet, message)
+                        .with_hint("ask the gateway's operators for a rule without this cap"));
+                }
                 return Ok(verdict);
             }
         }
@@ -161,17 +168,27 @@ impl GuardInner {
 
     async fn decide(&self, operation: &Operation, approvals: &BTreeSet<String>) -> Result<Decision, Denial> {
         let patterns = self.pipeline.patterns.matching(&operation.statement);
+        let again = approvals.is_empty();
+        if again
+            && let Some(allowed) = self.memo().answer(operation, &patterns, &self.pipeline.policy.revision())
+        {
+            return Ok(Decision::Allow(allowed));
+        }
         let input = PolicyInput::new(&self.info, operation, self.pipeline.clock.now())
             .approved(approvals)
             .matching(&patterns);
-        self.pipeline.policy.decide(&input).await.map_err(|cause| {
+        let decision = self.pipeline.policy.decide(&input).await.map_err(|cause| {
             Denial::new(
                 DenialCode::PolicyError,
                 "the policies could not be evaluated for this operation, so it is denied",
             )
             .with_hint("tell the gateway's operator; the log names the policy")
             .with_cause(cause)
-        })
+        })?;
+        if let (Decision::Allow(allowed), true) = (&decision, again) {
+            self.memo().keep(operation, &patterns, allowed);
+        }
+        Ok(decision)
     }
 
     /// Records and grants. Writes are durable before the permit exists.
@@ -181,6 +198,12 @@ impl GuardInner {
         allowed: Allowed,
         approval: Option<RequestId>,
     ) -> Result<Judged, Denial> {
+        if pending.batch.stage() == Stage::Execute {
+            // What could release nothing does not even run.
+            let accounts = Results::accounts(self, &allowed.obligations);
+            let left = self.pipeline.budgets.check(&accounts, self.pipeline.clock.now());
+            left.map_err(|denial| self.denied(&pending, denial))?;
+        }
         let plan = self.mask_plan().await.map_err(|denial| self.denied(&pending, denial))?;
         let presented = self.presented(&pending).and_then(|_| {
             self.record(Record::Allowed {
@@ -199,7 +222,8 @@ impl GuardInner {
         self.counters.allow.increment(1);
         let Pending { batch, first, .. } = pending;
         let results = Results::new(Arc::clone(self), first, plan, &allowed.obligations);
-        Ok(Judged::Permit(Box::new(Permit { batch, first, results })))
+        let obligations = allowed.obligations;
+        Ok(Judged::Permit(Box::new(Permit { batch, first, results, obligations })))
     }
 
     /// Uses up a grant, or asks people.
@@ -266,7 +290,8 @@ impl GuardInner {
         match verdict {
             // A rewrite that is new would not be met: people approved the text as it is.
             Ok(Verdict::Allow(allowed))
-                if rewrites(&allowed).all(|r| pending.settled.iter().any(|s| s == r)) =>
+                if rewrites(&allowed).all(|r| pending.settled.iter().any(|s| s == r))
+                    && !is_uncapped(&pending, &allowed) =>
             {
                 self.permit(pending, allowed, Some(request)).await
             }
@@ -341,6 +366,10 @@ impl GuardInner {
         self.pipeline.digest_key.batch_in(&self.digest, batch)
     }
 
+    fn memo(&self) -> MutexGuard<'_, Memo> {
+        self.memo.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The accesses as recordings and lists may show them.
     fn recorded_accesses(&self, operation: &Operation) -> Arc<[Access]> {
         let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -361,13 +390,19 @@ impl GuardInner {
         escape(text.get(..MAX_RECORDED_STATEMENT_BYTES).unwrap_or(text))
     }
 
+    /// As [`recorded_text`](Self::recorded_text), made once for a statement that comes again.
+    fn recorded_statement(&self, operation: &Operation) -> Arc<str> {
+        let make = || self.recorded_text(operation).into();
+        if operation.recorded.is_some() { make() } else { self.memo().statement(&operation.statement, make) }
+    }
+
     fn presented(&self, pending: &Pending) -> Result<Position, RecordError> {
         let operations =
             pending.batch.operations().iter().zip(pending.ids()).map(|(operation, id)| RecordedOperation {
                 id,
-                kind: operation.kind.to_string(),
+                kind: operation.kind.clone(),
                 stage: pending.batch.stage(),
-                statement: self.recorded_text(operation),
+                statement: self.recorded_statement(operation),
                 statement_bytes: operation.statement.len() as u64,
                 arguments: operation.arguments.len() as u64,
                 effect: operation.effect,
@@ -414,16 +449,27 @@ fn rewrites(allowed: &Allowed) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Whether a cap on changes would be promised and not kept.
+fn is_uncapped(pending: &Pending, allowed: &Allowed) -> bool {
+    let capped = allowed.obligations.iter().any(|duty| matches!(duty, Obligation::LimitAffected(_)));
+    capped && !pending.undoes && pending.batch.effect() == Effect::Write
+}
+
+/// Adds what another operation of the batch was allowed by; together they last no longer than one operation.
 fn merge(into: &mut Allowed, more: Allowed) {
-    for rule in more.rules {
-        if !into.rules.contains(&rule) {
-            into.rules.push(rule);
-        }
+    if into.rules.is_empty() && into.obligations.is_empty() {
+        *into = more;
+        return;
     }
-    for obligation in more.obligations {
-        if !into.obligations.contains(&obligation) {
-            into.obligations.push(obligation);
-        }
+    into.lasts = None;
+    add(&mut into.rules, &more.rules);
+    add(&mut into.obligations, &more.obligations);
+}
+
+fn add<T: Clone + PartialEq>(into: &mut Arc<[T]>, more: &[T]) {
+    let new: Vec<_> = more.iter().filter(|item| !into.contains(item)).cloned().collect();
+    if !new.is_empty() {
+        *into = into.iter().cloned().chain(new).collect();
     }
 }
 

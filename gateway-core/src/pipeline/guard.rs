@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::counters::Counters;
+use super::memo::Memo;
 use super::permit::Pending;
 use super::recorded::Recorded;
 use super::release::{Label, MaskPlan, Released};
@@ -58,6 +59,8 @@ pub(super) struct GuardInner {
     pub(super) counters: Counters,
     /// Accesses as recordings may show them, for what was presented lately.
     pub(super) recorded: Mutex<Recorded>,
+    /// What is known of operations that came lately.
+    pub(super) memo: Mutex<Memo>,
     next: AtomicU64,
     /// The position of the newest record.
     last: AtomicU64,
@@ -109,6 +112,7 @@ impl Guard {
             digest,
             counters,
             recorded: Mutex::default(),
+            memo: Mutex::default(),
             next: AtomicU64::new(1),
             last: AtomicU64::new(0),
         })))
@@ -125,7 +129,7 @@ impl Guard {
     pub fn pending(&self, batch: Batch) -> Pending {
         let count = batch.operations().len() as u64;
         let first = OperationId(self.0.next.fetch_add(count, Ordering::Relaxed));
-        Pending { guard: Arc::clone(&self.0), batch, first, settled: Vec::new() }
+        Pending { guard: Arc::clone(&self.0), batch, first, settled: Vec::new(), undoes: false }
     }
 
     /// The session's fixed facts.
@@ -235,6 +239,7 @@ impl Guard {
     /// # Errors
     /// The last records could not be written.
     pub async fn close(&self, reason: CloseReason) -> Result<(), RecordError> {
+        self.0.pipeline.budgets.forget(&self.0.info);
         self.0.recording.close(self.0.pipeline.clock.now(), reason).await
     }
 }

@@ -10,10 +10,12 @@
 //! An adapter supplies words and bytes; it never has its own version of this order.
 
 mod admit;
+mod budgets;
 mod counters;
 mod exchange;
 mod guard;
 mod held;
+mod memo;
 mod permit;
 mod recorded;
 mod release;
@@ -46,6 +48,12 @@ pub trait Rewriter: Send + Sync {
     /// # Errors
     /// A denial if a rewrite is unknown or cannot be applied.
     fn rewrite(&self, operation: &Operation, rewrites: &[&str]) -> Result<Option<Operation>, Denial>;
+
+    /// Whether the adapter undoes a change of more rows than [`Obligation::LimitAffected`](crate::policy::Obligation::LimitAffected)
+    /// allows, which it finds among the [permit's obligations](Permit::obligations). Where it does not, such a change is denied.
+    fn undoes_changes(&self) -> bool {
+        false
+    }
 }
 
 /// For adapters and embedders that cannot rewrite: every rewrite is an obligation that cannot be met.
@@ -74,6 +82,7 @@ pub struct Pipeline {
     pub(crate) digest_key: DigestKey,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) delivery: Delivery,
+    pub(crate) budgets: Arc<budgets::Budgets>,
 }
 
 impl Pipeline {
@@ -218,6 +227,7 @@ impl PipelineBuilder {
                 .map_err(|e| BuildError(e.to_string()))?,
             clock: self.clock,
             delivery: self.delivery,
+            budgets: Arc::default(),
         })
     }
 }

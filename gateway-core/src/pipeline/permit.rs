@@ -7,6 +7,7 @@ use super::held::Held;
 use super::release::Results;
 use crate::error::Denial;
 use crate::operation::{Batch, OperationId};
+use crate::policy::Obligation;
 
 /// A batch nobody has allowed yet. Dropping it refuses it.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub struct Pending {
     pub(super) first: OperationId,
     /// The rewrites it was brought into line with when it was judged.
     pub(super) settled: Vec<String>,
+    /// A change of too many rows is undone by the adapter.
+    pub(super) undoes: bool,
 }
 
 impl Pending {
@@ -42,9 +45,16 @@ pub struct Permit {
     pub(super) batch: Batch,
     pub(super) first: OperationId,
     pub(super) results: Results,
+    pub(super) obligations: Arc<[Obligation]>,
 }
 
 impl Permit {
+    /// The duties that came with the permission. Caps on results and rewrites of the text are met already; the adapter meets the others
+    /// while it forwards, or does not forward.
+    pub fn obligations(&self) -> &[Obligation] {
+        &self.obligations
+    }
+
     /// The number of the first operation.
     pub const fn first(&self) -> OperationId {
         self.first

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::budgets::Key;
 use super::guard::{Guard, GuardInner, recorder_failed};
 use crate::error::{Denial, DenialCode};
 use crate::masking::{
@@ -132,6 +133,8 @@ pub struct Results {
     rows: u64,
     bytes: u64,
     masked: BTreeMap<usize, u64>,
+    /// What this is charged to, together with other operations.
+    budgets: Arc<[Key]>,
 }
 
 /// One stream of an answer, masked piece by piece. Comes out of [`Results::stream`].
@@ -150,6 +153,7 @@ impl Results {
         plan: Arc<MaskPlan>,
         obligations: &[Obligation],
     ) -> Self {
+        let budgets = Self::accounts(&guard, obligations);
         let cap = |pick: fn(&Obligation) -> Option<u64>| {
             obligations.iter().filter_map(pick).min().unwrap_or(u64::MAX)
         };
@@ -162,7 +166,17 @@ impl Results {
             rows: 0,
             bytes: 0,
             masked: BTreeMap::new(),
+            budgets,
         }
+    }
+
+    /// The accounts that obligations name.
+    pub(super) fn accounts(guard: &GuardInner, obligations: &[Obligation]) -> Arc<[Key]> {
+        let budgets = obligations.iter().filter_map(|duty| match duty {
+            Obligation::Budget(budget) => Some(Key::new(budget, &guard.info)),
+            _ => None,
+        });
+        budgets.collect()
     }
 
     /// The number of the batch's first operation.
@@ -175,7 +189,8 @@ impl Results {
     #[must_use]
     pub fn afterwards(&self) -> Self {
         let (guard, plan) = (Arc::clone(&self.guard), Arc::clone(&self.plan));
-        Self { guard, plan, masked: BTreeMap::new(), rows: 0, bytes: 0, ..*self }
+        let budgets = Arc::clone(&self.budgets);
+        Self { guard, plan, budgets, masked: BTreeMap::new(), rows: 0, bytes: 0, ..*self }
     }
 
     /// Whether the policies changed since the masks were decided: have [`Guard::catch_up`](super::Guard::catch_up) ask
@@ -230,7 +245,7 @@ impl Results {
         self.spend(rows, bytes.len() as u64)?;
         let record = Record::Released {
             operation: self.first,
-            encoding: encoding.to_owned(),
+            encoding: encoding.into(),
             bytes: bytes.clone(),
             masked,
         };
@@ -311,7 +326,19 @@ impl Results {
         };
         self.rows_left = self.rows_left.checked_sub(rows).ok_or_else(|| over("rows"))?;
         self.bytes_left = self.bytes_left.checked_sub(bytes).ok_or_else(|| over("bytes"))?;
-        Ok(())
+        self.charge(rows, bytes)
+    }
+
+    /// Charges budgets; what they do not cover is recorded as denied, and withheld.
+    fn charge(&self, rows: u64, bytes: u64) -> Result<(), Denial> {
+        if self.budgets.is_empty() {
+            return Ok(());
+        }
+        let pipeline = &self.guard.pipeline;
+        pipeline.budgets.charge(&self.budgets, rows, bytes, pipeline.clock.now()).map_err(|denial| {
+            let record = Record::Denied { operations: vec![self.first], denial: (&denial).into() };
+            self.guard.record(record).err().map_or(denial, |error| recorder_failed(&error))
+        })
     }
 
     /// Records how it ended, in the protocol's own word.

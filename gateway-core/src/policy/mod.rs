@@ -9,6 +9,7 @@ pub mod patterns;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -73,9 +74,12 @@ pub enum Decision {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Allowed {
     /// The policies that decided, by id.
-    pub rules: Vec<String>,
+    pub rules: Arc<[String]>,
     /// Duties that the enforcing side must meet, or deny.
-    pub obligations: Vec<Obligation>,
+    pub obligations: Arc<[Obligation]>,
+    /// While this revision is in force, every operation of the session with the same accesses, facts, approvals and patterns gets this
+    /// answer, whatever else it is and whenever it is asked. `None`: every operation has to be asked for by itself.
+    pub lasts: Option<Revision>,
 }
 
 /// A duty tied to an allow.
@@ -89,6 +93,36 @@ pub enum Obligation {
     LimitRows(u64),
     /// Release at most this many bytes of the result; then the operation fails.
     LimitBytes(u64),
+    /// Change at most this many rows (records); what changes more is undone and fails. Where the adapter cannot undo, it denies.
+    LimitAffected(u64),
+    /// Together with other operations release at most this much; what goes beyond it is withheld.
+    Budget(Budget),
+}
+
+/// What operations may release together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Budget {
+    /// Its name in messages. Budgets that differ in anything are different ones.
+    pub name: String,
+    /// Which operations count together.
+    pub per: Per,
+    /// Rows (records, lines), if limited.
+    pub rows: Option<u64>,
+    /// Bytes as released, if limited.
+    pub bytes: Option<u64>,
+    /// How long after the first release it is full again.
+    #[serde(with = "seconds")]
+    pub window: Duration,
+}
+
+/// Which operations count together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Per {
+    /// Those of one session.
+    Session,
+    /// Those of all sessions with the same task of the same issuer; without a task, of the same principal.
+    Task,
 }
 
 /// What people have to agree to before a held operation may run.
@@ -128,7 +162,7 @@ pub struct PolicyError(pub String);
 /// Identifies one loaded set of policies. Different sets have different revisions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Revision(pub std::sync::Arc<str>);
+pub struct Revision(pub Arc<str>);
 
 /// Decides operations. Called for every operation, again after each rewrite and again after an approval; an `Err` is a
 /// denial. Must not block the thread; may await.

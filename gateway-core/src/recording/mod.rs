@@ -7,6 +7,7 @@
 pub mod file;
 mod memory;
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -67,11 +68,11 @@ pub struct RecordedOperation {
     /// Its number in the session.
     pub id: OperationId,
     /// The protocol's word for it.
-    pub kind: String,
+    pub kind: Cow<'static, str>,
     /// Prepared only, or run.
     pub stage: Stage,
     /// The statement, sensitive content masked.
-    pub statement: String,
+    pub statement: Arc<str>,
     /// How many bytes the exact statement has.
     pub statement_bytes: u64,
     /// How many arguments came with it.
@@ -101,9 +102,9 @@ pub enum Record {
         /// Which operations.
         operations: Vec<OperationId>,
         /// The policies that decided.
-        rules: Vec<String>,
+        rules: Arc<[String]>,
         /// The duties.
-        obligations: Vec<Obligation>,
+        obligations: Arc<[Obligation]>,
         /// The approval that was used up, if one was needed.
         approval: Option<RequestId>,
     },
@@ -144,7 +145,7 @@ pub enum Record {
         /// Of which operation (the first of its batch).
         operation: OperationId,
         /// How `bytes` is encoded, for example `postgres/3`.
-        encoding: String,
+        encoding: Cow<'static, str>,
         /// The bytes that were sent.
         #[serde(with = "base64_bytes")]
         bytes: Bytes,

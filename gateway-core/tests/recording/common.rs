@@ -40,7 +40,7 @@ pub(crate) fn header(n: u8) -> Header {
 pub(crate) fn released(n: u64, payload: impl Into<Bytes>) -> Record {
     Record::Released {
         operation: OperationId(n),
-        encoding: "postgres/3.0".to_owned(),
+        encoding: "postgres/3.0".into(),
         bytes: payload.into(),
         masked: 1,
     }

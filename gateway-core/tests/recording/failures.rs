@@ -165,6 +165,41 @@ async fn a_failed_tick_poisons_though_nobody_waited() {
 }
 
 #[tokio::test]
+async fn a_failed_sync_poisons_though_nobody_waited() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::new(u64::MAX, u64::MAX, usize::MAX);
+    let recorder = open(dir.path(), &disk);
+    let open = recorder.open(header(1)).await.unwrap();
+    disk.syncs.store(1, Ordering::SeqCst);
+    let mut records = 0;
+    // What nobody waits for is synced all the same: the first sync passes, the second does not.
+    while open.append(at(1), completed(1)).is_ok() {
+        records += 1;
+        open.ready().await.ok();
+        tokio::task::yield_now().await;
+        assert!(records < 100_000_000);
+    }
+    assert_eq!(disk.syncs.load(Ordering::SeqCst), 0);
+    assert_poisoned(open.as_ref(), "medium error").await;
+}
+
+#[tokio::test]
+async fn many_small_records_take_room_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = FileOptions::default();
+    options.limits.session_records = 64;
+    let recorder = FileRecorder::open(dir.path(), RecordingKey::generate().unwrap(), options).unwrap();
+    let open = recorder.open(header(1)).await.unwrap();
+    for n in 0..1000 {
+        open.ready().await.unwrap();
+        open.append(at(n), completed(n)).unwrap();
+    }
+    open.close(at(1000), CloseReason::Downstream).await.unwrap();
+    let (path, key) = (recorder.path(session(1)), recorder.public_key());
+    assert_eq!(verify(&path, &key, None).unwrap().proven_records, 1002);
+}
+
+#[tokio::test]
 async fn a_failed_ledger_refuses_new_sessions_and_seals() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Arc::new(Disk {

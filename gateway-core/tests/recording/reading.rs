@@ -24,9 +24,9 @@ fn one_of_each() -> Vec<Record> {
             digest: Digest::from_bytes([9; 32]),
             operations: vec![RecordedOperation {
                 id: OperationId(1),
-                kind: "delete".to_owned(),
+                kind: "delete".into(),
                 stage: Stage::Execute,
-                statement: "DELETE FROM orders WHERE note = '\u{1b}[2J\n***'".to_owned(),
+                statement: "DELETE FROM orders WHERE note = '\u{1b}[2J\n***'".into(),
                 statement_bytes: 40,
                 arguments: 2,
                 effect: Effect::Write,
@@ -54,8 +54,8 @@ fn one_of_each() -> Vec<Record> {
         },
         Record::Allowed {
             operations: operations.clone(),
-            rules: vec!["p".to_owned()],
-            obligations: vec![Obligation::LimitRows(10)],
+            rules: ["p".to_owned()].into(),
+            obligations: [Obligation::LimitRows(10)].into(),
             approval: None,
         },
         Record::Denied {

@@ -204,7 +204,7 @@ fn arbitrary_changes_never_panic_and_never_prove_more() {
 fn arbitrary_bytes_never_panic() {
     let key = RecordingKey::generate().unwrap().public_key();
     proptest!(|(tail: Vec<u8>, whole: bool)| {
-        let mut bytes = if whole { b"\x93GWREC\n\x01".to_vec() } else { Vec::new() };
+        let mut bytes = if whole { b"\x93GWREC\n\x02".to_vec() } else { Vec::new() };
         if whole { bytes.extend([0; 24]); }
         bytes.extend(tail);
         prop_assert_eq!(check(&bytes, &key).proven_records, 0);
@@ -218,7 +218,7 @@ async fn the_specification_suffices_to_verify() {
 
     let sample = sample(3).await;
     let (preamble, bytes) = (&sample.bytes[..PREAMBLE], &sample.bytes);
-    assert_eq!(&preamble[..8], b"\x93GWREC\n\x01");
+    assert_eq!(&preamble[..8], b"\x93GWREC\n\x02");
     assert_eq!(preamble[24..], blake3::hash(sample.key.as_bytes()).as_bytes()[..8]);
     let mut head = blake3::hash(preamble);
     let mut signatures = 0;

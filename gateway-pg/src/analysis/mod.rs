@@ -21,6 +21,7 @@ mod functions;
 mod literals;
 mod model;
 mod parse;
+mod restrict;
 mod rewrite;
 mod scan;
 mod variants;
@@ -37,6 +38,7 @@ pub use model::{
     Prepared, QualifiedName, RelationUse, SettingChange, SettingKind, SettingScope, Source, SourceKind,
     Statement, Transaction,
 };
+pub(crate) use restrict::{Restriction, limit_inside, restrict};
 pub use rewrite::{RewriteError, limit};
 
 /// Session settings that change how text is read, from ParameterStatus or pinned by the gateway.
@@ -50,12 +52,20 @@ pub struct LexSettings {
     pub backslash_quote: bool,
     /// `server_version_num`, for example 150018; 0 when unknown, which is treated as old.
     pub server_version_num: u32,
+    /// The database's own encoding has one byte for each character: there the server also folds letters beyond ASCII of names that are
+    /// not quoted, by its locale (`downcase_identifier`). Such names are refused.
+    pub single_byte: bool,
 }
 
 impl Default for LexSettings {
     /// PostgreSQL's own defaults and an unknown server version.
     fn default() -> Self {
-        Self { standard_conforming_strings: true, backslash_quote: true, server_version_num: 0 }
+        Self {
+            standard_conforming_strings: true,
+            backslash_quote: true,
+            server_version_num: 0,
+            single_byte: false,
+        }
     }
 }
 

@@ -27,7 +27,7 @@ pub struct Statement {
     pub relations: Vec<RelationUse>,
     /// Functions called or referred to, without duplicates. See also [`ColumnUse`] about `u.f` standing for `f(u)`.
     pub functions: Vec<FunctionUse>,
-    /// Operators used, without duplicates. An unqualified one may be shadowed by a user's operator.
+    /// Operators used, without duplicates, those of `BETWEEN`, `IN`, `CASE` and `USING` too. An unqualified one may be shadowed by a user's operator.
     pub operators: Vec<QualifiedName>,
     /// Types named, without duplicates: those qualified with a schema other than `pg_catalog`, and unqualified ones
     /// that are no built-in type. Casting to them may run a user's function (casts, domain checks, input functions).
@@ -209,7 +209,7 @@ pub enum Place {
     Output,
     /// Inside something computed in a target list or `RETURNING`.
     Expression,
-    /// In `WHERE`, `HAVING`, `ON`, `USING`, `FILTER` or a merge condition.
+    /// In `WHERE`, `HAVING`, `ON`, `USING`, `FILTER` or a merge condition; a star for `NATURAL`.
     Filter,
     /// In `ORDER BY`, `GROUP BY`, a window; under `DISTINCT` and in the arms of a set operation that compares rows. Also where these
     /// name an output by its alias or number.
@@ -293,6 +293,8 @@ pub struct Flags {
     pub cascade: bool,
     /// The outermost query is a set operation.
     pub set_operation: bool,
+    /// A `NATURAL` join: which columns it compares and merges, the text does not tell.
+    pub natural_join: bool,
 }
 
 /// One change of a setting.
@@ -504,7 +506,7 @@ impl Analysis {
     }
 
     /// Estimate of the heap bytes held, for cache bounds.
-    pub(super) fn heap_bytes(&self) -> usize {
+    pub(crate) fn heap_bytes(&self) -> usize {
         self.statements.iter().map(Statement::heap_bytes).sum()
     }
 }

@@ -96,6 +96,29 @@ fn present(select: &SelectStmt) -> Result<Present, RewriteError> {
     }
 }
 
+/// Lowers the limit in a tree to `rows`; false if it is low enough already.
+pub(super) fn lower(select: &mut SelectStmt, rows: u64) -> Result<bool, RewriteError> {
+    if has_into(select) {
+        return Err(RewriteError::Unsuitable { what: "this kind of statement" });
+    }
+    match present(select)? {
+        Present::Rows(known, _) if known <= rows => return Ok(false),
+        Present::Absent | Present::Unlimited(_) | Present::Rows(..) => {}
+        Present::Parameter(_) | Present::Least(_) => {
+            return Err(RewriteError::Unsuitable { what: "a computed limit" });
+        }
+    }
+    // A 32-bit integer is one in the grammar, anything longer a number as text.
+    let value = i32::try_from(rows).map_or_else(
+        |_| Val::Fval(pg_query::protobuf::Float { fval: rows.to_string() }),
+        |ival| Val::Ival(pg_query::protobuf::Integer { ival }),
+    );
+    let constant = pg_query::protobuf::AConst { isnull: false, location: 0, val: Some(value) };
+    select.limit_count = Some(Box::new(Node { node: Some(NodeEnum::AConst(constant)) }));
+    select.limit_option = LimitOption::Count.into();
+    Ok(true)
+}
+
 fn rows_of(node: &Node) -> Option<u64> {
     match node.node.as_ref()? {
         NodeEnum::AConst(constant) => match constant.val.as_ref()? {

@@ -136,7 +136,7 @@ impl Lexer<'_> {
             (b'"', _, _) => self.quoted(0),
             (b'$', _, _) => self.dollar(),
             (b'0'..=b'9', _, _) | (b'.', b'0'..=b'9', _) => self.number(),
-            _ if is_word_start(first) => Ok(self.word()),
+            _ if is_word_start(first) => self.word(),
             _ if is_operator(first) => Ok(self.operator()),
             _ => self.punctuation(),
         }
@@ -312,9 +312,15 @@ impl Lexer<'_> {
         self.settings.server_version_num >= 160_000
     }
 
-    fn word(&mut self) -> TokenClass {
+    fn word(&mut self) -> Result<TokenClass, AnalysisError> {
+        let start = self.at;
         self.skip_while(|byte| is_word_start(byte) || byte.is_ascii_digit() || byte == b'$');
-        TokenClass::Word
+        let written = self.bytes.get(start..self.at).unwrap_or_default();
+        if self.settings.single_byte && !written.is_ascii() {
+            let what = "a name with letters beyond ASCII that is not quoted";
+            return Err(AnalysisError::VersionDependent { what, offset: start });
+        }
+        Ok(TokenClass::Word)
     }
 
     fn operator(&mut self) -> TokenClass {
@@ -511,6 +517,20 @@ mod tests {
         assert_eq!(tokens("U&\"d\"\"x\" u&'y'"), ["U&\"d\"\"x\"", "u&'y'"]);
         let off = LexSettings { standard_conforming_strings: false, ..LexSettings::default() };
         assert_eq!(tokens_under(r"'a\' , ' x", off).expect("scan")[0].1, r"'a\' , '");
+    }
+
+    #[test]
+    fn names_that_only_some_encodings_fold_are_refused_there() {
+        let one = LexSettings { single_byte: true, ..LexSettings::default() };
+        for text in ["select secr\u{e8}t", "S\u{c9}", "a.\u{c0}b", "x \u{20ac}"] {
+            assert!(tokens_under(text, LexSettings::default()).is_ok(), "{text}");
+            assert!(matches!(tokens_under(text, one), Err(AnalysisError::VersionDependent { .. })), "{text}");
+        }
+        for text in
+            ["select \"SECR\u{c8}T\"", "'\u{e9}'", "$$\u{e9}$$", "-- \u{e9}\n a", "/* \u{e9} */ SECRET"]
+        {
+            assert!(tokens_under(text, one).is_ok(), "{text}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Asked on the session's own connection while it is idle, so temporary and uncommitted objects, role and search path count.
 
 mod relation;
+mod system;
 mod types;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -15,6 +16,7 @@ use gateway_core::pipeline::Label;
 use crate::codec::{ProtocolError, Reader};
 use crate::types::Kind;
 pub(crate) use relation::{Event, Relation};
+pub(crate) use system::{STATEMENTS_FUNCTION, statements_column};
 use types::TypeInfo;
 
 /// The question put to the server. Answers are decoded by [`Catalog::learn`].
@@ -248,6 +250,11 @@ impl Catalog {
         Ok(())
     }
 
+    /// What followed from it before holds no longer, for another reason than a change in it.
+    pub(crate) const fn renew(&mut self) {
+        self.generation += 1;
+    }
+
     /// Another number after every change.
     pub(crate) const fn generation(&self) -> u64 {
         self.generation
@@ -283,9 +290,15 @@ impl Catalog {
         }
     }
 
-    /// The schema of a user function that an unqualified name may mean.
-    pub(crate) fn user_function(&self, name: &str) -> Option<&str> {
-        self.functions.get(name)?.iter().find(|f| f.on_path).map(|f| f.schema.as_str())
+    /// The schemas of all user functions that an unqualified name may mean: which one it is depends on the types of its arguments.
+    pub(crate) fn user_functions(&self, name: &str) -> impl Iterator<Item = &str> {
+        let found = self.functions.get(name).into_iter().flatten();
+        found.filter(|f| f.on_path).map(|f| f.schema.as_str())
+    }
+
+    /// Whether an unqualified name may mean a user's function.
+    pub(crate) fn has_user_function(&self, name: &str) -> bool {
+        self.user_functions(name).next().is_some()
     }
 
     /// The schema and name of the user type that a written name means; `None` if that is one of the server's own or nothing.
@@ -469,12 +482,21 @@ impl Found {
 const TELLING: [(&str, &[&str]); 8] = [
     ("pg_statistic", &["stavalues1", "stavalues2", "stavalues3", "stavalues4", "stavalues5"]),
     ("pg_statistic_ext_data", &["stxdmcv", "stxdexpr", "stxddependencies"]),
-    ("pg_stats", &["most_common_vals", "histogram_bounds", "most_common_elems"]),
+    ("pg_stats", &SAMPLES),
     ("pg_stats_ext", &["most_common_vals"]),
-    ("pg_stats_ext_exprs", &["most_common_vals", "histogram_bounds", "most_common_elems"]),
+    ("pg_stats_ext_exprs", &SAMPLES),
     ("pg_stat_activity", &["query"]),
     ("pg_stat_statements", &["query"]),
     ("pg_largeobject", &["data"]),
+];
+
+/// Columns of `pg_stats` and the like, in any version of the server.
+const SAMPLES: [&str; 5] = [
+    "most_common_vals",
+    "histogram_bounds",
+    "most_common_elems",
+    "range_length_histogram",
+    "range_bounds_histogram",
 ];
 
 /// The columns of a relation that may hold values of any other.
@@ -515,6 +537,7 @@ impl Catalog {
                 Some("r"),
                 None,
                 Some(&columns),
+                None,
                 None,
                 None,
                 None,

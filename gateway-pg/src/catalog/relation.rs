@@ -18,7 +18,7 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    /// The bits of `pg_trigger.tgtype` (PostgreSQL source, catalog/pg_trigger.h); 1 for reading.
+    /// The bits of `pg_trigger.tgtype` (PostgreSQL source, catalog/pg_trigger.h); 1 for reading, 64 for maintenance.
     const fn bits(self) -> u8 {
         match self {
             Self::Read => 1,
@@ -26,7 +26,19 @@ impl Event {
             Self::Delete => 8,
             Self::Update => 16,
             Self::Truncate => 32,
-            Self::Maintain => 1 | 16,
+            Self::Maintain => 1 | 16 | 64,
+        }
+    }
+
+    /// The events that a stored command makes, by its `CmdType` (PostgreSQL source, nodes/nodes.h). 5 and 6 differ by version: a merge,
+    /// or a command that touches no rows.
+    const fn of_command(code: u8) -> &'static [Self] {
+        match code {
+            b'1' => &[Self::Read],
+            b'2' => &[Self::Update],
+            b'3' => &[Self::Insert],
+            b'4' => &[Self::Delete],
+            _ => &[Self::Insert, Self::Update, Self::Delete],
         }
     }
 }
@@ -36,7 +48,7 @@ impl Event {
 pub(crate) struct StoredCall {
     pub(crate) schema: String,
     pub(crate) name: String,
-    /// `view` (or rule), `policy`, `trigger`, `default`, `check` or `index`.
+    /// `view` (or rule), `policy`, `trigger`, `default`, `check`, `index`, `partition` or `statistics`.
     pub(crate) via: String,
     events: u8,
     /// Changes with every change of the function.
@@ -82,6 +94,8 @@ pub(crate) struct Relation {
     cascades: Vec<Cascade>,
     /// Changes with every change of a stored query.
     stored: String,
+    /// What its rules make of an event: (event, event on what the rule touches), without the rules of reading, which make views.
+    rules: Vec<(Event, Event)>,
 }
 
 impl Relation {
@@ -95,6 +109,11 @@ impl Relation {
         &self.cascades
     }
 
+    /// What rules make of an event on it, on the relations they touch, which are among its parents.
+    pub(crate) fn rules(&self, event: Event) -> impl Iterator<Item = Event> {
+        self.rules.iter().filter(move |(on, _)| *on == event).map(|(_, made)| *made)
+    }
+
     /// True for views and materialised views.
     pub(crate) const fn is_view(&self) -> bool {
         matches!(self.kind, 'v' | 'm')
@@ -106,7 +125,7 @@ impl Relation {
     }
 
     /// The names of its columns, in order.
-    pub(crate) fn column_names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn columns(&self) -> impl Iterator<Item = &str> {
         self.columns.values().map(String::as_str)
     }
 
@@ -148,7 +167,7 @@ pub(super) fn relation(cells: &[Option<&str>]) -> Result<Relation, ProtocolError
     let [_, Some(oid), Some(schema), Some(name), Some(kind), more @ ..] = cells else {
         return Err(SHAPE);
     };
-    let [parents, columns, origins, children, calls, stored, cascades] = more else {
+    let [parents, columns, origins, children, calls, stored, cascades, rules] = more else {
         return Err(SHAPE);
     };
     let list = |text: &Option<&str>| {
@@ -169,7 +188,21 @@ pub(super) fn relation(cells: &[Option<&str>]) -> Result<Relation, ProtocolError
         calls: calls_of(*calls)?,
         cascades: list(cascades).iter().map(|t| cascade(t)).collect::<Result<_, _>>()?,
         stored: stored.unwrap_or_default().to_owned(),
+        rules: list(rules).iter().map(|t| rule(t)).collect::<Result<Vec<_>, _>>()?.concat(),
     })
+}
+
+/// `event:command+command`, as `pg_rewrite.ev_type` and `CmdType`.
+fn rule(text: &str) -> Result<Vec<(Event, Event)>, ProtocolError> {
+    let (on, commands) = text.split_once(':').ok_or(SHAPE)?;
+    let on = match on {
+        "2" => Event::Update,
+        "3" => Event::Insert,
+        "4" => Event::Delete,
+        _ => return Err(SHAPE),
+    };
+    let codes = commands.split('+').filter_map(|code| code.bytes().next());
+    Ok(codes.flat_map(Event::of_command).map(|made| (on, *made)).collect())
 }
 
 fn calls_of(json: Option<&str>) -> Result<Vec<StoredCall>, ProtocolError> {

@@ -20,6 +20,12 @@ WITH RECURSIVE asked AS (
       AND d.refclassid OPERATOR(pg_catalog.=) 1259::pg_catalog.oid -- pg_class
       AND d.refobjid OPERATOR(pg_catalog.<>) w.ev_class
     UNION ALL
+    -- The server does not note that a view depends on its own tables; those of statistics (pg_statistic, pg_statistic_ext_data) count.
+    SELECT s.oid FROM (VALUES (2619::pg_catalog.oid), (3429::pg_catalog.oid)) AS s(oid)
+    WHERE CASE WHEN r.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid THEN (
+      SELECT pg_catalog.bool_or(pg_catalog.strpos(w.ev_action::pg_catalog.text, pg_catalog.concat(':relid ', s.oid, ' ')) OPERATOR(pg_catalog.>) 0)
+      FROM pg_catalog.pg_rewrite w WHERE w.ev_class OPERATOR(pg_catalog.=) r.oid) END
+    UNION ALL
     SELECT k.conrelid FROM pg_catalog.pg_constraint k
     WHERE k.confrelid OPERATOR(pg_catalog.=) r.oid AND (k.confdeltype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[])
       OR k.confupdtype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[]))
@@ -51,9 +57,9 @@ WITH RECURSIVE asked AS (
   ) x
   WHERE x.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
 )
-SELECT 'schema', pg_catalog.current_schema()::pg_catalog.text, pg_catalog.current_setting('transaction_isolation'), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT 'schema', pg_catalog.current_schema()::pg_catalog.text, pg_catalog.current_setting('transaction_isolation'), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 UNION ALL
-SELECT 'name', a.ord::pg_catalog.text, a.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT 'name', a.ord::pg_catalog.text, a.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM asked a
 UNION ALL
 SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
@@ -65,6 +71,11 @@ SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname
      JOIN pg_catalog.pg_depend d ON d.objid OPERATOR(pg_catalog.=) w.oid
      WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid AND d.classid OPERATOR(pg_catalog.=) 2618::pg_catalog.oid
        AND d.refclassid OPERATOR(pg_catalog.=) 1259::pg_catalog.oid AND d.refobjid OPERATOR(pg_catalog.<>) w.ev_class
+     UNION ALL
+     SELECT s.oid FROM (VALUES (2619::pg_catalog.oid), (3429::pg_catalog.oid)) AS s(oid)
+     WHERE CASE WHEN c.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid THEN (
+       SELECT pg_catalog.bool_or(pg_catalog.strpos(w.ev_action::pg_catalog.text, pg_catalog.concat(':relid ', s.oid, ' ')) OPERATOR(pg_catalog.>) 0)
+       FROM pg_catalog.pg_rewrite w WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid) END
   ) p),
   (SELECT pg_catalog.json_object_agg(t.attnum, pg_catalog.json_build_array(t.attname, t.atttypid::pg_catalog.int8))::pg_catalog.text FROM pg_catalog.pg_attribute t
    WHERE t.attrelid OPERATOR(pg_catalog.=) c.oid AND t.attnum OPERATOR(pg_catalog.>) 0 AND NOT t.attisdropped),
@@ -77,7 +88,7 @@ SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname
   (SELECT pg_catalog.string_agg(i.inhrelid::pg_catalog.text, ',') FROM pg_catalog.pg_inherits i
    WHERE i.inhparent OPERATOR(pg_catalog.=) c.oid),
   -- The functions that run by themselves when it is used: of stored queries, triggers, defaults, checks, indexes, row policies.
-  -- events: 1 read, 4 insert, 8 delete, 16 update, 32 truncate (those of pg_trigger.tgtype). The server's own views are left out.
+  -- events: 1 read, 4 insert, 8 delete, 16 update, 32 truncate (those of pg_trigger.tgtype), 64 maintenance. The server's own views are left out.
   (SELECT pg_catalog.jsonb_agg(DISTINCT pg_catalog.jsonb_build_array(f.nspname, p.proname, s.events, s.via,
      pg_catalog.md5(pg_catalog.to_jsonb(p)::pg_catalog.text)))::pg_catalog.text
    FROM (
@@ -101,12 +112,23 @@ SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname
        UNION ALL
        SELECT pg_catalog.concat(i.indexprs, i.indpred), 20, 'index'
        FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid
+       UNION ALL
+       SELECT t.partexprs::pg_catalog.text, 20, 'partition'
+       FROM pg_catalog.pg_partitioned_table t WHERE t.partrelid OPERATOR(pg_catalog.=) c.oid
+       UNION ALL
+       SELECT pg_catalog.to_jsonb(x) OPERATOR(pg_catalog.->>) 'stxexprs', 64, 'statistics'
+       FROM pg_catalog.pg_statistic_ext x WHERE x.stxrelid OPERATOR(pg_catalog.=) c.oid
+       UNION ALL
+       SELECT t.tgqual::pg_catalog.text, t.tgtype::pg_catalog.int4 OPERATOR(pg_catalog.&) 60, 'trigger'
+       FROM pg_catalog.pg_trigger t
+       WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid AND NOT t.tgisinternal AND t.tgenabled OPERATOR(pg_catalog.<>) 'D'::pg_catalog."char"
      ) e, LATERAL pg_catalog.regexp_matches(e.tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') AS m(part)
    ) s
    JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) s.oid
    JOIN pg_catalog.pg_namespace f ON f.oid OPERATOR(pg_catalog.=) p.pronamespace
    WHERE c.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
-     AND (s.via OPERATOR(pg_catalog.=) ANY ('{view,policy}'::pg_catalog.text[]) OR p.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid)),
+     AND (s.via OPERATOR(pg_catalog.=) ANY ('{view,policy}'::pg_catalog.text[]) OR p.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
+       OR p.proname OPERATOR(pg_catalog.=) 'set_config'::pg_catalog.name)),
   -- Any change of a definition changes this.
   (SELECT pg_catalog.md5(pg_catalog.string_agg(pg_catalog.concat(w.ev_enabled, w.ev_qual, w.ev_action), '' ORDER BY w.oid))
    FROM pg_catalog.pg_rewrite w WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid),
@@ -114,8 +136,13 @@ SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', k.confdeltype, k.confupdtype, k.conrelid, pg_catalog.array_to_string(k.confkey, '+')), ',')
    FROM pg_catalog.pg_constraint k
    WHERE k.confrelid OPERATOR(pg_catalog.=) c.oid AND (k.confdeltype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[])
-     OR k.confupdtype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[])))
--- As an array what was reached is estimated small: as a join the server would compile the plan (JIT), which takes far longer than it runs.
+     OR k.confupdtype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[]))),
+  -- Rules: on which event, and the commands anywhere in what they do.
+  (SELECT pg_catalog.string_agg(pg_catalog.concat(w.ev_type, ':', (
+     SELECT pg_catalog.string_agg(DISTINCT (m.part)[1], '+')
+     FROM pg_catalog.regexp_matches(w.ev_action::pg_catalog.text, ':commandType (\d+)', 'g') AS m(part))), ',')
+   FROM pg_catalog.pg_rewrite w WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid AND w.ev_type OPERATOR(pg_catalog.<>) '1'::pg_catalog."char")
+-- As an array: the planner takes a recursive query for a large one, and then compiles this for longer than it runs (JIT).
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
 WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT r.oid FROM reach r))
@@ -124,7 +151,7 @@ UNION ALL
 SELECT 'function', p.proname::pg_catalog.text, n.nspname::pg_catalog.text,
   (n.nspname OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(true)))::pg_catalog.text,
   pg_catalog.md5(pg_catalog.string_agg(pg_catalog.to_jsonb(p)::pg_catalog.text, '' ORDER BY p.oid)),
-  NULL, NULL, NULL, NULL, NULL, NULL, NULL
+  NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM pg_catalog.pg_proc p
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
 WHERE p.proname OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::pg_catalog.name[])
@@ -132,14 +159,27 @@ WHERE p.proname OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::pg_catalog.na
 GROUP BY p.proname, n.nspname
 UNION ALL
 -- An unqualified operator may be a user's if one of that name lies in a schema on the path.
-SELECT DISTINCT 'function', ('operator ' OPERATOR(pg_catalog.||) o.oprname::pg_catalog.text), n.nspname::pg_catalog.text, 'true', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT DISTINCT 'function', ('operator ' OPERATOR(pg_catalog.||) o.oprname::pg_catalog.text), n.nspname::pg_catalog.text, 'true', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM pg_catalog.pg_operator o
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) o.oprnamespace
 WHERE ('operator ' OPERATOR(pg_catalog.||) o.oprname::pg_catalog.text) OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[])
   AND n.nspname OPERATOR(pg_catalog.<>) 'pg_catalog'::pg_catalog.name
   AND n.nspname OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(true))
 UNION ALL
-SELECT 'typename', m.ord::pg_catalog.text, m.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+-- `('x').trap` and `trap('x')` are casts if there is a type of that name (FuncNameAsType): any of a user's on the path; and `r.trap` of a row,
+-- if the type is a domain of a row.
+SELECT DISTINCT 'function', a.name, n.nspname::pg_catalog.text, 'true', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM pg_catalog.unnest($2::pg_catalog.text[]) AS a(name)
+JOIN pg_catalog.pg_type t ON t.typname OPERATOR(pg_catalog.=) pg_catalog.regexp_replace(a.name, '^(?:row )?type ', '')::pg_catalog.name
+JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
+WHERE a.name OPERATOR(pg_catalog.~) '^(?:row )?type ' AND t.typrelid OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+  AND n.nspname OPERATOR(pg_catalog.<>) 'pg_catalog'::pg_catalog.name
+  AND n.nspname OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(true))
+  AND (a.name OPERATOR(pg_catalog.~) '^type '
+    OR EXISTS (SELECT FROM pg_catalog.pg_type b
+      WHERE b.oid OPERATOR(pg_catalog.=) t.typbasetype AND b.typtype OPERATOR(pg_catalog.=) ANY ('{c,d}'::pg_catalog."char"[])))
+UNION ALL
+SELECT 'typename', m.ord::pg_catalog.text, m.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM named m
 UNION ALL
 -- How values of a user type are made: element, base, bounds, fields, first label, and which function sends them.
@@ -151,7 +191,7 @@ SELECT 'type', t.oid::pg_catalog.text, n.nspname::pg_catalog.text, t.typname::pg
    WHERE a.attrelid OPERATOR(pg_catalog.=) t.typrelid AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped),
   (SELECT e.enumlabel::pg_catalog.text FROM pg_catalog.pg_enum e WHERE e.enumtypid OPERATOR(pg_catalog.=) t.oid
    ORDER BY e.enumsortorder USING OPERATOR(pg_catalog.<) LIMIT 1),
-  p.proname::pg_catalog.text, NULL
+  p.proname::pg_catalog.text, NULL, NULL
 FROM pg_catalog.pg_type t
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
 LEFT JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) t.typsend::pg_catalog.oid

@@ -111,6 +111,11 @@ pub fn parse(out: &mut BytesMut, statement: &str, text: &str) {
     put(out, &Parse::new(name(statement), clean(text), Vec::new()));
 }
 
+/// Parse with the object ids of its parameters' types.
+pub fn parse_typed(out: &mut BytesMut, statement: &str, text: &str, types: &[u32]) {
+    put(out, &Parse::new(name(statement), clean(text), types.to_vec()));
+}
+
 /// Bind with text parameters and text results.
 pub fn bind(out: &mut BytesMut, portal: &str, statement: &str, parameters: Vec<Option<Bytes>>) {
     put(out, &Bind::new(name(portal), name(statement), Vec::new(), parameters, Vec::new()));

@@ -453,7 +453,14 @@ fn lexing(parameters: &BTreeMap<String, String>) -> Result<LexSettings, Upstream
         ));
     }
     let version = parameters.get("server_version").map_or(0, |v| version_number(v));
-    Ok(LexSettings { server_version_num: version, ..LexSettings::default() })
+    let single_byte = parameters.get("server_encoding").is_none_or(|name| !is_multi_byte(name));
+    Ok(LexSettings { server_version_num: version, single_byte, ..LexSettings::default() })
+}
+
+/// Whether a database encoding is known to have more than one byte for some characters (PostgreSQL documentation, "Character Set
+/// Support"; only these can be a server's).
+fn is_multi_byte(encoding: &str) -> bool {
+    matches!(encoding, "UTF8" | "MULE_INTERNAL") || encoding.starts_with("EUC_")
 }
 
 /// `server_version_num` from `server_version`: `15.18 (Debian ...)` is 150018.
@@ -478,6 +485,17 @@ fn unacceptable(cause: &dyn std::fmt::Display) -> UpstreamError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_fold_further_in_encodings_of_one_byte() {
+        let of = |encoding: &str| {
+            let known = [("client_encoding", "UTF8"), ("standard_conforming_strings", "on")];
+            let known = known.into_iter().chain([("server_encoding", encoding)]);
+            lexing(&known.map(|(n, v)| (n.to_owned(), v.to_owned())).collect()).unwrap().single_byte
+        };
+        assert!(["LATIN1", "WIN1252", "SQL_ASCII", "KOI8R", "", "utf-9"].into_iter().all(of));
+        assert!(!["UTF8", "EUC_JP", "MULE_INTERNAL"].into_iter().any(of));
+    }
 
     #[test]
     fn versions() {

@@ -10,17 +10,19 @@ use gateway_core::error::{Denial, DenialCode};
 use gateway_core::pipeline::Results;
 
 use super::copy::CopyOut;
+use super::envelope::{changed_too_much, rows_changed};
 use super::rows::{Chunk, Edit};
-use super::segment::defined_name;
+use super::segment::{Segment, defined_name};
 use super::shape::{self, Column, Shape};
 use super::{Phase, Portal, Session, Task};
-use crate::analysis::{
-    ColumnUse, Copy, CopyFormat, FunctionClass, FunctionUse, SourceKind, Statement, classify_function,
-};
+use crate::analysis::{ColumnUse, Copy, CopyFormat, FunctionClass, Statement, classify_function};
 use crate::catalog::{Origin, Relation};
 use crate::codec::backend::{self, Field, TransactionStatus};
 use crate::codec::frontend::{Message, Named};
 use crate::codec::{Frame, HEADER_BYTES, ProtocolError, encode, peek};
+use crate::definitions::Names;
+use crate::operation::may_return_rows;
+use crate::references::{is_column, may_be_row};
 use crate::statement::{Prepared, Text, changes_meaning, ends_transaction, may_mention, written};
 use crate::types::Kind;
 
@@ -43,9 +45,7 @@ pub(super) enum Expect {
         name: String,
         portal: Arc<Portal>,
     },
-    DescribeStatement {
-        prepared: Arc<Prepared>,
-    },
+    DescribeStatement,
     DescribePortal {
         portal: Arc<Portal>,
         shown: bool,
@@ -76,7 +76,17 @@ pub(super) struct Flow {
     failed: bool,
     /// A ReadyForQuery ended it.
     synced: bool,
+    /// One statement outside any transaction.
+    pub(super) alone: bool,
+    /// What runs may change what names mean.
+    pub(super) forgets: bool,
+    /// What is judged when this is answered.
+    pub(super) rest: Option<Box<Segment>>,
     outcome: String,
+    /// The most rows that may be changed.
+    pub(super) cap: Option<u64>,
+    /// Rows changed so far.
+    changed: u64,
 }
 
 /// What becomes of a copy-in message.
@@ -102,7 +112,12 @@ impl Flow {
             refusal: None,
             failed: false,
             synced: false,
+            alone: false,
+            forgets: false,
+            rest: None,
             outcome: String::new(),
+            cap: None,
+            changed: 0,
         }
     }
 
@@ -138,6 +153,15 @@ impl Flow {
             }
             Message::Flush | Message::Sync => Ok(CopyInStep { forward: false, flush: false }),
             _ => Err(ProtocolError::Unexpected { tag: frame.tag(), during: "during copy in" }),
+        }
+    }
+
+    /// Refuses the answer once more rows are changed than may be; what surrounds it is then undone.
+    fn count_changes(&mut self) {
+        let Some(cap) = self.cap else { return };
+        self.changed = self.changed.saturating_add(rows_changed(&self.outcome).unwrap_or(0));
+        if self.changed > cap && self.refusal.is_none() {
+            self.refusal = Some(changed_too_much(self.changed, cap));
         }
     }
 
@@ -242,7 +266,8 @@ impl Session {
                 Ok(())
             }
             b'Z' => {
-                if self.script.is_some() {
+                // The client is told once the transaction around it is ended.
+                if self.script.is_some() || self.envelope.is_some() {
                     chunk.edits.push((at, Edit::Drop));
                 }
                 self.ready(flow, body)
@@ -291,6 +316,8 @@ impl Session {
             Some(Expect::Simple { .. } | Expect::Sync | Expect::Own) if flow.expected.is_empty() => {
                 self.status = backend::ready_for_query(body)?;
                 flow.synced = true;
+                // A change of how text is read was told before this.
+                self.unread = false;
                 Ok(())
             }
             _ => Err(ProtocolError::Unexpected { tag: b'Z', during: "before everything was answered" }),
@@ -335,20 +362,20 @@ impl Session {
             }
             (Some(Expect::Close(named)), b'3') => {
                 match named {
-                    Named::Statement(name) => drop(self.statements.remove(name.as_str())),
-                    Named::Portal(name) => drop(self.portals.remove(name.as_str())),
+                    Named::Statement(name) => self.statements.remove(name),
+                    Named::Portal(name) => self.portals.remove(name),
                 }
                 flow.expected.pop_front();
                 Ok(())
             }
-            (Some(Expect::DescribeStatement { .. }), b't') => Ok(()),
-            (Some(Expect::DescribeStatement { prepared }), b'T') => {
-                let _ = prepared.row.set(backend::row_description(body)?.into());
+            (Some(Expect::DescribeStatement), b't') => Ok(()),
+            (Some(Expect::DescribeStatement), b'T') => {
+                backend::row_description(body)?;
                 chunk.names(at);
                 flow.expected.pop_front();
                 Ok(())
             }
-            (Some(Expect::DescribeStatement { .. }), b'n') => {
+            (Some(Expect::DescribeStatement), b'n') => {
                 flow.expected.pop_front();
                 Ok(())
             }
@@ -386,6 +413,7 @@ impl Session {
                 if self.keeps_completion(&flow.outcome) {
                     chunk.edits.push((at, Edit::Drop));
                 }
+                flow.count_changes();
                 self.completed(flow);
             }
             b'I' => self.completed(flow),
@@ -496,13 +524,23 @@ impl Session {
             }
             "deallocate" => match defined_name(statement) {
                 name if name.is_empty() => self.statements.clear(),
-                name => drop(self.statements.remove(&name)),
+                name => self.statements.remove(&name),
             },
             "discard" => {
                 self.statements.clear();
                 self.portals.clear();
             }
+            // A function may open a cursor of the same name again.
+            "close" => match defined_name(statement) {
+                name if name.is_empty() => self.portals.clear(),
+                name => self.portals.remove(&name),
+            },
+            // With AND CHAIN another transaction is open at once.
+            "commit" | "rollback" => self.portals.retain(Portal::outlives_transaction),
             _ => {}
+        }
+        if flow.alone {
+            self.setting_took_effect(statement);
         }
         if &*statement.kind == "listen" {
             self.listening = flow.results.as_ref().map(Results::afterwards).or(self.listening.take());
@@ -515,22 +553,13 @@ impl Session {
             self.began = self.config.definitions.epoch();
             self.snapshot = false;
         }
-        if changes_meaning(statement) || self.calls_unknown(statement) {
+        if changes_meaning(statement) {
             self.catalog.forget_names();
             self.dirty_transaction = true;
         } else if self.dirty_transaction && ends_transaction(statement) {
             // A rollback to a savepoint does not end the transaction, and a commit may be followed before it is answered.
             self.catalog.forget_names();
         }
-    }
-
-    /// Whether a user's function ran, which may have changed the search path or made objects.
-    fn calls_unknown(&self, statement: &Statement) -> bool {
-        let unknown = |f: &FunctionUse| match f.schema.as_deref() {
-            Some(schema) => schema != "pg_catalog",
-            None => self.catalog.user_function(&f.name).is_some(),
-        };
-        statement.functions.iter().any(unknown)
     }
 
     fn row(
@@ -572,13 +601,19 @@ impl Session {
 
     /// Decides once for a result what has to happen to each of its columns.
     fn shape(&self, flow: &Flow, fields: &[Field], statement: Option<&Statement>) -> Shape {
+        // Rows of a write without RETURNING come from a rule that selects, about which the statement's text says nothing.
+        let by_rule = statement.is_some_and(|s| !s.modifications.is_empty() && !may_return_rows(s));
         let referent = statement.and_then(|s| self.referent(s, &[]).ok().flatten());
         let statement = referent.as_deref().and_then(Prepared::statement).or(statement);
+        let by_rule = by_rule || referent.is_some() && statement.is_some_and(|s| !may_return_rows(s));
         let names = self.names_of(&flow.protected, statement);
         let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         let known = self.protected_outputs(statement, &flow.protected).filter(|o| o.len() == fields.len());
         let columns = fields.iter().enumerate().map(|(i, field)| {
             let encoding = shape::encoding(self.catalog.kind(field.type_oid), field.format);
+            if by_rule {
+                return Column::Withhold(encoding);
+            }
             if field.table != 0 {
                 let origin = self.catalog.origin(&self.labels, field.table, field.attribute);
                 return self.column(flow, origin, encoding);
@@ -598,7 +633,8 @@ impl Session {
         let Some(statement) = statement.filter(|_| !self.labels.is_empty()) else { return };
         let definitions = &self.config.definitions;
         let views = self.views(statement);
-        let changing = definitions.is_changing(views.iter().map(|view| view.name.as_str()), &self.defining);
+        let names: Names = views.iter().map(|view| view.name.clone()).collect();
+        let changing = definitions.is_blocked(&self.uses, [&names]);
         if !views.is_empty() && (changing || !self.epoch.is_unchanged(definitions.epoch())) {
             let message = "another session is changing definitions, so what the view shows is uncertain";
             let denial = Denial::new(DenialCode::NotUnderstood, message).with_hint("try again");
@@ -640,25 +676,17 @@ impl Session {
 
     /// Qualified names that are no columns but may be functions: `c.row_to_json` is the call `row_to_json(c)` of the whole row.
     fn calls_on_rows(&self, statement: &Statement) -> Vec<String> {
-        let relation = |source: &usize| match &statement.sources.get(*source)?.kind {
-            SourceKind::Relation(index) => {
-                let used = statement.relations.get(*index)?;
-                self.catalog.relation(&written(used.schema.as_deref(), &used.name))
-            }
-            _ => None,
-        };
-        // It may belong to any of these; what is not a relation's has columns that are not known here.
-        let column = |c: &ColumnUse, name: &str| {
-            !c.sources.is_empty() && c.sources.iter().all(|s| relation(s).is_some_and(|r| r.has_column(name)))
-        };
         let function = |name: &str| {
             matches!(classify_function(Some("pg_catalog"), name), FunctionClass::Builtin { .. })
-                || self.catalog.user_function(name).is_some()
+                || self.catalog.has_user_function(name)
+        };
+        let called = |c: &ColumnUse, name: &str| {
+            may_be_row(&self.catalog, statement, c)
+                || (function(name) && !is_column(&self.catalog, statement, c))
         };
         let qualified = statement.columns.iter().filter(|c| c.name.len() > 1);
         let named = qualified.filter_map(|c| c.name.last().map(|name| (c, name)));
-        let called = named.filter(|(c, name)| !column(c, name) && function(name));
-        called.map(|(_, name)| name.clone()).collect()
+        named.filter(|(c, name)| called(c, name)).map(|(_, name)| name.clone()).collect()
     }
 
     fn column(&self, flow: &Flow, origin: Origin, encoding: shape::Encoding) -> Column {
@@ -696,12 +724,23 @@ impl Session {
             return;
         }
         let Phase::Flowing(flow) = self.take_phase() else { return };
-        let Flow { results, refusal, failed, synced, outcome, .. } = *flow;
+        let Flow { results, refusal, failed, synced, outcome, forgets, rest, .. } = *flow;
+        if forgets {
+            // Also after a failure or a pause: what ran so far has run.
+            self.catalog.forget_names();
+            self.dirty_transaction = true;
+        }
+        self.uses.answered();
         if self.script.is_some() {
             return self.part_over(results, refusal, failed, &outcome);
         }
+        if let Some(envelope) = self.envelope.take() {
+            let results = results.or_else(|| self.kept.take());
+            return self.close_envelope(envelope, (results, outcome), refusal);
+        }
+        let sync_waits = rest.as_ref().is_some_and(|rest| rest.ends_in_sync());
         if let Some(denial) = refusal {
-            return self.end_refused(results, &denial, failed, synced);
+            return self.end_refused(results, &denial, failed, (synced, sync_waits));
         }
         if synced {
             self.settle_transaction();
@@ -710,15 +749,34 @@ impl Session {
             self.start_over();
         } else if failed {
             self.finish(results, &outcome);
-            self.phase = Phase::Skipping { synced: false };
+            self.skip_to_sync(sync_waits);
         } else {
             self.kept = results;
-            self.phase = Phase::Gathering(super::Segment::default());
+            match rest {
+                Some(rest) => self.resume(*rest),
+                None => self.phase = Phase::Gathering(Segment::default()),
+            }
         }
     }
 
+    /// After the server's error everything up to the client's Sync is dropped; it may be here already.
+    fn skip_to_sync(&mut self, sync_waits: bool) {
+        if !sync_waits {
+            self.phase = Phase::Skipping { synced: false };
+            return;
+        }
+        encode::sync(&mut self.to_upstream);
+        self.phase = Phase::Flowing(Box::new(Flow::sync_only()));
+    }
+
     /// The answer could not be released: the client is told so, and an open transaction is made to fail.
-    fn end_refused(&mut self, results: Option<Results>, denial: &Denial, failed: bool, synced: bool) {
+    pub(super) fn end_refused(
+        &mut self,
+        results: Option<Results>,
+        denial: &Denial,
+        failed: bool,
+        (synced, sync_waits): (bool, bool),
+    ) {
         self.finish(results, denial.code.as_str());
         let denial = denial.clone();
         if synced && self.status != TransactionStatus::Open {
@@ -728,10 +786,10 @@ impl Session {
             self.start_over();
         } else if !synced && failed {
             self.tell(&denial);
-            self.phase = Phase::Skipping { synced: false };
+            self.skip_to_sync(sync_waits);
         } else {
             self.poison(false);
-            self.resume_at_sync = synced;
+            self.resume_at_sync = synced || sync_waits;
             self.phase = Phase::Poisoning { simple: false, told: false, denial };
         }
     }

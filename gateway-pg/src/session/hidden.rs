@@ -101,7 +101,7 @@ impl Session {
             let relation = self.catalog.relation(&written(used.schema.as_deref(), &used.name))?;
             let carriers = self.catalog.carriers(&self.labels, relation, labels);
             let column = |name: &str| (name.to_owned(), carriers.contains(&name));
-            Some(relation.column_names().map(column).collect())
+            Some(relation.columns().map(column).collect())
         }
     }
 

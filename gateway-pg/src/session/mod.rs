@@ -5,15 +5,19 @@
 //! state it will run in.
 
 mod copy;
+mod envelope;
 mod flow;
+mod gate;
 mod hidden;
+mod kept;
 mod rows;
 mod script;
 mod segment;
+mod settings;
 pub(crate) mod shape;
 mod tuples;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -25,13 +29,16 @@ use crate::analysis::{AnalysisCache, LexSettings};
 use crate::catalog::{Catalog, LabelIndex, Unresolved};
 use crate::codec::backend::{self, TransactionStatus};
 use crate::codec::{Frame, ProtocolError, encode, frontend, next_frame, peek};
-use crate::definitions::{Definitions, Epoch, UnderWay};
+use crate::definitions::{Definitions, Epoch, UnderWay, Uses};
 use crate::denial;
 use crate::memo::Memos;
 use crate::operation::Place;
+use crate::rewriter::Background;
 use crate::statement::Prepared;
 use flow::Flow;
 pub use flow::RECORD_ENCODING;
+pub(crate) use gate::MAX_WAIT;
+use kept::Kept;
 use rows::{Chunk, Edit};
 use script::Script;
 use segment::Segment;
@@ -48,6 +55,10 @@ pub(crate) const MAX_STATEMENTS: usize = 10_000;
 
 /// Portals and cursors a session may keep.
 pub(crate) const MAX_PORTALS: usize = 10_000;
+
+/// Bytes that the prepared statements of a session may take, with their analyses, and as much again its portals and cursors with their
+/// values: about 5,000 statements of an application.
+pub(crate) const MAX_KEPT_BYTES: usize = 32 * 1024 * 1024;
 
 /// Names the gateway uses for its own statements and portals; clients may not use them.
 const OWN_NAME: &str = "_gateway";
@@ -90,8 +101,10 @@ pub(crate) struct Judge {
     pub prepare: Option<Pending>,
     /// Operations that run.
     pub execute: Option<Pending>,
-    /// It is one simple query, whose text may still be rewritten.
+    /// The server has none of the texts yet: they may still be rewritten.
     pub rewritable: bool,
+    /// What rewrites must know of the operations.
+    pub backgrounds: Arc<[Background]>,
     /// A transaction is open: holding would keep its locks.
     pub in_transaction: bool,
 }
@@ -101,6 +114,13 @@ pub(crate) struct Judge {
 pub(crate) enum Task {
     /// Have these judged, then call [`Session::forward`] or [`Session::refuse`].
     Judge(Judge),
+    /// Wait until another session is done, up to [`MAX_WAIT`] for one operation; then call [`Session::wake`].
+    Wait {
+        /// The count of [`Definitions::freed`] that was seen.
+        seen: u64,
+        /// It waits for the first time.
+        first: bool,
+    },
     /// Ask the server to cancel what it is running.
     CancelUpstream,
 }
@@ -117,6 +137,10 @@ struct Approved {
 enum Phase {
     /// Nothing is under way, or extended messages are being gathered.
     Gathering(Segment),
+    /// A transaction is begun around what was permitted.
+    Opening(Box<envelope::Opening>),
+    /// That transaction is ended.
+    Closing(Box<envelope::Closing>),
     /// The server is asked what names mean.
     Resolving {
         segment: Segment,
@@ -127,6 +151,8 @@ enum Phase {
     },
     /// The driver has it judged.
     Judging(Segment),
+    /// It may pass once another session is out of the way.
+    Waiting { segment: Segment, prepare: Option<Permit>, execute: Option<Permit> },
     /// Forwarded; the answers are coming.
     Flowing(Box<Flow>),
     /// The upstream is made to fail, so that its transaction state is true; then the denial stands.
@@ -148,13 +174,15 @@ pub(crate) struct Session {
     memos: Memos,
     shapes: Shapes,
     status: TransactionStatus,
-    statements: HashMap<String, Arc<Prepared>>,
-    portals: HashMap<String, Arc<Portal>>,
+    statements: Kept<Prepared>,
+    portals: Kept<Portal>,
     phase: Phase,
     /// Something in the open transaction changed what names mean; its end may undo that.
     dirty_transaction: bool,
     /// Changes of definitions in the open transaction, which other sessions see once it is committed.
     defining: Vec<UnderWay>,
+    /// What other sessions may not change now.
+    uses: Arc<Uses>,
     /// The point in the history of definitions at which names were last asked for.
     epoch: Epoch,
     /// The point at which the open transaction began.
@@ -163,6 +191,10 @@ pub(crate) struct Session {
     snapshot: bool,
     /// Messages since the last Sync have been forwarded: an implicit transaction may be open.
     mid_unit: bool,
+    /// Since the last ReadyForQuery something may have changed a setting that changes how text is read; the server tells with the next.
+    unread: bool,
+    /// The transaction of the gateway's own that what is under way runs in.
+    envelope: Option<envelope::Envelope>,
     /// The results of what was forwarded since the last Sync.
     kept: Option<Results>,
     /// Notifications come at any time after the LISTEN that was permitted.
@@ -175,6 +207,10 @@ pub(crate) struct Session {
     script: Option<Script>,
     /// The last value of each setting that the server reports and the client may see.
     reported: BTreeMap<String, String>,
+    /// Settings that change what statements do, as far as they were changed.
+    settings: BTreeMap<String, String>,
+    /// How often such a setting may have changed.
+    settings_changed: u64,
     /// What the client knows of them, while a simple query runs in parts: the server reports at the end of a query.
     told: Option<BTreeMap<String, String>>,
     tasks: VecDeque<Task>,
@@ -187,17 +223,19 @@ impl Session {
     pub(crate) fn new(guard: Guard, config: SessionConfig, reported: BTreeMap<String, String>) -> Self {
         let labels = LabelIndex::new(guard.labels(), &config.database);
         let place = Place { target: guard.info().target.clone(), database: config.database.clone() };
+        let uses = config.definitions.join(&config.database);
         Self {
             guard,
             place,
             config,
+            uses,
             labels,
             catalog: Catalog::default(),
             memos: Memos::default(),
             shapes: Shapes::default(),
             status: TransactionStatus::Idle,
-            statements: HashMap::new(),
-            portals: HashMap::new(),
+            statements: Kept::default(),
+            portals: Kept::default(),
             phase: Phase::Gathering(Segment::default()),
             dirty_transaction: false,
             defining: Vec::new(),
@@ -205,11 +243,15 @@ impl Session {
             began: Epoch::default(),
             snapshot: false,
             mid_unit: false,
+            unread: false,
+            envelope: None,
             kept: None,
             listening: None,
             busy_at_end: false,
             resume_at_sync: false,
             script: None,
+            settings: settings::reported(&reported),
+            settings_changed: 0,
             reported,
             told: None,
             tasks: VecDeque::new(),
@@ -307,6 +349,8 @@ impl Session {
             b'N' | b'A' => self.stray(frame),
             tag => match &mut self.phase {
                 Phase::Resolving { .. } => self.resolving(frame),
+                Phase::Opening(_) => self.opening(frame),
+                Phase::Closing(_) => self.closing(frame),
                 Phase::Poisoning { .. } => self.poisoning(frame),
                 // The server ends a session with an unasked-for error (`terminating connection ...`).
                 _ if tag == b'E' => {
@@ -335,6 +379,7 @@ impl Session {
         if crate::login::is_reported(name) {
             self.reported.insert(name.to_owned(), value.to_owned());
         }
+        self.setting_reported(name, value);
         match name {
             "client_encoding" if !value.eq_ignore_ascii_case("UTF8") => {
                 Err(ProtocolError::NotUtf8("the session's client_encoding"))
@@ -387,13 +432,20 @@ impl Session {
             let wrong = Denial::new(DenialCode::PolicyError, "the gateway mixed up its permits");
             return self.refuse(&wrong);
         }
-        self.send(segment, prepare, execute);
+        self.pass(segment, prepare, execute);
     }
 
     /// What was held may pass, if its names still mean what they meant when it was put up for approval.
     pub(crate) fn forward_approved(&mut self, prepare: Option<Permit>, execute: Option<Permit>) {
-        let Phase::Judging(segment) = self.take_phase() else { return };
+        let Phase::Judging(mut segment) = self.take_phase() else { return };
+        segment.held = true;
+        self.ask_again(segment, prepare, execute);
+    }
+
+    /// Lets what was judged pass if its names still mean the same.
+    fn ask_again(&mut self, segment: Segment, prepare: Option<Permit>, execute: Option<Permit>) {
         let then = self.meanings(&segment);
+        self.epoch = self.config.definitions.epoch();
         self.catalog.forget_names();
         let asked = self.unresolved(&segment);
         if asked.is_empty() {
@@ -440,6 +492,7 @@ impl Session {
     /// Refuses a segment: answers the client, and sees to it that the upstream's transaction fails too if one is open.
     fn deny(&mut self, segment: &Segment, denial: Denial) {
         let simple = segment.is_simple();
+        self.step_back();
         if self.abandon_script() {
             self.phase = Phase::Poisoning { simple: true, told: false, denial };
             return;
@@ -487,6 +540,7 @@ impl Session {
             b'E' | b'C' => Ok(()),
             b'Z' => {
                 self.status = backend::ready_for_query(frame.body())?;
+                self.unread = false;
                 let Phase::Poisoning { simple, told, denial } = self.take_phase() else { return Ok(()) };
                 if !told {
                     self.tell(&denial);
@@ -526,12 +580,13 @@ impl Session {
     /// At the end of a unit: an ended transaction may have undone what names mean, and its portals are gone.
     fn settle_transaction(&mut self) {
         if self.status == TransactionStatus::Idle {
+            self.uses.leave();
             self.defining.clear();
             self.snapshot = false;
             if std::mem::take(&mut self.dirty_transaction) {
                 self.catalog.forget_names();
             }
-            self.portals.retain(|_, portal| portal.bind.is_none() && portal.holds());
+            self.portals.retain(Portal::outlives_transaction);
         } else if self.status == TransactionStatus::Failed {
             self.catalog.forget_names();
         }
@@ -579,9 +634,19 @@ impl Session {
     pub(crate) const fn is_idle(&self) -> bool {
         match self.phase {
             Phase::Closed => !self.busy_at_end,
-            Phase::Gathering(_) | Phase::Judging(_) | Phase::Skipping { .. } => true,
+            Phase::Gathering(_) | Phase::Judging(_) | Phase::Waiting { .. } | Phase::Skipping { .. } => true,
             _ => false,
         }
+    }
+
+    /// Whether the open transaction changed definitions.
+    pub(crate) const fn is_defining(&self) -> bool {
+        !self.defining.is_empty()
+    }
+
+    /// The shared history of definitions.
+    pub(crate) fn definitions(&self) -> &Definitions {
+        &self.config.definitions
     }
 
     /// The most input of the client worth keeping: one largest frame.
@@ -591,7 +656,7 @@ impl Session {
 
     /// True while an operation waits for its judgement.
     pub(crate) const fn is_judging(&self) -> bool {
-        matches!(self.phase, Phase::Judging(_))
+        matches!(self.phase, Phase::Judging(_) | Phase::Waiting { .. })
     }
 
     /// The results on their way, for the driver to refresh when policies change.
@@ -620,6 +685,10 @@ impl Portal {
     }
 
     /// True for cursors that outlive their transaction.
+    fn outlives_transaction(&self) -> bool {
+        self.bind.is_none() && self.holds()
+    }
+
     fn holds(&self) -> bool {
         self.prepared
             .text

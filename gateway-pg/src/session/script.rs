@@ -71,8 +71,16 @@ impl Script {
 impl Session {
     /// Starts a simple query that has to run statement by statement; gives the segment back if it need not or cannot.
     pub(super) fn start_script(&mut self, segment: Segment) -> Option<Segment> {
+        match segment.query().is_some_and(|text| needs_parts(text, self.dirty_transaction)) {
+            true => self.run_in_parts(segment),
+            false => Some(segment),
+        }
+    }
+
+    /// Runs a simple query statement by statement; gives the segment back if that cannot be.
+    pub(super) fn run_in_parts(&mut self, segment: Segment) -> Option<Segment> {
         let fits = self.status != TransactionStatus::Failed && !self.mid_unit;
-        let Some(text) = segment.query().filter(|t| fits && needs_parts(t, self.dirty_transaction)) else {
+        let Some(text) = segment.query().filter(|t| fits && t.analysis.statements.len() > 1) else {
             return Some(segment);
         };
         let idle = self.status == TransactionStatus::Idle;
@@ -277,7 +285,7 @@ impl Session {
 
 /// Whether a statement of a text names something whose meaning an earlier one may have changed. `dirty`: the open transaction changed
 /// it, and its end changes it back.
-pub(super) fn needs_parts(text: &Text, dirty: bool) -> bool {
+fn needs_parts(text: &Text, dirty: bool) -> bool {
     let mut changed = false;
     text.analysis.statements.iter().any(|statement| {
         let names = changed && names_something(statement);

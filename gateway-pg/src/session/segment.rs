@@ -8,11 +8,12 @@ use gateway_core::error::{Denial, DenialCode};
 use gateway_core::operation::{Batch, Operation, OperationId, Stage};
 use gateway_core::pipeline::Permit;
 
+use super::envelope;
 use super::flow::{Expect, Flow};
-use super::script::needs_parts;
+use super::kept::{Kept, Kind, Weighs};
 use super::{
     Approved, Judge, MAX_PORTALS, MAX_SEGMENT_BYTES, MAX_SEGMENT_MESSAGES, MAX_STATEMENTS, Meaning, OWN_NAME,
-    Phase, Portal, Session, Task,
+    Phase, Portal, Session, Task, settings,
 };
 use crate::analysis::Statement;
 use crate::catalog::{QUESTION, Unresolved};
@@ -20,8 +21,9 @@ use crate::codec::backend::{self, TransactionStatus};
 use crate::codec::frontend::{Bind, Message, Named, Parse};
 use crate::codec::{Frame, ProtocolError, encode};
 use crate::operation::{self, Subject};
+use crate::rewriter::Background;
 use crate::statement::{
-    Prepared, Text, changes_definitions, changes_meaning, defined_names, ends_transaction, names_something,
+    Prepared, Text, changes_definitions, changes_meaning, ends_transaction, imports_snapshot, names_something,
 };
 
 /// Where a segment ends.
@@ -59,10 +61,23 @@ pub(super) struct Segment {
     steps: Vec<Step>,
     bytes: usize,
     end: End,
-    statements: HashMap<String, Arc<Prepared>>,
-    portals: HashMap<String, Arc<Portal>>,
+    statements: Kept<Prepared>,
+    portals: Kept<Portal>,
+    /// The texts of the operations that are judged, in order.
+    prepared: Vec<Arc<Text>>,
+    executed: Vec<Arc<Text>>,
     pub(super) prepare: Option<OperationId>,
     pub(super) execute: Option<OperationId>,
+    /// It may change how text is read.
+    unread: bool,
+    /// What came after it, to be judged once it has run.
+    rest: Option<Box<Self>>,
+    /// How often its names had to be asked for again because another session changed a definition.
+    pub(super) asked_again: u8,
+    /// People approved it.
+    pub(super) held: bool,
+    /// It has waited for another session.
+    pub(super) waited: bool,
 }
 
 impl Segment {
@@ -88,15 +103,73 @@ impl Segment {
         self.end == End::Simple
     }
 
+    /// Whether the server answers all of it before it waits for more.
+    pub(super) fn is_whole(&self) -> bool {
+        let copies = self.runs().any(|s| s.kind == "copy_from");
+        self.end == End::Simple || (self.end == End::Sync && !copies)
+    }
+
+    /// Whether it begins or ends a transaction, or part of one.
+    pub(super) fn controls_transactions(&self) -> bool {
+        self.runs().any(|statement| statement.transaction.is_some())
+    }
+
+    /// A statement in it that changes something and does not tell how many rows.
+    pub(super) fn uncounted(&self) -> Option<String> {
+        let counted = |s: &Statement| {
+            let plain = matches!(&*s.kind, "insert" | "update" | "delete" | "merge" | "copy_from");
+            s.read_only() || (plain && !s.flags.modifying_cte)
+        };
+        self.runs().find(|statement| !counted(statement)).map(|statement| statement.kind.to_string())
+    }
+
+    /// Whether the server has none of the texts that are judged: one simple statement, or what is parsed in this very segment.
+    fn is_rewritable(&self) -> bool {
+        let parsed = |text: &Arc<Text>| {
+            self.steps
+                .iter()
+                .any(|s| matches!(s, Step::Parse { prepared, .. } if Arc::ptr_eq(&prepared.text, text)))
+        };
+        match self.steps.as_slice() {
+            // What is forwarded is one text: of several statements none can be replaced alone.
+            [Step::Query(text)] => text.of() == 1,
+            _ => self.texts().all(parsed),
+        }
+    }
+
+    /// Whether the client's Sync is here.
     pub(super) fn ends_in_sync(&self) -> bool {
-        self.end == End::Sync
+        self.end == End::Sync || self.rest.as_ref().is_some_and(|rest| rest.ends_in_sync())
+    }
+
+    /// Keeps the messages up to the one at `last`, the others for later.
+    fn split_after(&mut self, last: usize) {
+        let rest = Self {
+            frames: self.frames.split_off(last + 1),
+            steps: self.steps.split_off(last + 1),
+            end: std::mem::replace(&mut self.end, End::Flush),
+            rest: self.rest.take(),
+            ..Self::default()
+        };
+        self.rest = Some(Box::new(rest));
     }
 
     fn is_full(&self) -> bool {
         self.steps.len() >= MAX_SEGMENT_MESSAGES || self.bytes >= MAX_SEGMENT_BYTES
     }
 
-    fn texts(&self) -> impl Iterator<Item = &Arc<Text>> {
+    /// The statements that run.
+    pub(super) fn runs(&self) -> impl Iterator<Item = &Statement> {
+        self.steps.iter().flat_map(|step| match step {
+            Step::Query(text) => text.analysis.statements.as_slice(),
+            Step::Execute { portal, .. } => {
+                portal.prepared.text.statement(portal.prepared.index).map_or(&[][..], std::slice::from_ref)
+            }
+            _ => &[],
+        })
+    }
+
+    pub(super) fn texts(&self) -> impl Iterator<Item = &Arc<Text>> {
         self.steps.iter().filter_map(|step| match step {
             Step::Query(text) => Some(text),
             Step::Parse { prepared, .. } | Step::DescribeStatement(prepared) => Some(&prepared.text),
@@ -159,6 +232,9 @@ impl Session {
 
     /// Turns a message into a step of the segment being gathered.
     fn understand(&mut self, message: Message) -> Result<(), Denial> {
+        if self.unread && !matches!(message, Message::Close(_) | Message::Flush | Message::Sync) {
+            return Err(unread());
+        }
         let (step, end) = match message {
             Message::Query(text) => {
                 if let Phase::Gathering(segment) = &mut self.phase {
@@ -202,6 +278,71 @@ impl Session {
         portal.prepared.statement().is_some_and(|statement| changes_meaning(statement) || ends(statement))
     }
 
+    /// The first message that may change what the names in later ones mean, as it is judged.
+    fn first_change(&self, segment: &Segment) -> Option<usize> {
+        let last = segment.steps.iter().rposition(Step::depends_on_names)?;
+        let mut settled: Option<&Arc<Prepared>> = None;
+        segment.steps.iter().take(last).position(|step| {
+            let Step::Execute { portal, .. } = step else { return false };
+            if settled.is_some_and(|known| Arc::ptr_eq(known, &portal.prepared)) {
+                return false;
+            }
+            settled = Some(&portal.prepared);
+            self.portal_changes(portal)
+        })
+    }
+
+    fn portal_changes(&self, portal: &Portal) -> bool {
+        let Some(statement) = portal.prepared.text.statement(portal.prepared.index) else { return false };
+        // What cannot be judged is refused soon.
+        let operation = self.portal_operation(portal).ok().flatten();
+        operation.is_some_and(|o| Order::new(self.dirty_transaction).changes(statement, &o.operation))
+    }
+
+    /// Goes on with what was put aside: its names are looked at anew.
+    pub(super) fn resume(&mut self, rest: Segment) {
+        match self.same_portals(&rest) {
+            Ok(()) => self.assemble(rest),
+            Err(denial) => self.refuse_segment(&rest, denial),
+        }
+    }
+
+    /// Refuses what cannot be judged, and records it.
+    fn refuse_segment(&mut self, segment: &Segment, denial: Denial) {
+        let text = segment.texts().next().map(|t| t.bytes.clone()).unwrap_or_default();
+        let refused = operation::refused(text, &self.config.lexing);
+        let pending = self.guard.pending(Batch::one(Stage::Execute, refused));
+        let denial = self.guard.refuse(&pending, denial);
+        self.deny(segment, denial);
+    }
+
+    /// What ran meanwhile may have closed a portal or prepared a statement under a name that was looked up before.
+    fn same_portals(&self, rest: &Segment) -> Result<(), Denial> {
+        let mut portals: HashMap<&str, &Arc<Portal>> = HashMap::new();
+        let mut statements: HashMap<&str, &Arc<Prepared>> = HashMap::new();
+        for step in &rest.steps {
+            match step {
+                Step::Parse { name, prepared } => drop(statements.insert(name, prepared)),
+                Step::Bind { name, portal } => {
+                    let source = portal.bind.as_ref().map(|bind| bind.statement.as_str()).unwrap_or_default();
+                    let now = statements.get(source).copied().or_else(|| self.statements.get(source));
+                    if !now.is_some_and(|now| Arc::ptr_eq(now, &portal.prepared)) {
+                        return Err(unknown("prepared statement", source));
+                    }
+                    portals.insert(name, portal);
+                }
+                Step::Execute { name, portal } => {
+                    let now = portals.get(name.as_str()).copied().or_else(|| self.portals.get(name));
+                    if !now.is_some_and(|now| Arc::ptr_eq(now, portal)) {
+                        return Err(unknown("portal", name));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn text(&mut self, bytes: bytes::Bytes) -> Result<Arc<Text>, Denial> {
         let text = Text::understand(&self.config.analyses, &mut self.memos, bytes, &self.config.lexing)?;
         text.analysis.statements.iter().try_for_each(|statement| own_name(&defined_name(statement)))?;
@@ -217,9 +358,7 @@ impl Session {
             return Err(Denial::new(DenialCode::NotUnderstood, message).with_hint("prepare them one by one"));
         }
         let prepared = Arc::new(Prepared::new(text, 0).with_types(parse.types));
-        if self.statements.len() >= MAX_STATEMENTS && !self.statements.contains_key(&parse.name) {
-            return Err(too_many("prepared statements", MAX_STATEMENTS));
-        }
+        self.room_for_statement(&parse.name, prepared.weight())?;
         if let Phase::Gathering(segment) = &mut self.phase {
             segment.statements.insert(parse.name.clone(), Arc::clone(&prepared));
         }
@@ -229,9 +368,6 @@ impl Session {
     fn bind_step(&mut self, bind: Bind) -> Result<Step, Denial> {
         own_name(&bind.portal)?;
         let prepared = self.prepared(&bind.statement)?;
-        if self.portals.len() >= MAX_PORTALS && !self.portals.contains_key(&bind.portal) {
-            return Err(too_many("portals", MAX_PORTALS));
-        }
         let name = bind.portal.clone();
         let portal = Arc::new(Portal {
             prepared,
@@ -240,10 +376,34 @@ impl Session {
             meaning: OnceLock::new(),
             shape: OnceLock::new(),
         });
+        self.room_for_portal(&name, portal.weight())?;
         if let Phase::Gathering(segment) = &mut self.phase {
             segment.portals.insert(name.clone(), Arc::clone(&portal));
         }
         Ok(Step::Bind { name, portal })
+    }
+
+    fn room_for_statement(&self, name: &str, bytes: usize) -> Result<(), Denial> {
+        const KIND: Kind = Kind { name: "prepared statements", most: MAX_STATEMENTS };
+        let none = Kept::default();
+        let coming = if let Phase::Gathering(segment) = &self.phase { &segment.statements } else { &none };
+        self.statements.room(name, bytes, coming, &KIND)
+    }
+
+    fn room_for_portal(&self, name: &str, bytes: usize) -> Result<(), Denial> {
+        const KIND: Kind = Kind { name: "portals", most: MAX_PORTALS };
+        let none = Kept::default();
+        let coming = if let Phase::Gathering(segment) = &self.phase { &segment.portals } else { &none };
+        self.portals.room(name, bytes, coming, &KIND)
+    }
+
+    /// What `PREPARE` and `DECLARE` make is kept like what Parse and Bind make.
+    fn room_for_made(&self, text: &Text, statement: &Statement) -> Result<(), Denial> {
+        match &*statement.kind {
+            "prepare" => self.room_for_statement(&defined_name(statement), text.weight()),
+            "declare_cursor" => self.room_for_portal(&defined_name(statement), text.weight()),
+            _ => Ok(()),
+        }
     }
 
     fn prepared(&self, name: &str) -> Result<Arc<Prepared>, Denial> {
@@ -344,19 +504,6 @@ impl Session {
         ))
     }
 
-    /// Tells other sessions which definitions the forwarded statements change.
-    fn announce_changes(&mut self, statements: &[Arc<Text>]) {
-        let statements = || statements.iter().flat_map(|t| &t.analysis.statements);
-        if !statements().any(changes_definitions) {
-            return;
-        }
-        let names = statements().flat_map(defined_names).collect();
-        self.defining.push(self.config.definitions.begin(names));
-        let before = self.config.definitions.changed();
-        self.began.follow(before);
-        self.epoch.follow(before);
-    }
-
     /// Takes in the server's answer to what names mean.
     pub(super) fn resolving(&mut self, frame: &Frame) -> Result<(), ProtocolError> {
         let mid_unit = self.mid_unit;
@@ -405,7 +552,12 @@ impl Session {
         let message = "what the statement's names mean changed while it was waiting for approval";
         let denial = Denial::new(DenialCode::ApprovalExpired, message).with_hint("present it again");
         self.withdraw(Some(approved), &denial);
-        self.deny(&segment, denial);
+        self.step_back();
+        if segment.held {
+            return self.deny(&segment, denial);
+        }
+        // Nobody was shown what it would have done: it is judged anew.
+        self.ask_judgement(segment);
     }
 
     /// Records that what was permitted did not run after all.
@@ -431,16 +583,28 @@ impl Session {
 
     /// Builds the operations and has them judged; a segment that runs nothing and names nothing passes as it is.
     fn ask_judgement(&mut self, mut segment: Segment) {
+        if let Some(last) = self.first_change(&segment) {
+            segment.split_after(last);
+        }
         let (prepare, execute) = match self.operations(&segment) {
-            Ok(operations) => operations,
-            Err(denial) => {
-                let text = segment.texts().next().map(|t| t.bytes.clone()).unwrap_or_default();
-                let refused = operation::refused(text, &self.config.lexing);
-                let pending = self.guard.pending(Batch::one(Stage::Execute, refused));
-                let denial = self.guard.refuse(&pending, denial);
-                return self.deny(&segment, denial);
+            Ok(Operations { order, .. }) if order.follows => {
+                let Some(segment) = self.run_in_parts(segment) else { return };
+                return self.refuse_segment(&segment, follows());
             }
+            Ok(Operations { prepare, mut execute, order }) => {
+                segment.unread = order.unread;
+                let unsettled = order.unsettled.unwrap_or(usize::MAX);
+                for understood in execute.iter_mut().skip(unsettled) {
+                    understood.operation.binding = self.unknown_settings();
+                }
+                (prepare, execute)
+            }
+            Err(denial) => return self.refuse_segment(&segment, denial),
         };
+        let backgrounds = prepare.iter().chain(&execute).map(|u| u.background.clone()).collect();
+        let (prepare, prepared) = apart(prepare);
+        let (execute, executed) = apart(execute);
+        (segment.prepared, segment.executed) = (prepared, executed);
         let prepare = self.pending(Batch::new(Stage::Prepare, prepare));
         let execute = self.pending(Batch::new(Stage::Execute, execute));
         segment.prepare = prepare.as_ref().map(|p| p.first());
@@ -449,19 +613,29 @@ impl Session {
             return self.send(segment, None, None);
         }
         let in_transaction = self.status != TransactionStatus::Idle || self.mid_unit;
-        // What is forwarded is one text: of several statements none can be replaced alone.
-        let rewritable = segment.query().is_some_and(|text| text.of() == 1);
-        self.tasks.push_back(Task::Judge(Judge { prepare, execute, rewritable, in_transaction }));
+        let rewritable = segment.is_rewritable();
+        self.tasks.push_back(Task::Judge(Judge {
+            prepare,
+            execute,
+            rewritable,
+            backgrounds,
+            in_transaction,
+        }));
         self.phase = Phase::Judging(segment);
     }
 
-    fn operations(&self, segment: &Segment) -> Result<(Vec<Operation>, Vec<Operation>), Denial> {
+    fn operations(&self, segment: &Segment) -> Result<Operations, Denial> {
         let mut prepared: Vec<&Arc<Prepared>> = Vec::new();
         let mut executed: Vec<&Arc<Prepared>> = Vec::new();
         let mut run = Vec::new();
+        let mut order = Order::new(self.dirty_transaction);
+        order.unread = self.unread;
         for step in &segment.steps {
+            if order.unread && step.depends_on_names() {
+                return Err(unread());
+            }
             match step {
-                Step::Query(text) => run.extend(self.query_operations(text)?),
+                Step::Query(text) => run.extend(self.query_operations(text, &mut order)?),
                 Step::Parse { prepared: p, .. } | Step::DescribeStatement(p) => prepared.push(p),
                 Step::Bind { portal, .. } => {
                     let _ = portal.meaning.set(self.meaning(&portal.prepared));
@@ -470,12 +644,16 @@ impl Session {
                 Step::DescribePortal(portal) => prepared.push(&portal.prepared),
                 Step::Execute { portal, .. } => {
                     executed.push(&portal.prepared);
-                    run.extend(self.portal_operation(portal)?);
+                    if let Some(understood) = self.portal_operation(portal)? {
+                        if let Some(statement) = portal.prepared.text.statement(portal.prepared.index) {
+                            self.in_order(&mut order, statement, &understood.operation)?;
+                        }
+                        run.push(understood);
+                    }
                 }
                 Step::Close(_) | Step::Flush | Step::Sync => {}
             }
         }
-        refuse_changed_meaning(segment, self.dirty_transaction)?;
         let mut only_prepared = Vec::new();
         for (i, p) in prepared.iter().enumerate() {
             let seen = executed.iter().chain(prepared.iter().take(i)).any(|other| Arc::ptr_eq(other, p));
@@ -483,15 +661,39 @@ impl Session {
                 only_prepared.push(self.operation(&p.text, p.index, statement, &[], None, &p.types)?);
             }
         }
-        Ok((only_prepared, run))
+        Ok(Operations { prepare: only_prepared, execute: run, order })
+    }
+
+    fn in_order(
+        &self,
+        order: &mut Order,
+        statement: &Statement,
+        operation: &Operation,
+    ) -> Result<(), Denial> {
+        if &*statement.kind == "prepare_transaction"
+            && (order.changed || order.dirty || !self.defining.is_empty())
+        {
+            let message = "a transaction that changed definitions or settings cannot be prepared here: nobody could tell \
+                 when it takes effect";
+            return Err(Denial::new(DenialCode::NotUnderstood, message).with_hint("use COMMIT"));
+        }
+        if imports_snapshot(statement) && self.config.definitions.exported(&self.uses).is_none() {
+            let message = "no session here exported a snapshot, so it cannot be told how old this one is";
+            return Err(Denial::new(DenialCode::NotUnderstood, message)
+                .with_hint("export it in a session of this gateway, in a transaction that is still open"));
+        }
+        order.runs(statement, operation);
+        Ok(())
     }
 
     /// The operations of a simple query, each in the light of what the ones before it prepare or declare.
-    fn query_operations(&self, text: &Arc<Text>) -> Result<Vec<Operation>, Denial> {
+    fn query_operations(&self, text: &Arc<Text>, order: &mut Order) -> Result<Vec<Understood>, Denial> {
         let mut earlier = Vec::new();
         let mut operations = Vec::new();
         for (index, statement) in text.analysis.statements.iter().enumerate() {
-            operations.push(self.operation(text, index, statement, &earlier, None, &[])?);
+            let understood = self.operation(text, index, statement, &earlier, None, &[])?;
+            self.in_order(order, statement, &understood.operation)?;
+            operations.push(understood);
             if matches!(&*statement.kind, "prepare" | "declare_cursor") {
                 earlier.push((defined_name(statement), Arc::new(Prepared::new(Arc::clone(text), index))));
             }
@@ -499,7 +701,7 @@ impl Session {
         Ok(operations)
     }
 
-    fn portal_operation(&self, portal: &Portal) -> Result<Option<Operation>, Denial> {
+    fn portal_operation(&self, portal: &Portal) -> Result<Option<Understood>, Denial> {
         let prepared = &portal.prepared;
         let Some(statement) = prepared.text.statement(prepared.index) else { return Ok(None) };
         self.same_meaning(portal)?;
@@ -524,13 +726,14 @@ impl Session {
 
     fn operation(
         &self,
-        text: &Text,
+        text: &Arc<Text>,
         index: usize,
         statement: &Statement,
         earlier: &[(String, Arc<Prepared>)],
         bind: Option<&Bind>,
         types: &[u32],
-    ) -> Result<Operation, Denial> {
+    ) -> Result<Understood, Denial> {
+        self.room_for_made(text, statement)?;
         let refers_to = self.referent(statement, earlier)?;
         if let Some(cursor) =
             statement.cursor.as_ref().filter(|_| matches!(&*statement.kind, "fetch" | "move"))
@@ -543,11 +746,12 @@ impl Session {
             place: &self.place,
             catalog: &self.catalog,
             labels: &self.labels,
-            text: text.slice(index),
+            text: text.as_sent(index),
             statement,
             refers_to: refers_to.as_deref().and_then(Prepared::statement),
             bind,
             types,
+            settings: &self.settings,
             lexing: self.config.lexing,
             in_transaction: self.in_clients_transaction(),
             of: text.of(),
@@ -563,7 +767,8 @@ impl Session {
         let operation = template.operation(&subject);
         let statements: Vec<_> = [Some(statement), subject.refers_to].into_iter().flatten().collect();
         self.refuse_moving_hidden(&statements, &operation)?;
-        Ok(operation)
+        let stands_for = refers_to.as_ref().map(|prepared| prepared.text.as_sent(prepared.index));
+        Ok(Understood { operation, background: template.background(stands_for), text: Arc::clone(text) })
     }
 
     /// What `EXECUTE name`, `FETCH name` and the like stand for. A name nobody knows is not understood.
@@ -590,15 +795,29 @@ impl Session {
     }
 
     /// Forwards a permitted segment, byte for byte as judged, and notes which answers are due.
-    pub(super) fn send(&mut self, segment: Segment, prepare: Option<Permit>, execute: Option<Permit>) {
-        // The batch inside the permit is what was judged; rewriting replaces the text of a simple query.
+    pub(super) fn send_as_it_is(
+        &mut self,
+        mut segment: Segment,
+        prepare: Option<Permit>,
+        execute: Option<Permit>,
+    ) {
         let statements: Vec<_> = segment.texts().map(Arc::clone).collect();
-        self.announce_changes(&statements);
         let mut results = None;
-        let mut rewritten = None;
-        for permit in [prepare, execute].into_iter().flatten() {
-            let (batch, more) = permit.consume();
-            rewritten = statements.first().and_then(|t| operation::rewritten_text(&batch, &t.slice(0)));
+        let mut forgets = false;
+        self.unread |= segment.unread;
+        let rest = segment.rest.take();
+        let alone = segment.runs().count() == 1
+            && (segment.is_simple() || segment.end == End::Sync)
+            && self.status == TransactionStatus::Idle
+            && !self.mid_unit
+            && self.script.is_none();
+        let cap = envelope::cap(execute.as_ref());
+        for (permit, texts) in [(prepare, &segment.prepared), (execute, &segment.executed)] {
+            let Some((batch, more)) = permit.map(Permit::consume) else { continue };
+            note_rewritten(&batch, texts);
+            // Also what is only prepared: planning runs functions.
+            self.settings_change(batch.operations());
+            forgets |= batch.operations().iter().flat_map(|o| o.accesses.iter()).any(operation::moves_names);
             results = Some(more);
         }
         let mut expected = VecDeque::new();
@@ -609,9 +828,18 @@ impl Session {
                 encode::describe_portal(&mut self.to_upstream, name);
                 expected.push_back(Expect::DescribePortal { portal: Arc::clone(portal), shown: false });
             }
-            match (&step, &rewritten) {
-                (Step::Query(_), Some(text)) => {
-                    encode::query(&mut self.to_upstream, std::str::from_utf8(text).unwrap_or_default());
+            match &step {
+                // The batch inside the permit is what was judged, after rewriting.
+                Step::Query(text) if text.sent.get().is_some() => {
+                    encode::query(&mut self.to_upstream, &text.rewritten());
+                }
+                Step::Parse { name, prepared } if prepared.text.sent.get().is_some() => {
+                    encode::parse_typed(
+                        &mut self.to_upstream,
+                        name,
+                        &prepared.text.rewritten(),
+                        &prepared.types,
+                    );
                 }
                 _ => self.to_upstream.extend_from_slice(frame.bytes()),
             }
@@ -634,7 +862,10 @@ impl Session {
             .flat_map(|s| self.protected_by(s, results.as_ref()));
         let protected = protected.collect();
         self.script_protects(&protected);
-        self.phase = Phase::Flowing(Box::new(Flow::new(expected, results, protected)));
+        let mut flow = Flow::new(expected, results, protected);
+        (flow.forgets, flow.rest, flow.alone) = (forgets, rest, alone);
+        flow.cap = cap;
+        self.phase = Phase::Flowing(Box::new(flow));
         self.flow_over_if_done();
     }
 
@@ -648,29 +879,89 @@ impl Session {
     }
 }
 
-/// Names are resolved before a segment runs: what runs after a statement that changes their meaning must come on its own. `dirty`:
-/// the open transaction changed it, and its end changes it back.
-fn refuse_changed_meaning(segment: &Segment, dirty: bool) -> Result<(), Denial> {
-    let mut changed = false;
-    for step in &segment.steps {
-        let refused = match step {
-            Step::Query(text) => needs_parts(text, dirty),
-            Step::Execute { portal, .. } => {
-                let statement = portal.prepared.text.statement(portal.prepared.index);
-                let names = changed && statement.is_some_and(names_something);
-                let changes = |s| changes_meaning(s) || (dirty && ends_transaction(s));
-                changed |= statement.is_some_and(changes);
-                names
-            }
-            _ => false,
-        };
-        if refused {
-            let message = "a statement follows one that changes what its names mean, in the same message";
-            return Err(Denial::new(DenialCode::NotUnderstood, message)
-                .with_hint("send the statements one at a time"));
+/// An operation, and what is known of it besides.
+struct Understood {
+    operation: Operation,
+    background: Background,
+    text: Arc<Text>,
+}
+
+fn apart(understood: Vec<Understood>) -> (Vec<Operation>, Vec<Arc<Text>>) {
+    understood.into_iter().map(|u| (u.operation, u.text)).unzip()
+}
+
+/// Notes the texts that the server gets instead of the client's.
+fn note_rewritten(batch: &Batch, texts: &[Arc<Text>]) {
+    for (operation, text) in batch.operations().iter().zip(texts) {
+        let only = text.analysis.statements.len() == 1;
+        if only && text.sent.get().is_none() && operation.statement != text.slice(0) {
+            let _ = text.sent.set(operation.statement.clone());
         }
     }
-    Ok(())
+}
+
+/// What a segment does, in the order in which it is judged.
+struct Operations {
+    prepare: Vec<Understood>,
+    execute: Vec<Understood>,
+    order: Order,
+}
+
+impl Step {
+    /// Whether it is understood by what names mean, and how text is read, when it comes.
+    const fn depends_on_names(&self) -> bool {
+        !matches!(self, Self::Close(_) | Self::Flush | Self::Sync)
+    }
+}
+
+/// Names are resolved before a segment runs: what runs after a statement that changes their meaning must come on its own.
+struct Order {
+    /// The open transaction changed it, and its end changes it back.
+    dirty: bool,
+    /// Something here may have changed it.
+    changed: bool,
+    /// Something here names something after that.
+    follows: bool,
+    /// Something here may have changed how text is read.
+    unread: bool,
+    /// How many have run.
+    count: usize,
+    /// The first one that is run under other settings than those known.
+    unsettled: Option<usize>,
+}
+
+impl Order {
+    const fn new(dirty: bool) -> Self {
+        Self { dirty, changed: false, follows: false, unread: false, count: 0, unsettled: None }
+    }
+
+    /// Whether running this may change what names mean.
+    fn changes(&self, statement: &Statement, operation: &Operation) -> bool {
+        changes_meaning(statement)
+            || (self.dirty && ends_transaction(statement))
+            || operation.accesses.iter().any(operation::moves_names)
+    }
+
+    /// Takes in the next statement that runs.
+    fn runs(&mut self, statement: &Statement, operation: &Operation) {
+        self.follows |= self.changed && names_something(statement);
+        self.changed |= self.changes(statement, operation);
+        self.unread |= operation::moves_reading(operation);
+        self.count += 1;
+        if self.unsettled.is_none() && settings::changes(operation) {
+            self.unsettled = Some(self.count);
+        }
+    }
+}
+
+fn follows() -> Denial {
+    let message = "a statement follows one that may change what its names mean, in the same message";
+    Denial::new(DenialCode::NotUnderstood, message).with_hint("send the statements one at a time")
+}
+
+fn unread() -> Denial {
+    let message = "what came before may have changed a setting that changes how statements are read";
+    Denial::new(DenialCode::NotUnderstood, message).with_hint("send Sync after it, before anything else")
 }
 
 fn expect(step: Step) -> Option<Expect> {
@@ -678,7 +969,7 @@ fn expect(step: Step) -> Option<Expect> {
         Step::Query(text) => Expect::Simple { text, index: 0 },
         Step::Parse { name, prepared } => Expect::Parse { name, prepared },
         Step::Bind { name, portal } => Expect::Bind { name, portal },
-        Step::DescribeStatement(prepared) => Expect::DescribeStatement { prepared },
+        Step::DescribeStatement(_) => Expect::DescribeStatement,
         Step::DescribePortal(portal) => Expect::DescribePortal { portal, shown: true },
         Step::Execute { portal, .. } => Expect::Execute { portal },
         Step::Close(named) => Expect::Close(named),
@@ -729,11 +1020,6 @@ fn unknown(what: &str, name: &str) -> Denial {
     let code = if what == "prepared statement" { DenialCode::NotFound } else { DenialCode::NotUnderstood };
     Denial::new(code, format!("there is no {what} `{name}` in this session"))
         .with_hint("prepare or declare it in this session first")
-}
-
-fn too_many(what: &str, limit: usize) -> Denial {
-    Denial::new(DenialCode::LimitExceeded, format!("a session may keep at most {limit} {what}"))
-        .with_hint("close some first")
 }
 
 fn transaction_failed() -> Denial {

@@ -5,5 +5,6 @@
 
 mod corpus;
 mod mangled;
+mod names;
 mod shape;
 mod threads;

@@ -21,7 +21,7 @@ use crate::client::{Client, Door, block};
 use crate::trial::{Attack, Outcome};
 
 pub fn attacks() -> Vec<Attack> {
-    let list: [(&str, Run); 17] = [
+    let list: [(&str, Run); 20] = [
         ("approve one statement, run another", another_statement),
         ("approve one statement, run it with other white space and more", same_start),
         ("run an approved statement twice", twice),
@@ -34,6 +34,12 @@ pub fn attacks() -> Vec<Attack> {
         ("one person approves twice where two are needed", same_person_twice),
         ("approve one value, bind another", other_values),
         ("approve under one search path, run under another", other_path),
+        ("approve under one date style, run under another", other_dates),
+        ("approve under one value of a setting, run under another", other_setting),
+        (
+            "approve under one value of a setting, run under another set in the same message",
+            other_setting_before,
+        ),
         ("redefine a view while its delete is held", view_while_held),
         ("redefine a view between its approval and its retry", view_before_retry),
         ("redefine a function while a delete that calls it is held", function_while_held),
@@ -344,6 +350,35 @@ fn other_path(stage: &Stage) -> Trial {
     let id = stage.ask_for(&mut agent, sql);
     stage.approve(id);
     stage.try_and_leave(&["SET search_path = public"], sql);
+    Trial { damage: stage.left(40), twin: stage.honest(&mut agent) }
+}
+
+fn other_dates(stage: &Stage) -> Trial {
+    let mut agent = stage.agent();
+    let sql = "DELETE FROM products WHERE '01/02/2026'::date = DATE '2026-02-01' AND id > 0";
+    let id = stage.ask_for(&mut agent, sql);
+    stage.approve(id);
+    stage.try_and_leave(&["SET datestyle = 'ISO, DMY'"], sql);
+    Trial { damage: stage.left(40), twin: stage.honest(&mut agent) }
+}
+
+const MOST: &str = "DELETE FROM products WHERE id <= current_setting('app.most')::integer";
+
+fn other_setting(stage: &Stage) -> Trial {
+    let mut agent = stage.agent();
+    block(agent.query("SET app.most = '0'"));
+    let id = stage.ask_for(&mut agent, MOST);
+    stage.approve(id);
+    stage.try_and_leave(&["SET app.most = '30'"], MOST);
+    Trial { damage: stage.left(40), twin: stage.honest(&mut agent) }
+}
+
+fn other_setting_before(stage: &Stage) -> Trial {
+    let mut agent = stage.agent();
+    block(agent.query("SET app.most = '0'"));
+    let id = stage.ask_for(&mut agent, MOST);
+    stage.approve(id);
+    stage.try_and_leave(&["SET app.most = '0'"], &format!("SET app.most = '30'; {MOST}"));
     Trial { damage: stage.left(40), twin: stage.honest(&mut agent) }
 }
 

@@ -1,5 +1,6 @@
 //! The one server of the suite, fresh databases on it, and gateways in front of them.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -12,7 +13,9 @@ use gateway_core::identity::{Actor, Authenticator, Principal, PrincipalKind, Sta
 use gateway_core::masking::{DataClass, FieldRule, RuleSet, Scanner};
 use gateway_core::operation::{Access, Resource};
 use gateway_core::pipeline::{Label, Pipeline};
-use gateway_core::policy::{Allowed, ApprovalRule, Decision, FnPolicy, PolicyEngine, PolicyInput};
+use gateway_core::policy::{
+    Allowed, ApprovalRule, Decision, FnPolicy, Obligation, PolicyEngine, PolicyInput,
+};
 use gateway_core::recording::{MemoryRecorder, Recorder};
 use gateway_pg::{Address, PgGateway, SslMode, Target};
 use testkit::{Ca, Postgres};
@@ -34,6 +37,7 @@ pub fn server() -> &'static Postgres {
             .hba_line("host replication all 127.0.0.1/32 trust")
             .setting("max_connections", "200")
             .setting("wal_level", "logical")
+            .setting("max_prepared_transactions", "16")
             .start()
             .unwrap();
         server.load_shop().unwrap();
@@ -64,10 +68,24 @@ pub fn ca() -> &'static Ca {
 /// A fresh database; `setup` is run in it as superuser.
 pub fn database(setup: &str) -> String {
     let name = server().copy_database(TEMPLATE).unwrap();
+    MADE.with_borrow_mut(|made| made.push(name.clone()));
     if !setup.is_empty() {
         server().psql(&name, setup).unwrap();
     }
     name
+}
+
+thread_local! {
+    /// The databases that this thread made and that are still there.
+    static MADE: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Drops the databases that this thread made: hundreds of copies would fill the memory they lie in.
+pub fn clear() {
+    let drop = |name: &String| format!("DROP DATABASE IF EXISTS {name} WITH (FORCE);\n");
+    let made = MADE.take();
+    // One that cannot be dropped does no more harm than that.
+    let _ = server().psql("postgres", &made.iter().map(drop).collect::<String>());
 }
 
 /// What is asked as superuser.
@@ -182,36 +200,88 @@ fn label(database: &str, table: &str, column: &str, class: DataClass) -> Label {
 
 /// As [`policy`], but nothing may depend on hidden values.
 pub fn policy_without_inference() -> impl PolicyEngine + 'static {
-    policy_with(1, false)
+    policy_with(1, is_ordinary, Vec::new())
+}
+
+/// As [`policy`], and every permission comes with these duties: rewrites, or `max_rows_affected:N`.
+pub fn policy_with_duties(duties: &[String]) -> impl PolicyEngine + 'static {
+    let duty = |text: &String| match text.strip_prefix("max_rows_affected:") {
+        Some(rows) => Obligation::LimitAffected(rows.parse().unwrap()),
+        None => Obligation::Rewrite(text.clone()),
+    };
+    policy_with(1, may_infer, duties.iter().map(duty).collect())
 }
 
 /// What an ordinary agent may do: read all but the vault, write orders, keep tables of its own, set harmless things. Changes
 /// to products need `quorum` people.
 pub fn policy(quorum: u32) -> impl PolicyEngine + 'static {
-    policy_with(quorum, true)
+    policy_with(quorum, may_infer, Vec::new())
 }
 
-fn policy_with(quorum: u32, infer: bool) -> impl PolicyEngine + 'static {
-    FnPolicy(move |input: &PolicyInput<'_>| {
-        if input.operation.kind == "connect" {
-            return Decision::Allow(Allowed::default());
-        }
-        let accesses = &input.operation.accesses;
-        let fine = |access: &Access| is_ordinary(access) || (infer && infers(access));
-        if let Some(access) = accesses.iter().find(|access| !fine(access)) {
-            let message = format!("{} on {} is not permitted", access.action, access.resource);
-            return Decision::Deny(Denial::new(DenialCode::Forbidden, message).with_hint("ask for less"));
-        }
-        if accesses.iter().any(is_held) && !input.approvals.contains("dba") {
-            return Decision::Hold(vec![rule(quorum)]);
-        }
-        Decision::Allow(Allowed::default())
+/// The same for who may change every setting, also one that the statement does not tell, and by `pg_settings` too.
+pub fn policy_for_settings() -> impl PolicyEngine + 'static {
+    let fine = |access: &Access| access.action.as_str() == "set" || is_settings(access) || may_infer(access);
+    policy_with(1, fine, Vec::new())
+}
+
+fn is_settings(access: &Access) -> bool {
+    let action = access.action.as_str();
+    ["select", "update"].contains(&action)
+        && access.resource.name() == "pg_settings"
+        && schema(access) == "pg_catalog"
+}
+
+fn may_infer(access: &Access) -> bool {
+    is_ordinary(access) || infers(access)
+}
+
+fn policy_with(
+    quorum: u32,
+    fine: fn(&Access) -> bool,
+    obligations: Vec<Obligation>,
+) -> impl PolicyEngine + 'static {
+    FnPolicy(move |input: &PolicyInput<'_>| match decide(quorum, fine, input) {
+        Decision::Allow(_) if input.operation.kind != "connect" => Decision::Allow(Allowed {
+            obligations: obligations.iter().cloned().collect(),
+            ..Allowed::default()
+        }),
+        other => other,
     })
 }
 
 /// Everything is permitted; labels hide all the same.
 pub fn allow_all() -> impl PolicyEngine + 'static {
     FnPolicy(|_: &PolicyInput<'_>| Decision::Allow(Allowed::default()))
+}
+
+/// The same as [`policy`] with a duty for all that reads rows: they are to be rewritten.
+pub fn rewriting(how: String) -> impl PolicyEngine + 'static {
+    FnPolicy(move |input: &PolicyInput<'_>| match decide(1, may_infer, input) {
+        Decision::Allow(_) if reads_rows(input) => {
+            let obligations = [Obligation::Rewrite(how.clone())].into_iter().collect();
+            Decision::Allow(Allowed { obligations, ..Allowed::default() })
+        }
+        other => other,
+    })
+}
+
+fn reads_rows(input: &PolicyInput<'_>) -> bool {
+    input.operation.accesses.iter().any(|a| READ.contains(&a.action.as_str()))
+}
+
+fn decide(quorum: u32, fine: fn(&Access) -> bool, input: &PolicyInput<'_>) -> Decision {
+    if input.operation.kind == "connect" {
+        return Decision::Allow(Allowed::default());
+    }
+    let accesses = &input.operation.accesses;
+    if let Some(access) = accesses.iter().find(|access| !fine(access)) {
+        let message = format!("{} on {} is not permitted", access.action, access.resource);
+        return Decision::Deny(Denial::new(DenialCode::Forbidden, message).with_hint("ask for less"));
+    }
+    if accesses.iter().any(is_held) && !input.approvals.contains("dba") {
+        return Decision::Hold(vec![rule(quorum)]);
+    }
+    Decision::Allow(Allowed::default())
 }
 
 /// Approval by people of the group `dba`, within a minute.
@@ -234,7 +304,19 @@ const SETTINGS: [&str; 8] = [
     "client_encoding",
     "standard_conforming_strings",
 ];
-const CATALOGS: [&str; 5] = ["pg_class", "pg_namespace", "pg_type", "pg_attribute", "pg_tables"];
+const CATALOGS: [&str; 9] = [
+    "pg_class",
+    "pg_namespace",
+    "pg_type",
+    "pg_attribute",
+    "pg_tables",
+    "pg_stats",
+    "pg_stats_ext",
+    "pg_statistic",
+    "pg_stat_activity",
+];
+/// Where rows may be added and no more.
+const APPENDABLE: [&str; 2] = ["journal", "cards"];
 const FUNCTIONS: [&str; 3] = ["customer_email", "order_total", "set_config"];
 
 fn is_held(access: &Access) -> bool {
@@ -257,10 +339,11 @@ fn is_ordinary(access: &Access) -> bool {
     match (action, kind) {
         ("connect" | "transaction" | "explain" | "prepare" | "query" | "show", _) => true,
         ("set", "Setting") => SETTINGS.contains(&name) || name.starts_with("app."),
-        ("call", "Function") => FUNCTIONS.contains(&name),
+        ("call", "Function") => FUNCTIONS.contains(&name) && matches!(here, "public" | "pg_catalog"),
         (_, "Table") if here == "scratch" || here == "decoy" || here.starts_with("pg_temp") => true,
         (action, "Table") if READ.contains(&action) && here == "public" => name != "vault",
         (action, "Table") if READ.contains(&action) => CATALOGS.contains(&name),
+        ("insert", "Table") if here == "public" && APPENDABLE.contains(&name) => true,
         (action, "Table") => WRITE.contains(&action) && here == "public" && WRITABLE.contains(&name),
         _ => false,
     }

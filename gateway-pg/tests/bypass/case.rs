@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::arena::{Setup, allow_all, ask, database, policy_without_inference, server};
+use crate::arena::{
+    Setup, allow_all, ask, database, policy_for_settings, policy_with_duties, policy_without_inference,
+    rewriting, server,
+};
 use crate::client::{Client, Door, Step, block};
 use crate::trial::{Attack, Outcome};
 
@@ -41,6 +44,9 @@ struct Case {
     role: String,
     #[serde(skip, default = "yes")]
     infer: bool,
+    /// Rewrites that come with every permission, besides `max_rows_affected:N`.
+    #[serde(default)]
+    duties: Vec<String>,
     /// Startup parameters besides user and database.
     #[serde(default)]
     startup: Vec<(String, String)>,
@@ -57,9 +63,14 @@ struct Case {
     leak: Vec<String>,
     /// What must not be in the server's log: it did not even get there. `{mark}` is unique for the trial.
     unseen: Option<String>,
+    /// What the policy has done to statements that read, for example `limit:3`.
+    rewrite: Option<String>,
     /// The twin: steps whose last answer must have the rows `expect`.
     benign: Steps,
     expect: String,
+    /// The agent may change every setting.
+    #[serde(default)]
+    sets: bool,
     /// The twin gets a connection of its own.
     #[serde(default)]
     fresh: bool,
@@ -80,7 +91,7 @@ const fn yes() -> bool {
     true
 }
 
-const FILES: [&str; 22] = [
+const FILES: [&str; 26] = [
     include_str!("cases/01-several-statements.toml"),
     include_str!("cases/02-hidden-writes.toml"),
     include_str!("cases/03-wrapped.toml"),
@@ -96,6 +107,7 @@ const FILES: [&str; 22] = [
     include_str!("cases/13-expressions.toml"),
     include_str!("cases/14-whole-rows.toml"),
     include_str!("cases/15-queries.toml"),
+    include_str!("cases/15-duties.toml"),
     include_str!("cases/16-stored-elsewhere.toml"),
     include_str!("cases/17-errors-and-notices.toml"),
     include_str!("cases/18-catalogs.toml"),
@@ -103,6 +115,9 @@ const FILES: [&str; 22] = [
     include_str!("cases/19-inference.toml"),
     include_str!("cases/20-formats.toml"),
     include_str!("cases/21-split-and-coded.toml"),
+    include_str!("cases/22-brought-along.toml"),
+    include_str!("cases/23-looked-up.toml"),
+    include_str!("cases/24-limits.toml"),
 ];
 
 pub fn attacks() -> Vec<Attack> {
@@ -162,10 +177,16 @@ impl Case {
         let mut setup = Setup::new(&database);
         setup.role.clone_from(&self.role);
         setup.content = self.content;
-        if self.permissive {
+        if self.sets {
+            setup.policy = Arc::new(policy_for_settings());
+        } else if self.permissive {
             setup.policy = Arc::new(allow_all());
         } else if !self.infer {
             setup.policy = Arc::new(policy_without_inference());
+        } else if let Some(rewrite) = &self.rewrite {
+            setup.policy = Arc::new(rewriting(rewrite.clone()));
+        } else if !self.duties.is_empty() {
+            setup.policy = Arc::new(policy_with_duties(&self.duties));
         }
         let gateway = setup.start();
         let door = self.door(gateway.address, "agent", &database);

@@ -64,6 +64,7 @@ fn try_all(attacks: Vec<Attack>) -> Vec<(Attack, Outcome)> {
             scope.spawn(|| {
                 while let Some(attack) = next() {
                     let outcome = attack.attempt();
+                    arena::clear();
                     outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((attack, outcome));
                 }
             });

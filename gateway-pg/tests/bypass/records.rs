@@ -170,7 +170,7 @@ fn forged_line() -> Outcome {
     let statements =
         sessions.iter().flat_map(|(_, records)| records).filter_map(|(_, record)| match record {
             Record::Presented { operations, .. } => {
-                Some(operations.iter().map(|o| o.statement.clone()).collect::<String>())
+                Some(operations.iter().map(|o| &*o.statement).collect::<String>())
             }
             _ => None,
         });

@@ -4,6 +4,7 @@
 mod clients;
 mod denials;
 mod drivers;
+mod enforcement;
 mod holds;
 mod lives;
 mod logins;

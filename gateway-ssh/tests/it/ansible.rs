@@ -94,7 +94,7 @@ impl Play {
             Record::Presented { operations, .. } => operations,
             _ => Vec::new(),
         });
-        operations.map(|o| o.statement).filter(move |statement| statement.starts_with(start))
+        operations.map(|o| o.statement.to_string()).filter(move |statement| statement.starts_with(start))
     }
 
     fn check(&self, done: &Finished) {

@@ -55,7 +55,7 @@ fn files_go_both_ways_and_every_request_is_recorded_with_its_real_path() {
     let mut said = Vec::new();
     for record in gateway.records() {
         if let Record::Presented { operations, .. } = record {
-            said.extend(operations.into_iter().map(|o| o.statement));
+            said.extend(operations.into_iter().map(|o| o.statement.to_string()));
         }
     }
     for wanted in [
@@ -239,7 +239,8 @@ fn a_path_is_judged_as_it_is_once_the_renames_before_it_are_done() {
     let mut opened = Vec::new();
     for record in gateway.records() {
         if let Record::Presented { operations, .. } = record {
-            opened.extend(operations.into_iter().filter(|o| o.kind == "open").map(|o| o.statement));
+            opened
+                .extend(operations.into_iter().filter(|o| o.kind == "open").map(|o| o.statement.to_string()));
         }
     }
     assert_eq!(opened, [format!("open {}/f", other.display()), format!("open {}", at("old/f"))]);

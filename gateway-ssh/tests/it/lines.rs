@@ -74,7 +74,7 @@ fn lines_share_folder_variables_and_status_and_each_is_judged() {
     assert!(done.stderr.contains("[1] web1:") && done.stderr.contains("[126] web1:"), "{}", done.stderr);
     let operations = presented(&gateway);
     let ran = |kind: &str| {
-        operations.iter().filter(|o| o.kind == kind).map(|o| o.statement.clone()).collect::<Vec<_>>()
+        operations.iter().filter(|o| o.kind == kind).map(|o| o.statement.to_string()).collect::<Vec<_>>()
     };
     assert_eq!(ran("command_shell"), [""]);
     assert!(ran("pty").is_empty());

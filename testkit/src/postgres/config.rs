@@ -155,6 +155,8 @@ impl PostgresBuilder {
             ("unix_socket_directories", &folder),
             ("fsync", sync),
             ("full_page_writes", sync),
+            // The data often lie in memory: logs of many copied databases would fill it.
+            ("max_wal_size", "256MB"),
             ("timezone", "UTC"),
             ("log_timezone", "UTC"),
             ("lc_messages", "C"),

@@ -57,7 +57,7 @@ impl Story {
         match record {
             Record::Presented { operations, .. } => {
                 self.presented.extend(operations.iter().map(|o| o.id));
-                self.statements.extend(operations.iter().map(|o| o.statement.clone()));
+                self.statements.extend(operations.iter().map(|o| o.statement.to_string()));
             }
             Record::Allowed { operations, approval, .. } => {
                 assert!(operations.iter().all(|id| self.presented.contains(id)), "allowed, not presented");

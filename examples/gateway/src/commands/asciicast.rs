@@ -149,8 +149,8 @@ impl Cast {
         }
         if let Some(terminal) = Terminal::of(operation) {
             self.asked.insert(operation.id, Asked::Terminal(terminal.size));
-        } else if matches!(operation.kind.as_str(), "exec" | "subsystem") && self.shows(operation.id) {
-            self.asked.insert(operation.id, Asked::Command(operation.statement.clone()));
+        } else if matches!(&*operation.kind, "exec" | "subsystem") && self.shows(operation.id) {
+            self.asked.insert(operation.id, Asked::Command(operation.statement.to_string()));
         }
     }
 
@@ -226,9 +226,9 @@ mod tests {
     fn operation(id: u64, kind: &str, statement: &str) -> RecordedOperation {
         RecordedOperation {
             id: OperationId(id),
-            kind: kind.to_owned(),
+            kind: kind.to_owned().into(),
             stage: Stage::Execute,
-            statement: statement.to_owned(),
+            statement: statement.into(),
             statement_bytes: 0,
             arguments: 0,
             effect: Effect::Write,

@@ -65,7 +65,7 @@ impl Player {
                 return Ok(raw(&drawn)?);
             }
             Record::Released { operation, encoding, bytes, .. } => {
-                let lines = if RECORD_ENCODINGS.contains(&encoding.as_str()) {
+                let lines = if RECORD_ENCODINGS.contains(&&**encoding) {
                     self.channels.read(*operation, encoding, bytes)
                 } else {
                     self.rows.read(encoding, bytes)

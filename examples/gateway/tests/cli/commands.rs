@@ -39,7 +39,7 @@ fn the_examples_policies_pass_their_tests() {
     let checked = gateway(&[&["policy", "check"], &of[..]].concat()).success().unwrap();
     assert!(checked.contains("2 files, 0 errors"), "{checked}");
     let tested = gateway(&[&["policy", "test"], &of[..], &[&cases]].concat()).success().unwrap();
-    assert!(tested.contains("6 of 6 cases passed"), "{tested}");
+    assert!(tested.contains("8 of 8 cases passed"), "{tested}");
     let fails = gateway(&["policy", "test", "--json", "--policy", &policies[1], &cases]);
     assert!(!fails.status.success(), "{fails:?}");
     let results: Value = serde_json::from_str(&fails.stdout).unwrap();

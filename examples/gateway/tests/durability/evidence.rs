@@ -55,7 +55,7 @@ impl Evidence {
     fn take(&mut self, path: &Path, proven: u64) {
         // Killed before the header: there is nothing in it.
         let Ok(reader) = RecordingReader::open(path) else { return assert_eq!(proven, 0) };
-        let mut presented: BTreeMap<OperationId, String> = BTreeMap::new();
+        let mut presented: BTreeMap<OperationId, std::sync::Arc<str>> = BTreeMap::new();
         for read in reader.take_while(|read| read.position.0 < proven) {
             match read.record {
                 Record::Presented { operations, .. } => presented.extend(

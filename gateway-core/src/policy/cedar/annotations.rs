@@ -1,13 +1,17 @@
 //! What the annotations of one policy say.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cedar_policy::{Effect, Policy};
 
 use super::diagnostics::nearest;
+use crate::policy::{Budget, Per};
 
 /// How long a request for approval stays open unless the rule says otherwise.
 const DEFAULT_TTL: Duration = Duration::from_secs(15 * 60);
+/// How long after its first use a budget is full again unless it says otherwise.
+const DEFAULT_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 /// A request nobody decides must not stay open for ever: one week, the longest a rule may ask for.
 const MAX_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// More distinct reviewers than any group can be expected to gather for one operation.
@@ -15,7 +19,17 @@ const MAX_QUORUM: u32 = 32;
 /// Names of approvals and groups end up in messages and keys: characters.
 const MAX_NAME: usize = 128;
 
-const KNOWN: [&str; 7] = ["id", "approval", "reason", "hint", "rewrite", "limit_rows", "limit_bytes"];
+const KNOWN: [&str; 9] = [
+    "id",
+    "approval",
+    "reason",
+    "hint",
+    "rewrite",
+    "limit_rows",
+    "limit_bytes",
+    "max_rows_affected",
+    "budget",
+];
 
 /// The parsed annotations of one policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +40,8 @@ pub(super) struct Annotations {
     pub(super) rewrite: Option<String>,
     pub(super) limit_rows: Option<u64>,
     pub(super) limit_bytes: Option<u64>,
+    pub(super) max_rows_affected: Option<u64>,
+    pub(super) budget: Option<Budget>,
 }
 
 /// `@approval("reviewers=dba; quorum=2; ttl=15m; name=...")`.
@@ -72,6 +88,10 @@ impl Annotations {
             ("rewrite", Effect::Permit) => self.rewrite = Some(text("rewrite", value)?),
             ("limit_rows", Effect::Permit) => self.limit_rows = Some(number("limit_rows", value)?),
             ("limit_bytes", Effect::Permit) => self.limit_bytes = Some(number("limit_bytes", value)?),
+            ("max_rows_affected", Effect::Permit) => {
+                self.max_rows_affected = Some(number("max_rows_affected", value)?);
+            }
+            ("budget", Effect::Permit) => self.budget = Some(budget(value)?),
             (key, effect) if KNOWN.contains(&key) => return Err(misplaced(key, effect)),
             _ => return Err(unknown(key)),
         }
@@ -157,6 +177,44 @@ fn approval_problem(what: &str) -> Problem {
     )
 }
 
+/// `rows=N; bytes=N; per=task; window=1d; name=...`.
+fn budget(value: &str) -> Result<Budget, Problem> {
+    let problem = |message: String| {
+        Problem::new(
+            format!("`@budget`: {message}"),
+            "write it like `@budget(\"name=reading; rows=10000; per=task; window=1d\")`",
+        )
+    };
+    let mut budget =
+        Budget { name: String::new(), per: Per::Task, rows: None, bytes: None, window: DEFAULT_WINDOW };
+    let mut seen = BTreeSet::new();
+    for part in value.split(';').map(str::trim).filter(|part| !part.is_empty()) {
+        let (key, value) = part.split_once('=').ok_or_else(|| problem(format!("`{part}` has no value")))?;
+        let (key, value) = (key.trim(), value.trim());
+        if !seen.insert(key) {
+            return Err(problem(format!("`{key}` is given twice")));
+        }
+        let number =
+            || value.parse().map_err(|_| problem(format!("`{key}` must be a whole number, not `{value}`")));
+        match (key, value) {
+            ("name", name) => budget.name = plain("name", name)?,
+            ("rows", _) => budget.rows = Some(number()?),
+            ("bytes", _) => budget.bytes = Some(number()?),
+            ("per", "task") => budget.per = Per::Task,
+            ("per", "session") => budget.per = Per::Session,
+            ("window", _) => {
+                budget.window = parse_ttl(value)
+                    .map_err(|_| problem("`window` must be like `1h`, at most 7 days".to_owned()))?
+            }
+            _ => return Err(problem(format!("`{part}` is not understood"))),
+        }
+    }
+    if budget.name.is_empty() || (budget.rows, budget.bytes) == (None, None) {
+        return Err(problem("it needs a `name`, and `rows` or `bytes`".to_owned()));
+    }
+    Ok(budget)
+}
+
 fn unknown_key(key: &str) -> Problem {
     let known = ["reviewers", "quorum", "ttl", "name"];
     let near = nearest(key, known).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
@@ -235,6 +293,27 @@ mod tests {
         let all: Vec<_> = problems.iter().map(|p| format!("{} {}", p.message, p.help)).collect();
         assert!(all.iter().any(|p| p.contains("did you mean `@approval`?")), "{all:?}");
         assert!(all.iter().any(|p| p.contains("does nothing on a `forbid`")), "{all:?}");
+    }
+
+    #[test]
+    fn budgets_are_read_in_full_or_refused() {
+        let read = budget("name=a; rows=5; bytes=7; per=session; window=2h").unwrap();
+        let window = Duration::from_secs(7200);
+        let (rows, bytes) = (Some(5), Some(7));
+        assert_eq!(read, Budget { name: "a".to_owned(), per: Per::Session, rows, bytes, window });
+        assert_eq!(budget("name=a; rows=5").map(|b| (b.per, b.window)), Ok((Per::Task, DEFAULT_WINDOW)));
+        for wrong in [
+            "",
+            "rows=5",
+            "name=a",
+            "name=a; rows=x",
+            "name=a; rows=5; rows=6",
+            "name=a; rows=5; per=day",
+            "name=a; row=5",
+            "name=a; rows=5; window=9d",
+        ] {
+            assert!(budget(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

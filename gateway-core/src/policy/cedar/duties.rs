@@ -14,13 +14,16 @@ pub(super) fn union<'a>(
     permits: impl Iterator<Item = &'a Annotations>,
 ) -> Result<Vec<Obligation>, Contradiction> {
     let mut rewrites: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    let (mut rows, mut bytes) = (None, None);
+    let mut budgets = BTreeSet::new();
+    let (mut rows, mut bytes, mut affected) = (None, None, None);
     for permit in permits {
         if let Some(rewrite) = &permit.rewrite {
             rewrites.entry(word(rewrite)).or_default().insert(rewrite);
         }
         rows = smaller(rows, permit.limit_rows);
         bytes = smaller(bytes, permit.limit_bytes);
+        affected = smaller(affected, permit.max_rows_affected);
+        budgets.extend(permit.budget.clone());
     }
     let mut duties = Vec::new();
     for (word, texts) in rewrites {
@@ -28,6 +31,8 @@ pub(super) fn union<'a>(
     }
     duties.extend(rows.map(Obligation::LimitRows));
     duties.extend(bytes.map(Obligation::LimitBytes));
+    duties.extend(affected.map(Obligation::LimitAffected));
+    duties.extend(budgets.into_iter().map(Obligation::Budget));
     Ok(duties)
 }
 
@@ -36,7 +41,8 @@ pub(super) fn contradict(a: &str, b: &str) -> bool {
     word(a) == word(b) && combine(word(a), &BTreeSet::from([a, b])).is_err()
 }
 
-/// `limit:N` takes the smallest, `where:...` takes all; any other word must be said the same way by everybody.
+/// `limit:N` takes the smallest, `where:...` takes all; any other word must be said the same way by everybody, `columns` and `null` for each
+/// thing they name.
 fn combine<'a>(word: &str, texts: &BTreeSet<&'a str>) -> Result<Vec<&'a str>, Contradiction> {
     let mut all = texts.iter().copied();
     match word {
@@ -51,8 +57,15 @@ fn combine<'a>(word: &str, texts: &BTreeSet<&'a str>) -> Result<Vec<&'a str>, Co
     }
 }
 
+/// What is said: the first word, for `columns:T:...` and `null:T:...` with the thing they are said of.
 fn word(rewrite: &str) -> &str {
-    rewrite.split_once(':').map_or(rewrite, |(word, _)| word).trim()
+    let Some((word, rest)) = rewrite.split_once(':') else { return rewrite.trim() };
+    match (word.trim(), rest.split_once(':')) {
+        ("columns" | "null", Some((of, _))) => {
+            rewrite.get(..word.len() + 1 + of.len()).unwrap_or(word).trim()
+        }
+        (word, _) => word,
+    }
 }
 
 fn limit(rewrite: &str) -> Option<u64> {
@@ -78,7 +91,9 @@ mod tests {
     fn the_smallest_caps_win_and_predicates_add_up() {
         let all = [
             Annotations { limit_rows: Some(10), limit_bytes: Some(7), ..rewriting("limit:1000") },
-            Annotations { limit_rows: Some(5), ..rewriting("limit: 500") },
+            Annotations { limit_rows: Some(5), max_rows_affected: Some(3), ..rewriting("limit: 500") },
+            rewriting("null:a.b: c"),
+            rewriting("null:a.d: c"),
             rewriting("where:a = 1"),
             rewriting("where:b = 2"),
             rewriting("read_only"),
@@ -87,11 +102,14 @@ mod tests {
         let rewrite = |text: &str| Obligation::Rewrite(text.to_owned());
         let expected = vec![
             rewrite("limit: 500"),
+            rewrite("null:a.b: c"),
+            rewrite("null:a.d: c"),
             rewrite("read_only"),
             rewrite("where:a = 1"),
             rewrite("where:b = 2"),
             Obligation::LimitRows(5),
             Obligation::LimitBytes(7),
+            Obligation::LimitAffected(3),
         ];
         assert_eq!(union(all.iter()), Ok(expected));
     }
@@ -100,6 +118,7 @@ mod tests {
     fn other_rewrites_must_agree() {
         let all = [rewriting("role:a"), rewriting("role:b")];
         assert_eq!(union(all.iter()), Err(Contradiction("role:a".to_owned(), "role:b".to_owned())));
+        assert!(contradict("null:a.b: c", "null:a.b: d") && !contradict("null:a.b: c", "columns:a.b: d"));
         assert!(contradict("role:a", "role:b") && contradict("limit:x", "limit:1"));
         assert!(!contradict("role:a", "read_only") && !contradict("limit:1", "limit:2"));
     }

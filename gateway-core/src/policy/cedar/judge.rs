@@ -164,14 +164,22 @@ impl<'a> Question<'a> {
                 refused => denied.push((*access, refused)),
             }
         }
-        if denied.is_empty() { self.allow(&permits) } else { Decision::Deny(wording::denied(self, &denied)) }
+        if denied.is_empty() {
+            self.allow(&permits, judged)
+        } else {
+            Decision::Deny(wording::denied(self, &denied))
+        }
     }
 
-    fn allow(&self, permits: &BTreeSet<usize>) -> Decision {
+    fn allow(&self, permits: &BTreeSet<usize>, judged: &Judged<'_>) -> Decision {
         let rules = permits.iter().filter_map(|index| self.loaded.rules.get(*index));
-        let ids = rules.clone().map(|rule| rule.id.clone()).collect();
+        let ids: Vec<_> = rules.clone().map(|rule| rule.id.clone()).collect();
         match duties::union(rules.map(|rule| &rule.annotations)) {
-            Ok(obligations) => Decision::Allow(Allowed { rules: ids, obligations }),
+            Ok(obligations) => Decision::Allow(Allowed {
+                rules: ids.into(),
+                obligations: obligations.into(),
+                lasts: (!judged.reads_time).then(|| self.loaded.revision.clone()),
+            }),
             Err(Contradiction(a, b)) => Decision::Deny(
                 Denial::new(
                     DenialCode::ObligationUnmet,
@@ -187,7 +195,7 @@ impl<'a> Question<'a> {
     /// The duties that an allow carries, for explanations.
     pub(super) fn obligations(decision: &Decision) -> Vec<Obligation> {
         match decision {
-            Decision::Allow(allowed) => allowed.obligations.clone(),
+            Decision::Allow(allowed) => allowed.obligations.to_vec(),
             _ => Vec::new(),
         }
     }

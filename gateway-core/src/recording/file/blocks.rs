@@ -1,12 +1,11 @@
-//! Turns items into the bytes of one recording: blocks, chain and checkpoints.
+//! Turns filled blocks into the bytes of one recording: packed, chained, signed.
 
 use std::io;
 use std::time::Instant;
 
-use super::format::{
-    BLOCK_TARGET_BYTES, BlockHeader, Checkpoint, Head, Item, Preamble, RECORDING_MAGIC, encode_item,
-};
+use super::format::{BlockHeader, Checkpoint, Head, Preamble, RECORDING_MAGIC};
 use super::keys::RecordingKey;
+use super::raw::RawBlock;
 use super::storage::{StorageFile, write_all};
 use crate::clock::Timestamp;
 use crate::session::SessionId;
@@ -15,6 +14,8 @@ use crate::session::SessionId;
 const MAX_BLOCKS_PER_CHECKPOINT: u64 = 64;
 /// Encoded bytes go to the file once there are this many. 1 MiB: few system calls, little memory.
 const WRITE_BYTES: usize = 1024 * 1024;
+/// What is written as it lies is not copied first from this many bytes on. 4 KiB: a system call costs as much.
+const DIRECT_BYTES: usize = 4 * 1024;
 /// A working buffer that grew beyond this is given back. 2 MiB.
 const KEEP_BYTES: usize = 2 * 1024 * 1024;
 
@@ -39,12 +40,10 @@ impl Scratch {
         }
     }
 
-    fn pack(&mut self, packing: Packing) -> Result<(), String> {
+    fn compress(&mut self, block: &RawBlock) -> Result<(), String> {
+        self.raw.clear();
+        block.slices().for_each(|slice| self.raw.extend_from_slice(slice));
         self.stored.clear();
-        if packing == Packing::AsItIs {
-            store(&self.raw, &mut self.stored);
-            return Ok(());
-        }
         self.stored.reserve(zstd::zstd_safe::compress_bound(self.raw.len()));
         let packed = self.compressor.compress_to_buffer(&self.raw, &mut self.stored);
         packed.map(|_| ()).map_err(|e| format!("compression failed: {e}"))
@@ -62,31 +61,53 @@ pub(super) enum Packing {
 /// Most bytes of one raw block in a zstd frame (RFC 8878 section 3.1.1.2.4: 128 KiB).
 const RAW_BLOCK_BYTES: usize = 128 * 1024;
 
-/// A zstd frame that holds `raw` uncompressed (RFC 8878 section 3.1.1): one segment, its size in four bytes, no checksum; then raw blocks.
-fn store(raw: &[u8], out: &mut Vec<u8>) {
-    const MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
-    const SINGLE_SEGMENT_SIZE_IN_4: u8 = 0b1010_0000;
-    let blocks = raw.len().div_ceil(RAW_BLOCK_BYTES).max(1);
-    out.reserve(raw.len() + 9 + 3 * blocks);
-    out.extend_from_slice(&MAGIC);
-    out.push(SINGLE_SEGMENT_SIZE_IN_4);
-    // A block has at most `MAX_BLOCK_BYTES`, which fits.
-    out.extend_from_slice(&(raw.len() as u32).to_le_bytes());
-    for index in 0..blocks {
-        let start = index * RAW_BLOCK_BYTES;
-        let part = raw.get(start..raw.len().min(start + RAW_BLOCK_BYTES)).unwrap_or_default();
-        let last = u32::from(index + 1 == blocks);
-        let header = (part.len() as u32) << 3 | last;
-        out.extend(header.to_le_bytes().iter().take(3));
-        out.extend_from_slice(part);
-    }
+/// What stands in a zstd frame of raw blocks beside their bytes (RFC 8878 section 3.1.1): one segment, its size in four bytes, no checksum.
+struct Marks {
+    frame: [u8; 9],
+    /// The header of a raw block, but the last, and of the last.
+    full: [u8; 3],
+    last: [u8; 3],
 }
 
-/// A block being filled.
-struct Open {
-    count: u32,
-    time: Timestamp,
-    last: Timestamp,
+impl Marks {
+    fn new(raw: u32) -> Self {
+        const MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
+        const SINGLE_SEGMENT_SIZE_IN_4: u8 = 0b1010_0000;
+        let mut frame = [SINGLE_SEGMENT_SIZE_IN_4; 9];
+        frame[..4].copy_from_slice(&MAGIC);
+        frame[5..].copy_from_slice(&raw.to_le_bytes());
+        let rest = raw.checked_sub(1).map_or(0, |most| most % RAW_BLOCK_BYTES as u32 + 1);
+        Self { frame, full: Self::block(RAW_BLOCK_BYTES as u32, false), last: Self::block(rest, true) }
+    }
+
+    fn block(length: u32, last: bool) -> [u8; 3] {
+        let [a, b, c, _] = (length << 3 | u32::from(last)).to_le_bytes();
+        [a, b, c]
+    }
+
+    /// A zstd frame that holds `raw` uncompressed, in pieces; `length` is that of all of `raw`.
+    fn store<'a>(&'a self, raw: impl Iterator<Item = &'a [u8]>, length: usize) -> Vec<&'a [u8]> {
+        let mut out: Vec<&[u8]> = vec![&self.frame];
+        let mut left = length;
+        let mut room = 0;
+        if left == 0 {
+            out.push(&self.last);
+        }
+        for mut slice in raw {
+            while !slice.is_empty() {
+                if room == 0 {
+                    out.push(if left > RAW_BLOCK_BYTES { &self.full } else { &self.last });
+                    room = RAW_BLOCK_BYTES;
+                }
+                let (part, rest) = slice.split_at(slice.len().min(room));
+                out.push(part);
+                slice = rest;
+                room -= part.len();
+                left = left.saturating_sub(part.len());
+            }
+        }
+        out
+    }
 }
 
 /// One recording's file, as far as it is written.
@@ -129,27 +150,22 @@ impl RecordingFile {
         }
     }
 
-    /// Writes items, in order, and a checkpoint after them. Returns the head the checkpoint signs.
+    /// Writes blocks, in order, and a checkpoint after them. Returns the head the checkpoint signs.
     pub(super) fn write(
         &mut self,
-        items: Vec<(Timestamp, Item)>,
+        blocks: &[RawBlock],
         (seal, packing): (bool, Packing),
         key: &RecordingKey,
         scratch: &mut Scratch,
     ) -> Result<Head, String> {
         scratch.reset();
         scratch.out.extend(self.preamble.take().iter().flatten());
-        let mut open = None;
-        for (at, item) in items {
-            self.add(&mut open, at, &item, scratch)?;
-            if scratch.raw.len() >= BLOCK_TARGET_BYTES {
-                self.end_block(&mut open, packing, scratch)?;
-                self.spill(key, scratch)?;
-            }
+        for block in blocks {
+            self.block(block, packing, scratch)?;
+            self.spill(key, scratch)?;
         }
-        self.end_block(&mut open, packing, scratch)?;
         let head = self.checkpoint(seal, key, &mut scratch.out)?;
-        self.flush(scratch)?;
+        self.flush(&mut scratch.out)?;
         Ok(head)
     }
 
@@ -157,31 +173,25 @@ impl RecordingFile {
         self.file.sync().map_err(|e| e.to_string())
     }
 
-    fn add(
-        &mut self,
-        open: &mut Option<Open>,
-        at: Timestamp,
-        item: &Item,
-        scratch: &mut Scratch,
-    ) -> Result<(), String> {
-        let block = open.get_or_insert(Open { count: 0, time: at, last: at });
-        encode_item(&mut scratch.raw, block.last, at, item)?;
-        block.last = at;
-        block.count += 1;
-        Ok(())
+    fn block(&mut self, block: &RawBlock, packing: Packing, scratch: &mut Scratch) -> Result<(), String> {
+        match packing {
+            Packing::Compressed => {
+                scratch.compress(block)?;
+                self.chain(block, &[&scratch.stored], &mut scratch.out)
+            }
+            Packing::AsItIs => {
+                let marks = Marks::new(length(block.len())?);
+                let stored = marks.store(block.slices(), block.len());
+                self.chain(block, &stored, &mut scratch.out)
+            }
+        }
     }
 
-    fn end_block(
-        &mut self,
-        open: &mut Option<Open>,
-        packing: Packing,
-        scratch: &mut Scratch,
-    ) -> Result<(), String> {
-        let Some(block) = open.take() else { return Ok(()) };
-        scratch.pack(packing)?;
+    /// Writes a block whose packed bytes are `stored`, and what chains it.
+    fn chain(&mut self, block: &RawBlock, stored: &[&[u8]], out: &mut Vec<u8>) -> Result<(), String> {
         let header = BlockHeader {
-            stored: length(scratch.stored.len())?,
-            raw: length(scratch.raw.len())?,
+            stored: length(stored.iter().map(|part| part.len()).sum())?,
+            raw: length(block.len())?,
             count: block.count,
             sequence: self.blocks,
             first: self.records,
@@ -189,24 +199,30 @@ impl RecordingFile {
             elapsed: u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
         }
         .encode();
-        self.head = self.head.after(&[&header, &scratch.stored]);
-        scratch.out.extend_from_slice(&header);
-        scratch.out.extend_from_slice(&scratch.stored);
-        scratch.out.extend_from_slice(self.head.as_bytes());
-        scratch.raw.clear();
+        self.head = self.head.after(&header, stored);
+        out.extend_from_slice(&header);
+        for part in stored {
+            if part.len() < DIRECT_BYTES {
+                out.extend_from_slice(part);
+            } else {
+                self.flush(out)?;
+                write_all(self.file.as_mut(), part).map_err(|e| e.to_string())?;
+            }
+        }
+        out.extend_from_slice(self.head.as_bytes());
         self.blocks += 1;
         self.records += u64::from(block.count);
         self.time = block.last;
         Ok(())
     }
 
-    /// Within a long run of blocks: sign now and then, and do not let the output grow.
+    /// Between blocks: signs when enough stand unsigned, and writes when enough was encoded.
     fn spill(&mut self, key: &RecordingKey, scratch: &mut Scratch) -> Result<(), String> {
         if self.blocks - self.signed_blocks >= MAX_BLOCKS_PER_CHECKPOINT {
             self.checkpoint(false, key, &mut scratch.out)?;
         }
         if scratch.out.len() >= WRITE_BYTES {
-            self.flush(scratch)?;
+            self.flush(&mut scratch.out)?;
         }
         Ok(())
     }
@@ -223,14 +239,14 @@ impl RecordingFile {
         let signed = point.encode();
         out.extend_from_slice(&signed);
         out.extend_from_slice(&signature);
-        self.head = self.head.after(&[&signed, &signature]);
+        self.head = self.head.after(&signed, &[&signature]);
         self.signed_blocks = self.blocks;
         Ok(point.head)
     }
 
-    fn flush(&mut self, scratch: &mut Scratch) -> Result<(), String> {
-        write_all(self.file.as_mut(), &scratch.out).map_err(|e| e.to_string())?;
-        scratch.out.clear();
+    fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), String> {
+        write_all(self.file.as_mut(), out).map_err(|e| e.to_string())?;
+        out.clear();
         Ok(())
     }
 }
@@ -247,10 +263,12 @@ mod tests {
     fn what_is_stored_as_it_is_unpacks_as_any_other_frame() {
         for length in [0, 1, RAW_BLOCK_BYTES - 1, RAW_BLOCK_BYTES, RAW_BLOCK_BYTES + 1, 3 * RAW_BLOCK_BYTES] {
             let raw: Vec<u8> = (0..length).map(|i| (i * 7 % 251) as u8).collect();
-            let mut stored = Vec::new();
-            store(&raw, &mut stored);
-            assert!(stored.len() <= super::super::format::MAX_STORED_BYTES);
-            assert_eq!(zstd::bulk::decompress(&stored, length).unwrap(), raw, "{length}");
+            for cut in [1, 9, RAW_BLOCK_BYTES - 7, raw.len().max(1)] {
+                let marks = Marks::new(raw.len() as u32);
+                let stored = marks.store(raw.chunks(cut.max(length / 1000)), raw.len()).concat();
+                assert!(stored.len() <= super::super::format::MAX_STORED_BYTES);
+                assert_eq!(zstd::bulk::decompress(&stored, length).unwrap(), raw, "{length} {cut}");
+            }
         }
     }
 }

@@ -1,15 +1,13 @@
-//! The bytes of recordings and ledgers, version 1. `docs/recording-format.md` is the specification.
+//! The bytes of recordings (version 2) and ledgers (version 1). `docs/recording-format.md` is the specification.
 
-use bytes::Bytes;
-
+use super::compact::{self, Read, Shape};
 use super::keys::KeyId;
 use crate::clock::Timestamp;
-use crate::operation::OperationId;
 use crate::recording::{Header, Record};
 use crate::session::SessionId;
 
 /// First bytes of a recording; the last one is the version.
-pub(super) const RECORDING_MAGIC: [u8; 8] = *b"\x93GWREC\n\x01";
+pub(super) const RECORDING_MAGIC: [u8; 8] = *b"\x93GWREC\n\x02";
 /// First bytes of a ledger; the last one is the version.
 pub(super) const LEDGER_MAGIC: [u8; 8] = *b"\x93GWLED\n\x01";
 /// Magic, session or ledger id, key id.
@@ -68,10 +66,10 @@ impl Head {
         Self(blake3::hash(preamble).into())
     }
 
-    /// The head after `parts`, taken together.
-    pub(super) fn after(&self, parts: &[&[u8]]) -> Self {
+    /// The head after `header` and `parts`, taken together.
+    pub(super) fn after(&self, header: &[u8], parts: &[&[u8]]) -> Self {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.0);
+        hasher.update(&self.0).update(header);
         parts.iter().for_each(|part| {
             hasher.update(part);
         });
@@ -105,16 +103,16 @@ impl std::str::FromStr for Head {
 }
 
 /// Reads fixed-size fields, little-endian, from the front of a slice.
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (field, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*field)
     }
 
-    fn u8(&mut self) -> Option<u8> {
+    pub(super) fn u8(&mut self) -> Option<u8> {
         self.take::<1>().map(|[byte]| byte)
     }
 
@@ -131,7 +129,7 @@ impl<'a> Fields<'a> {
     }
 
     /// LEB128, at most ten bytes; longer or overflowing encodings are refused.
-    fn varint(&mut self) -> Option<u64> {
+    pub(super) fn varint(&mut self) -> Option<u64> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;
@@ -147,14 +145,19 @@ impl<'a> Fields<'a> {
         None
     }
 
-    fn slice(&mut self, len: u64) -> Option<&'a [u8]> {
+    pub(super) fn slice(&mut self, len: u64) -> Option<&'a [u8]> {
         let (slice, rest) = self.0.split_at_checked(usize::try_from(len).ok()?)?;
         self.0 = rest;
         Some(slice)
     }
+
+    /// Everything that was not taken yet.
+    pub(super) const fn rest(&self) -> &'a [u8] {
+        self.0
+    }
 }
 
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
@@ -162,7 +165,7 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-const fn zigzag(value: i64) -> u64 {
+pub(super) const fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
 
@@ -362,80 +365,55 @@ pub(super) enum Item {
     Record(Record),
 }
 
-const TAG_HEADER: u8 = 0;
-const TAG_EVENT: u8 = 1;
-const TAG_RELEASED: u8 = 2;
+/// What stands first in a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tag {
+    Header = 0,
+    Event = 1,
+    Released = 2,
+    Presented = 3,
+    Allowed = 4,
+    Completed = 5,
+}
 
-/// Appends one item to a block. `before` is the time of the item before it in the block, or the block's own time.
-pub(super) fn encode_item(
-    out: &mut Vec<u8>,
-    before: Timestamp,
-    at: Timestamp,
-    item: &Item,
-) -> Result<(), String> {
-    let tag = match item {
-        Item::Header(_) => TAG_HEADER,
-        Item::Record(Record::Released { .. }) => TAG_RELEASED,
-        Item::Record(_) => TAG_EVENT,
-    };
-    out.push(tag);
-    put_varint(out, zigzag(at.as_micros().wrapping_sub(before.as_micros())));
-    // The length is filled in afterwards, so that JSON needs no buffer of its own.
-    let length_at = out.len();
-    out.extend_from_slice(&[0; 4]);
-    match item {
-        Item::Record(Record::Released { operation, encoding, bytes, masked }) => {
-            put_varint(out, operation.0);
-            put_varint(out, *masked);
-            put_varint(out, encoding.len() as u64);
-            out.extend_from_slice(encoding.as_bytes());
-            out.extend_from_slice(bytes);
+impl Tag {
+    pub(super) fn of(item: &Item) -> Self {
+        match item {
+            Item::Header(_) => Self::Header,
+            Item::Record(record) => match Shape::of(record) {
+                Shape::Json => Self::Event,
+                Shape::Released => Self::Released,
+                Shape::Presented => Self::Presented,
+                Shape::Allowed => Self::Allowed,
+                Shape::Completed => Self::Completed,
+            },
         }
-        Item::Record(record) => json(out, record)?,
-        Item::Header(header) => json(out, header)?,
     }
-    fill_length(out, length_at)
 }
 
-fn json(out: &mut Vec<u8>, value: &impl serde::Serialize) -> Result<(), String> {
-    serde_json::to_writer(out, value).map_err(|e| e.to_string())
-}
-
-fn fill_length(out: &mut [u8], length_at: usize) -> Result<(), String> {
-    let length = out.len().saturating_sub(length_at + 4);
-    if length > MAX_RECORD_BYTES {
-        return Err(format!("a record of {length} bytes is larger than {MAX_RECORD_BYTES}"));
-    }
-    if let Some(field) = out.get_mut(length_at..length_at + 4) {
-        field.copy_from_slice(&(length as u32).to_le_bytes());
-    }
-    Ok(())
-}
-
-/// Takes the first item off a block's unpacked bytes. `None`: not an item.
-pub(super) fn decode_item(bytes: &[u8], before: Timestamp) -> Option<(Timestamp, Item, &[u8])> {
+/// Takes the first item off a block's unpacked bytes. `heard`: what the block has said so far. `None`: not an item.
+pub(super) fn decode_item<'a>(
+    bytes: &'a [u8],
+    before: Timestamp,
+    heard: &mut Read,
+) -> Option<(Timestamp, Item, &'a [u8])> {
     let mut fields = Fields(bytes);
     let tag = fields.u8()?;
     let delta = unzigzag(fields.varint()?);
     let at = Timestamp::from_micros(before.as_micros().wrapping_add(delta));
     let length = fields.u32()?;
     let body = fields.slice(u64::from(length))?;
-    let item = match tag {
-        TAG_HEADER => Item::Header(serde_json::from_slice(body).ok()?),
-        TAG_EVENT => Item::Record(serde_json::from_slice(body).ok()?),
-        TAG_RELEASED => Item::Record(decode_released(body)?),
+    let shape = match tag {
+        0 => return Some((at, Item::Header(serde_json::from_slice(body).ok()?), fields.0)),
+        1 => Shape::Json,
+        2 => Shape::Released,
+        3 => Shape::Presented,
+        4 => Shape::Allowed,
+        5 => Shape::Completed,
         _ => return None,
     };
-    Some((at, item, fields.0))
-}
-
-fn decode_released(body: &[u8]) -> Option<Record> {
-    let mut fields = Fields(body);
-    let operation = OperationId(fields.varint()?);
-    let masked = fields.varint()?;
-    let length = fields.varint()?;
-    let encoding = std::str::from_utf8(fields.slice(length)?).ok()?.to_owned();
-    Some(Record::Released { operation, encoding, bytes: Bytes::copy_from_slice(fields.0), masked })
+    let record = compact::decode(shape, Fields(body), heard)?;
+    Some((at, Item::Record(record), fields.0))
 }
 
 #[cfg(test)]
@@ -445,22 +423,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn released_items_come_back_as_they_were(
-            payload: Vec<u8>, operation: u64, masked: u64, encoding: String, before: i64, at: i64,
-        ) {
-            let item = Item::Record(Record::Released {
-                operation: OperationId(operation), encoding, bytes: payload.into(), masked,
-            });
-            let (before, at) = (Timestamp::from_micros(before), Timestamp::from_micros(at));
-            let mut out = Vec::new();
-            encode_item(&mut out, before, at, &item).unwrap();
-            prop_assert_eq!(decode_item(&out, before), Some((at, item, &[][..])));
-        }
-
-        #[test]
         fn decoding_arbitrary_bytes_never_panics(bytes: Vec<u8>) {
-            let _ = decode_item(&bytes, Timestamp::from_micros(0));
-            let _ = decode_released(&bytes);
+            let mut heard = Read::default();
+            let _ = decode_item(&bytes, Timestamp::from_micros(0), &mut heard);
+            for shape in [Shape::Released, Shape::Presented, Shape::Allowed, Shape::Completed] {
+                let _ = compact::decode(shape, Fields(&bytes), &mut heard);
+            }
             let _ = BlockHeader::decode(&bytes);
             let _ = Checkpoint::decode(&bytes);
             let _ = Entry::decode(&bytes);

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 
+use super::compact::Read as Heard;
 use super::format::{
     BLOCK, BLOCK_HEADER_BYTES, BlockHeader, CHECKPOINT, CHECKPOINT_BYTES, CHECKPOINT_SIGNED_BYTES,
     Checkpoint, HASH_BYTES, Head, Item, MAX_BLOCK_BYTES, MAX_STORED_BYTES, PREAMBLE_BYTES, Preamble,
@@ -108,7 +109,7 @@ impl<R: Read> Frames<R> {
         }
         let stored = read_vec(&mut self.input, stored_len, self.offset)?;
         let written: [u8; HASH_BYTES] = read_array(&mut self.input, self.offset)?;
-        let head = self.head.after(&[&header.encode(), &stored]);
+        let head = self.head.after(&header.encode(), &[&stored]);
         if head.as_bytes() != &written {
             return Err(self.damaged("the block does not continue the chain"));
         }
@@ -119,7 +120,15 @@ impl<R: Read> Frames<R> {
         if self.unpacker.decompress_to_buffer(&stored, &mut raw).ok() != Some(raw_len) {
             return Err(self.damaged("the block cannot be unpacked"));
         }
-        let block = Block { at: self.offset, header, raw, used: 0, left: header.count, last: header.time };
+        let block = Block {
+            at: self.offset,
+            header,
+            raw,
+            used: 0,
+            left: header.count,
+            last: header.time,
+            heard: Heard::default(),
+        };
         self.head = head;
         self.blocks += 1;
         self.records = self.records.saturating_add(u64::from(header.count));
@@ -135,7 +144,7 @@ impl<R: Read> Frames<R> {
             return Err(self.damaged("the checkpoint is not of what stands before it"));
         }
         let frame = Frame::Checkpoint { at: self.offset, point, signature };
-        self.head = self.head.after(&[&point.encode(), &signature]);
+        self.head = self.head.after(&point.encode(), &[&signature]);
         self.sealed = point.sealed;
         self.offset += CHECKPOINT_BYTES as u64;
         Ok(frame)
@@ -151,6 +160,8 @@ pub(super) struct Block {
     used: usize,
     left: u32,
     last: Timestamp,
+    /// What its records may refer to.
+    heard: Heard,
 }
 
 impl Block {
@@ -164,7 +175,7 @@ impl Block {
         if self.left == 0 {
             return Err(damaged);
         }
-        let (at, item, after) = decode_item(rest, self.last).ok_or(damaged)?;
+        let (at, item, after) = decode_item(rest, self.last, &mut self.heard).ok_or(damaged)?;
         self.used = self.raw.len() - after.len();
         self.left -= 1;
         self.last = at;

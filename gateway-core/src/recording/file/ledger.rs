@@ -98,7 +98,7 @@ impl Scan {
                 return Ok(());
             };
             self.note(&entry);
-            self.head = self.head.after(&[&bytes]);
+            self.head = self.head.after(&bytes, &[]);
             self.expected |= expect.is_some_and(|expect| *expect == self.head);
             self.entries += 1;
             self.good_bytes += ENTRY_BYTES as u64;
@@ -212,7 +212,7 @@ impl Ledger {
                 head: *recording,
             };
             let (signed, signature) = (entry.encode(), self.key.sign(&entry.message(&head))?);
-            head = head.after(&[&signed, &signature]);
+            head = head.after(&signed, &[&signature]);
             out.extend_from_slice(&signed);
             out.extend_from_slice(&signature);
             self.entries += 1;

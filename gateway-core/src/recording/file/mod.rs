@@ -5,11 +5,13 @@
 //! compress, sign, write and sync.
 
 mod blocks;
+mod compact;
 mod format;
 mod frames;
 mod json;
 mod keys;
 mod ledger;
+mod raw;
 mod reader;
 mod session;
 mod storage;
@@ -237,7 +239,8 @@ impl Recorder for FileRecorder {
         let (id, at) = (header.session, header.started);
         let inner = &self.0;
         let (limits, total) = (inner.options.limits.clone(), Arc::clone(&inner.total));
-        let session = Arc::new(Session::new(id, limits, total, at, Item::Header(Box::new(header))));
+        let header = Item::Header(Box::new(header));
+        let session = Arc::new(Session::new(id, limits, total, at, &header).map_err(RecordError)?);
         let turn = inner.next_writer.fetch_add(1, Ordering::Relaxed);
         let Some(writer) = inner.writers.get(turn % inner.writers.len().max(1)) else {
             return Err(RecordError("there is no writer thread".to_owned()));

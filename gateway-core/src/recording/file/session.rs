@@ -9,12 +9,10 @@ use tokio::sync::Notify;
 use super::QueueLimits;
 use super::blocks::RecordingFile;
 use super::format::{Head, Item};
+use super::raw::RawBlock;
 use crate::clock::Timestamp;
 use crate::recording::{Record, RecordError};
 use crate::session::SessionId;
-
-/// What a record costs the queue beside its payload: the value itself and small strings. 256 bytes.
-const RECORD_OVERHEAD_BYTES: usize = 256;
 
 /// How soon the writer thread must come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,8 +55,11 @@ impl Total {
 
 #[derive(Debug, Default)]
 struct Queue {
-    items: Vec<(Timestamp, Item)>,
-    /// Weight of everything accepted and not yet written.
+    /// Encoded, in order; the last one may take more.
+    blocks: Vec<RawBlock>,
+    /// How many records are in them.
+    records: usize,
+    /// Of everything accepted and not yet written.
     bytes: usize,
     /// The part of it that the writer thread has not taken yet.
     fresh: usize,
@@ -67,6 +68,8 @@ struct Queue {
     written: u64,
     durable: u64,
     urgency: Urgency,
+    /// It is on the writer thread's list of what is to be synced later.
+    lazy: bool,
     /// The last record is accepted.
     closing: bool,
     /// The ledger has the opening, the closing.
@@ -77,12 +80,12 @@ struct Queue {
 
 /// What the writer thread took over.
 pub(super) struct Work {
-    pub(super) items: Vec<(Timestamp, Item)>,
+    pub(super) blocks: Vec<RawBlock>,
     pub(super) bytes: usize,
-    /// One past the last position in `items`.
+    /// One past the last position in `blocks`.
     pub(super) until: u64,
     pub(super) urgency: Urgency,
-    /// These are the last items.
+    /// These are the last ones.
     pub(super) seal: bool,
 }
 
@@ -102,21 +105,21 @@ pub(super) struct Session {
 
 impl Session {
     /// A session whose header is already accepted, at position 0.
+    ///
+    /// # Errors
+    /// The header is too large.
     pub(super) fn new(
         id: SessionId,
         limits: QueueLimits,
         total: Arc<Total>,
         at: Timestamp,
-        header: Item,
-    ) -> Self {
-        total.add(RECORD_OVERHEAD_BYTES);
-        let queue = Queue {
-            items: vec![(at, header)],
-            bytes: RECORD_OVERHEAD_BYTES,
-            accepted: 1,
-            ..Queue::default()
-        };
-        Self {
+        header: &Item,
+    ) -> Result<Self, String> {
+        let mut queue = Queue::default();
+        let bytes = queue.encode(at, header)?;
+        (queue.bytes, queue.accepted) = (bytes, 1);
+        total.add(bytes);
+        Ok(Self {
             id,
             started: Instant::now(),
             file: Mutex::default(),
@@ -124,7 +127,7 @@ impl Session {
             changed: Notify::new(),
             limits,
             total,
-        }
+        })
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -150,26 +153,31 @@ impl Session {
         last: bool,
         strict: bool,
     ) -> Result<(u64, Option<Urgency>), RecordError> {
-        let weight = weight(&record);
         let mut queue = self.queue();
         queue.check()?;
         if queue.closing {
             return Err(RecordError("the recording is closed".to_owned()));
         }
-        let total = self.total.add(weight);
-        if !last && let Some(cause) = self.over_limit(&queue, weight, total) {
-            self.total.sub(weight);
-            return Err(self.fail_locked(queue, &cause));
-        }
-        queue.items.push((at, Item::Record(record)));
-        queue.bytes += weight;
-        queue.fresh += weight;
+        let expected = at_least(&record);
+        let total = self.total.add(expected);
+        let over = if last { None } else { self.over_limit(&queue, expected, total) };
+        let encoded = over.map_or_else(|| queue.encode(at, &Item::Record(record)), Err);
+        let bytes = match encoded {
+            Ok(bytes) => bytes,
+            Err(cause) => {
+                self.total.sub(expected);
+                return Err(self.fail_locked(queue, &cause));
+            }
+        };
+        self.total.add(bytes.saturating_sub(expected));
+        queue.bytes += bytes;
+        queue.fresh += bytes;
         queue.closing = last;
         let position = queue.accepted;
         queue.accepted += 1;
         let urgency = if last || strict {
             Urgency::Commit
-        } else if queue.fresh >= self.limits.write_bytes {
+        } else if queue.fresh >= self.limits.write_bytes || queue.records >= self.limits.session_records / 8 {
             Urgency::Write
         } else {
             Urgency::Tick
@@ -177,18 +185,13 @@ impl Session {
         Ok((position, queue.raise(urgency)))
     }
 
-    fn over_limit(&self, queue: &Queue, weight: usize, total: usize) -> Option<String> {
+    /// Whether a record of so many bytes, or a little more, is too much; `total` counts it already.
+    fn over_limit(&self, queue: &Queue, bytes: usize, total: usize) -> Option<String> {
         let limits = &self.limits;
-        if weight > super::format::MAX_RECORD_BYTES {
-            return Some(format!(
-                "a record of {weight} bytes is larger than {}",
-                super::format::MAX_RECORD_BYTES
-            ));
+        if queue.records >= limits.session_records {
+            return Some(format!("{} records wait to be written", queue.records));
         }
-        if queue.items.len() >= limits.session_records {
-            return Some(format!("{} records wait to be written", queue.items.len()));
-        }
-        if queue.bytes.saturating_add(weight) > limits.session_bytes {
+        if queue.bytes.saturating_add(bytes) > limits.session_bytes {
             return Some(format!("{} bytes of this session wait to be written", queue.bytes));
         }
         (total > limits.total_bytes).then(|| format!("{total} bytes of all sessions wait to be written"))
@@ -203,8 +206,9 @@ impl Session {
     pub(super) fn take(&self) -> Work {
         let mut queue = self.queue();
         queue.fresh = 0;
+        queue.records = 0;
         Work {
-            items: std::mem::take(&mut queue.items),
+            blocks: std::mem::take(&mut queue.blocks),
             bytes: queue.bytes,
             until: queue.accepted,
             urgency: std::mem::take(&mut queue.urgency),
@@ -222,6 +226,11 @@ impl Session {
         drop(queue);
         self.total.sub(freed);
         self.changed.notify_waiters();
+    }
+
+    /// Notes whether it is on the list of what is to be synced later; says whether it was.
+    pub(super) fn set_lazy(&self, lazy: bool) -> bool {
+        std::mem::replace(&mut self.queue().lazy, lazy)
     }
 
     /// Everything below `until` is on disk.
@@ -253,7 +262,7 @@ impl Session {
     /// Nothing more may pass: every later call fails with `cause`. What is queued is given up.
     pub(super) fn fail(&self, cause: &str) -> RecordError {
         let mut queue = self.queue();
-        queue.items = Vec::new();
+        queue.blocks = Vec::new();
         let bytes = std::mem::take(&mut queue.bytes);
         self.total.sub(bytes);
         self.fail_locked(queue, cause)
@@ -276,9 +285,12 @@ impl Session {
 
     pub(super) fn has_room(&self) -> bool {
         let queue = self.queue();
-        queue.failed.is_none()
-            && queue.bytes < self.limits.session_room_bytes
-            && self.total.bytes() < self.limits.total_room_bytes
+        queue.failed.is_none() && self.is_roomy(&queue) && self.total.bytes() < self.limits.total_room_bytes
+    }
+
+    /// Small records take room too: far fewer than may never be exceeded.
+    const fn is_roomy(&self, queue: &Queue) -> bool {
+        queue.bytes < self.limits.session_room_bytes && queue.records <= self.limits.session_records / 2
     }
 
     /// Waits until everything up to `position` is on disk; `commit` is called if the writer thread must be told.
@@ -306,7 +318,7 @@ impl Session {
             let freed = self.total.freed.notified();
             tokio::pin!(freed);
             freed.as_mut().enable();
-            self.wait(|queue| queue.bytes < self.limits.session_room_bytes).await?;
+            self.wait(|queue| self.is_roomy(queue)).await?;
             if self.total.bytes() < self.limits.total_room_bytes {
                 return Ok(());
             }
@@ -333,6 +345,21 @@ impl Session {
 }
 
 impl Queue {
+    /// Encodes an item into the last block, or a new one. Says how many bytes it takes.
+    fn encode(&mut self, at: Timestamp, item: &Item) -> Result<usize, String> {
+        if self.blocks.last().is_none_or(RawBlock::is_full) {
+            self.blocks.push(RawBlock::new(at));
+        }
+        let Some(block) = self.blocks.last_mut() else { return Ok(0) };
+        let encoded = block.push(at, item);
+        if block.count == 0 {
+            self.blocks.pop();
+        } else {
+            self.records += usize::from(encoded.is_ok());
+        }
+        encoded
+    }
+
     fn check(&self) -> Result<(), RecordError> {
         self.failed.as_deref().map_or(Ok(()), |cause| Err(RecordError(cause.to_owned())))
     }
@@ -353,17 +380,12 @@ pub(super) struct Signed {
     pub(super) time: Timestamp,
 }
 
-/// About how many bytes a record keeps in memory. An estimate: the true limit is checked when it is encoded.
-fn weight(record: &Record) -> usize {
-    RECORD_OVERHEAD_BYTES
-        + match record {
-            Record::Released { bytes, .. } => bytes.len(),
-            Record::Presented { operations, .. } => operations
-                .iter()
-                .map(|o| RECORD_OVERHEAD_BYTES * (1 + o.accesses.len()) + o.statement.len())
-                .sum(),
-            _ => 0,
-        }
+/// What a record takes at least, without encoding it: what it releases.
+const fn at_least(record: &Record) -> usize {
+    match record {
+        Record::Released { bytes, .. } => bytes.len(),
+        _ => 0,
+    }
 }
 
 #[cfg(test)]
@@ -373,17 +395,19 @@ mod tests {
     fn session(total: &Arc<Total>, n: u8) -> Session {
         let record = Item::Record(Record::Closed { reason: crate::session::CloseReason::Downstream });
         let (id, at) = (SessionId::from_bytes([n; 16]), Timestamp::from_micros(0));
-        Session::new(id, QueueLimits::default(), Arc::clone(total), at, record)
+        Session::new(id, QueueLimits::default(), Arc::clone(total), at, &record).unwrap()
     }
 
     #[test]
     fn a_session_that_fails_while_it_is_written_gives_its_room_back_once() {
         let total = Arc::new(Total::default());
         let (failing, other) = (session(&total, 1), session(&total, 2));
+        let each = total.bytes() / 2;
         let work = failing.take();
         failing.fail("the ledger: no space");
         failing.wrote(work.until, work.bytes);
-        assert_eq!(total.bytes(), RECORD_OVERHEAD_BYTES);
+        assert!(each > 0);
+        assert_eq!(total.bytes(), each);
         assert!(other.has_room());
     }
 }

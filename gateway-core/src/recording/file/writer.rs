@@ -21,6 +21,10 @@ use super::storage::Storage;
 /// may be lost after a kill.
 pub(super) const TICK: Duration = Duration::from_millis(40);
 
+/// How long what nobody waits for may stay unsynced. 250 ms: a session that reads without end costs four syncs a second and not one with
+/// every tick; what a crash of the machine can take of it stays less than a second.
+const LAZY_SYNC: Duration = Duration::from_millis(250);
+
 /// What a writer thread needs of its recorder.
 #[derive(Debug)]
 pub(super) struct Context {
@@ -50,6 +54,9 @@ pub(super) struct Writer {
     agenda: Mutex<Agenda>,
     wake: Condvar,
 }
+
+/// Sessions that are written but not synced, each once, and when they have to be.
+type Lazy = VecDeque<(Instant, Arc<Session>)>;
 
 enum Job {
     Write(Arc<Session>),
@@ -86,8 +93,8 @@ impl Writer {
         self.wake.notify_one();
     }
 
-    /// The next job. `lazy`: sessions written but not synced; `turn`: whether ticks' work goes before commits this time.
-    fn next(&self, lazy: &mut VecDeque<Arc<Session>>, turn: bool) -> Job {
+    /// The next job. `turn`: whether ticks' work goes before commits this time.
+    fn next(&self, lazy: &mut Lazy, turn: bool) -> Job {
         let mut agenda = self.agenda();
         loop {
             agenda.tick_if_due();
@@ -97,7 +104,8 @@ impl Writer {
             if let Some(session) = agenda.due.pop_front() {
                 return Job::Write(session);
             }
-            if let Some(session) = lazy.pop_front() {
+            let stopping = agenda.stopping;
+            if let Some((_, session)) = lazy.pop_front_if(|(due, _)| stopping || *due <= Instant::now()) {
                 return Job::Sync(session);
             }
             if let Some(session) = agenda.urgent.pop_front() {
@@ -106,10 +114,11 @@ impl Writer {
             if agenda.stopping {
                 return Job::Stop;
             }
-            agenda = match agenda.tick {
+            let due = lazy.front().map(|(due, _)| *due);
+            agenda = match agenda.tick.into_iter().chain(due).min() {
                 None => self.wake.wait(agenda).unwrap_or_else(PoisonError::into_inner),
-                Some(tick) => {
-                    let left = tick.saturating_duration_since(Instant::now());
+                Some(next) => {
+                    let left = next.saturating_duration_since(Instant::now());
                     self.wake.wait_timeout(agenda, left).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
@@ -118,12 +127,15 @@ impl Writer {
 
     /// The thread's body.
     pub(super) fn run(&self, context: &Context, scratch: &mut Scratch) {
-        let mut lazy = VecDeque::new();
+        let mut lazy = Lazy::new();
         let mut turn = false;
         loop {
             let (session, outcome) = match self.next(&mut lazy, turn) {
                 Job::Stop => return,
-                Job::Sync(session) => guarded(session, |session| context.sync(session)),
+                Job::Sync(session) => guarded(session, |session| {
+                    session.set_lazy(false);
+                    context.sync(session)
+                }),
                 Job::Write(session) => guarded(session, |session| context.write(session, scratch, &mut lazy)),
             };
             if let Err(cause) = outcome {
@@ -157,21 +169,15 @@ fn guarded(
 }
 
 impl Context {
-    /// Writes what is queued; syncs it if somebody waits, else leaves that for when there is nothing better to do.
-    fn write(
-        &self,
-        session: &Arc<Session>,
-        scratch: &mut Scratch,
-        lazy: &mut VecDeque<Arc<Session>>,
-    ) -> Result<(), String> {
+    /// Writes what is queued; syncs it if somebody waits, else leaves that for later.
+    fn write(&self, session: &Arc<Session>, scratch: &mut Scratch, lazy: &mut Lazy) -> Result<(), String> {
         let work = session.take();
         let until = work.until;
         let seal = work.seal;
         let mut file = session.file();
         let begins = file.is_none();
         let mut signed = None;
-        if let Some((time, _)) = work.items.last() {
-            let time = *time;
+        if let Some(time) = work.blocks.last().map(|block| block.last) {
             let target = match file.take() {
                 Some(target) => file.insert(target),
                 None => file.insert(self.create(session)?),
@@ -181,14 +187,14 @@ impl Context {
             } else {
                 Packing::Compressed
             };
-            let head = target.write(work.items, (seal, packing), &self.key, scratch)?;
+            let head = target.write(&work.blocks, (seal, packing), &self.key, scratch)?;
             signed = Some(Signed { head, records: until, time });
             session.wrote(until, work.bytes);
         }
         drop(file);
         if work.urgency < Urgency::Commit && !seal && !begins {
-            if signed.is_some() {
-                lazy.push_back(Arc::clone(session));
+            if signed.is_some() && !session.set_lazy(true) {
+                lazy.push_back((Instant::now() + LAZY_SYNC, Arc::clone(session)));
             }
             return Ok(());
         }

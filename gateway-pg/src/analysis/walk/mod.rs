@@ -37,6 +37,28 @@ pub(super) fn statement(text: &str, raw: &RawStmt) -> Walk<Statement> {
     Ok(statement)
 }
 
+/// A place in `FROM` and the like where a relation is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reading {
+    /// Its schema as written.
+    pub(super) schema: Option<String>,
+    /// Its name.
+    pub(super) name: String,
+    /// Where that is written, in bytes of the text.
+    pub(super) offset: usize,
+    /// An alias was given.
+    pub(super) aliased: bool,
+}
+
+/// As [`statement`], with the places where relations are read.
+pub(super) fn readings(text: &str, raw: &RawStmt) -> Walk<(Statement, Vec<Reading>)> {
+    let range = super::parse::range(text, raw);
+    let mut walker = Walker::new(range.start);
+    let Some(node) = raw.stmt.as_deref() else { return walker.not_understood("an empty tree") };
+    let statement = walker.whole(node)?;
+    Ok((statement, walker.reads))
+}
+
 /// A CTE whose name is visible.
 struct Cte {
     name: String,
@@ -57,6 +79,8 @@ struct Walker {
     known_columns: HashMap<ColumnKey, usize>,
     /// Columns met since each open capture began, outermost first.
     captures: Vec<BTreeSet<usize>>,
+    /// Where relations are read.
+    reads: Vec<Reading>,
     /// Steps taken in searching and copying lists of names.
     spent: usize,
 }
@@ -75,6 +99,7 @@ impl Walker {
             place: Place::Other,
             known_columns: HashMap::new(),
             captures: Vec::new(),
+            reads: Vec::new(),
             spent: 0,
         }
     }
@@ -91,7 +116,9 @@ impl Walker {
 
     /// Walks a statement inside this one apart, then merges what it names into this one.
     fn nested(&mut self, node: &Node) -> Walk<Statement> {
-        let inner = Self::new(self.offset).whole(node)?;
+        let mut walker = Self::new(self.offset);
+        let inner = walker.whole(node)?;
+        self.reads.append(&mut walker.reads);
         self.absorb(&inner);
         Ok(inner)
     }
@@ -253,11 +280,22 @@ impl Walker {
         if !is_builtin_operator(name.schema.as_deref(), &name.name) {
             self.found.flags.unproven = true;
         }
+        self.operator_named(name);
+        Ok(())
+    }
+
+    /// Notes an operator that the grammar stands for: the server looks it up by name like any other.
+    fn implied_operators(&mut self, names: &[&str]) {
+        for name in names {
+            self.operator_named(QualifiedName { schema: None, name: (*name).to_owned() });
+        }
+    }
+
+    fn operator_named(&mut self, name: QualifiedName) {
         self.spend(self.found.operators.len());
         if !self.found.operators.contains(&name) {
             self.found.operators.push(name);
         }
-        Ok(())
     }
 
     fn type_named(&mut self, parts: &[String]) -> Walk {
@@ -471,6 +509,7 @@ impl Walker {
         into.unbounded_write |= from.unbounded_write;
         into.cascade |= from.cascade;
         into.set_operation |= from.set_operation;
+        into.natural_join |= from.natural_join;
     }
 }
 

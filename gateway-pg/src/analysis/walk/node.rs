@@ -460,11 +460,9 @@ impl Walker {
 
     fn operator_expression(&mut self, expression: &AExpr) -> Walk {
         match expression.kind() {
-            // The name is the keyword; the server takes `>=`, `<=`, `<` and `>`.
-            AExprKind::AexprBetween
-            | AExprKind::AexprNotBetween
-            | AExprKind::AexprBetweenSym
-            | AExprKind::AexprNotBetweenSym => {}
+            // The name is the keyword; the server takes these (`transformAExprBetween`).
+            AExprKind::AexprBetween | AExprKind::AexprBetweenSym => self.implied_operators(&[">=", "<="]),
+            AExprKind::AexprNotBetween | AExprKind::AexprNotBetweenSym => self.implied_operators(&["<", ">"]),
             AExprKind::AexprOp
             | AExprKind::AexprOpAny
             | AExprKind::AexprOpAll
@@ -516,6 +514,10 @@ impl Walker {
     }
 
     fn sub_link(&mut self, link: &SubLink) -> Walk {
+        if link.sub_link_type() == SubLinkType::AnySublink && link.oper_name.is_empty() {
+            // `x IN (SELECT ...)` (`transformSubLink`).
+            self.implied_operators(&["="]);
+        }
         self.operator(&link.oper_name)?;
         self.maybe(link.testexpr.as_deref())?;
         let outputs = self.subquery(link.subselect.as_deref())?;
@@ -527,6 +529,9 @@ impl Walker {
     }
 
     fn case(&mut self, case: &CaseExpr) -> Walk {
+        if case.arg.is_some() {
+            self.implied_operators(&["="]);
+        }
         self.maybe(case.arg.as_deref())?;
         self.each(&case.args)?;
         self.maybe(case.defresult.as_deref())

@@ -10,7 +10,7 @@ use pg_query::protobuf::{
 };
 
 use super::super::model::{Access, Change, ColumnUse, Output, OutputKind, Place, SourceKind};
-use super::{Cte, Walk, Walker, names};
+use super::{Cte, Reading, Walk, Walker, names};
 
 impl Walker {
     /// Walks a query and says what it returns.
@@ -261,13 +261,25 @@ impl Walker {
             self.source(kind, alias, columns, outputs);
         } else {
             let relation = self.relation(range, Access::Read);
+            let offset = usize::try_from(range.location).unwrap_or(usize::MAX);
+            self.reads.push(Reading {
+                schema: names::filled(&range.schemaname),
+                name: range.relname.clone(),
+                offset,
+                aliased: range.alias.is_some(),
+            });
             self.source(SourceKind::Relation(relation), alias, columns, Vec::new());
         }
         Ok(())
     }
 
     pub(super) fn range_subquery(&mut self, range: &RangeSubselect) -> Walk {
+        // Its siblings are visible to it only if it is `LATERAL`.
+        let siblings = self.frames.last_mut().filter(|_| !range.lateral).map(std::mem::take);
         let outputs = self.subquery(range.subquery.as_deref())?;
+        if let (Some(siblings), Some(frame)) = (siblings, self.frames.last_mut()) {
+            *frame = siblings;
+        }
         let (alias, columns) = names::alias_parts(range.alias.as_ref());
         self.source(SourceKind::Subquery, alias, columns, outputs);
         Ok(())
@@ -320,8 +332,12 @@ impl Walker {
         self.maybe(join.larg.as_deref())?;
         self.maybe(join.rarg.as_deref())?;
         self.at_place(Place::Filter, |walker| {
+            if join.is_natural || !join.using_clause.is_empty() {
+                walker.implied_operators(&["="]);
+            }
             if join.is_natural {
                 // The columns both sides have; which these are is not known from the text.
+                walker.found.flags.natural_join = true;
                 walker.column(Vec::new(), true);
             }
             for column in walker.strings(&join.using_clause)? {

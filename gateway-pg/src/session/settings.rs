@@ -1,0 +1,96 @@
+//! Settings that change what a statement does though its text stays the same: part of what an approval is bound to.
+
+use std::collections::BTreeMap;
+
+use gateway_core::operation::{Binding, Operation};
+
+use super::Session;
+use crate::analysis::{SettingKind, SettingScope, Statement};
+
+/// Settings whose values the server reports; it is believed, and they always count.
+const REPORTED: [&str; 3] = ["datestyle", "intervalstyle", "timezone"];
+
+/// Settings that change nothing a reviewer has to know of, or, as for names, what is bound in another way.
+const HARMLESS: [&str; 11] = [
+    "application_name",
+    "client_encoding",
+    "client_min_messages",
+    "extra_float_digits",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "jit",
+    "lock_timeout",
+    "search_path",
+    "standard_conforming_strings",
+    "statement_timeout",
+];
+
+/// Those of the settings that the server reports which count.
+pub(super) fn reported(all: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let lower = all.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone()));
+    lower.filter(|(name, _)| REPORTED.contains(&name.as_str())).collect()
+}
+
+/// Whether an operation changes a setting that counts.
+pub(super) fn changes(operation: &Operation) -> bool {
+    changed(operation).next().is_some()
+}
+
+/// The settings that an operation changes.
+fn changed(operation: &Operation) -> impl Iterator<Item = &str> {
+    let set = operation.accesses.iter().filter(|access| access.action.as_str() == "set");
+    set.map(|access| access.resource.name()).filter(|name| !HARMLESS.contains(name))
+}
+
+impl Session {
+    /// The server reported a setting.
+    pub(super) fn setting_reported(&mut self, name: &str, value: &str) {
+        let name = name.to_ascii_lowercase();
+        if REPORTED.contains(&name.as_str()) {
+            self.settings.insert(name, value.to_owned());
+            self.catalog.renew();
+        }
+    }
+
+    /// What is forwarded changes settings. Whether it will, or its transaction undoes it, is not known: what is approved from here
+    /// on holds for this session alone.
+    pub(super) fn settings_change(&mut self, operations: &[Operation]) {
+        for name in operations.iter().flat_map(changed).filter(|name| !REPORTED.contains(name)) {
+            let unknown = self.never_twice();
+            self.settings.insert(name.to_owned(), unknown);
+            self.catalog.renew();
+        }
+    }
+
+    /// A statement that stands alone, outside any transaction, took effect: now the value is known.
+    pub(super) fn setting_took_effect(&mut self, statement: &Statement) {
+        let [change] = statement.settings.as_slice() else { return };
+        if !matches!(&*statement.kind, "set" | "reset" | "discard") || change.scope != SettingScope::Session {
+            return;
+        }
+        let counts =
+            |name: &&String| !HARMLESS.contains(&name.as_str()) && !REPORTED.contains(&name.as_str());
+        match (change.kind, change.name.as_ref().filter(counts), &change.value) {
+            (SettingKind::Set, Some(name), Some(value)) => {
+                self.settings.insert(name.clone(), value.clone());
+            }
+            (SettingKind::Default | SettingKind::Reset, Some(name), _) => {
+                self.settings.remove(name);
+            }
+            (SettingKind::ResetAll, ..) => self.settings.retain(|name, _| REPORTED.contains(&name.as_str())),
+            _ => return,
+        }
+        self.catalog.renew();
+    }
+
+    /// What no approval was given for yet, nor will be elsewhere.
+    pub(super) fn unknown_settings(&mut self) -> Binding {
+        let unknown = self.never_twice();
+        Binding::new(vec![("settings".into(), unknown)])
+    }
+
+    fn never_twice(&mut self) -> String {
+        self.settings_changed += 1;
+        format!("unknown since change {} of session {}", self.settings_changed, self.guard.info().id)
+    }
+}
