@@ -7,13 +7,20 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use crate::analysis::{ColumnUse, Output, OutputKind, Source, SourceKind, Statement};
+use crate::analysis::{ColumnUse, Output, OutputKind, RelationUse, Source, SourceKind, Statement};
+use crate::references::SYSTEM_COLUMNS;
 
-/// A relation's columns in order, each with whether it is protected; `None`: the relation is not known.
-pub(crate) type Lookup<'a> = dyn Fn(&crate::analysis::RelationUse) -> Option<Vec<(String, bool)>> + 'a;
+/// What a relation yields.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    /// Its columns in order, each with whether it is protected.
+    pub(crate) columns: Vec<(String, bool)>,
+    /// It has the columns that every table has ([`SYSTEM_COLUMNS`]); views have none.
+    pub(crate) system: bool,
+}
 
-/// Columns of the server's own in every table (PostgreSQL documentation, "System Columns").
-const SYSTEM: [&str; 6] = ["ctid", "cmax", "cmin", "tableoid", "xmax", "xmin"];
+/// Says what a relation yields; `None`: the relation is not known.
+pub(crate) type Lookup<'a> = dyn Fn(&RelationUse) -> Option<Row> + 'a;
 
 /// Rounds in which recursive CTEs are followed; each finds one more column at least. 64: more columns than such CTEs have; then
 /// everything counts as protected.
@@ -132,13 +139,35 @@ impl<'a> Carried<'a> {
         {
             return true;
         }
-        let found: Vec<_> = sources.iter().filter_map(|source| source.named(name)).collect();
-        if found.contains(&true) || sources.iter().any(|source| source.hides()) {
+        if sources.iter().any(|source| source.named(name) == Some(true) || source.hides()) {
             return true;
         }
-        // `c.f` may be the call `f(c)`; a name that is nowhere may be anything.
-        let known = !found.is_empty() || SYSTEM.contains(&name.as_str());
-        !known && !row && (sources.is_empty() || any())
+        let known = self.is_column(column, name, &sources);
+        !row && (sources.is_empty() || !known && any())
+    }
+
+    /// Whether it is sure to be a column. Each row of the alias may be the nearest one, and `c.f` is the call `f(c)` unless `c` has the
+    /// column; of a join's row the columns stand in what it joins.
+    fn is_column(&self, column: &ColumnUse, name: &str, sources: &[Rc<Columns>]) -> bool {
+        let at = || column.sources.iter().zip(sources);
+        let has =
+            |(at, source): (&usize, &Rc<Columns>)| source.named(name).is_some() || self.is_system(*at, name);
+        let Some(qualifier) = column.name.iter().rev().nth(1) else { return at().any(has) };
+        let mut called = at().filter(|(at, _)| self.is_called(**at, qualifier)).peekable();
+        called.peek().is_some()
+            && called.all(
+                |(index, source)| if self.is_join(*index) { at().any(has) } else { has((index, source)) },
+            )
+    }
+
+    /// Whether it is one of the columns that a table has besides its own.
+    fn is_system(&self, source: usize, name: &str) -> bool {
+        let source = self.statement.sources.get(source).map(|source| &source.kind);
+        let Some(SourceKind::Relation(index) | SourceKind::Pseudo(Some(index))) = source else {
+            return false;
+        };
+        let relation = || self.statement.relations.get(*index).and_then(|relation| (self.lookup)(relation));
+        SYSTEM_COLUMNS.contains(&name) && relation().is_some_and(|row| row.system)
     }
 
     fn is_called(&self, source: usize, name: &str) -> bool {
@@ -187,9 +216,9 @@ impl<'a> Carried<'a> {
 
     fn relation(&self, index: usize) -> Columns {
         let found = self.statement.relations.get(index).and_then(|relation| (self.lookup)(relation));
-        found.map_or(Columns::Unknown(true), |columns| {
+        found.map_or(Columns::Unknown(true), |row| {
             let named = |(name, protected)| Named { name: Some(name), protected };
-            Columns::Known { columns: columns.into_iter().map(named).collect(), in_place: true }
+            Columns::Known { columns: row.columns.into_iter().map(named).collect(), in_place: true }
         })
     }
 
@@ -305,16 +334,18 @@ mod tests {
     use super::*;
     use crate::analysis::{LexSettings, Limits, analyse};
 
-    /// `p(id, name, ssn, note)`, of which `ssn` is protected, and `o(id, owner, note)`.
+    /// The tables `p(id, name, ssn, note)` and `o(id, owner, note)` and the view `v(id, name, ssn)`; `ssn` is protected.
     fn outputs(sql: &str) -> String {
         let analysis = analyse(sql, &LexSettings::default(), &Limits::default()).unwrap();
-        let columns = |relation: &crate::analysis::RelationUse| {
-            let names: &[&str] = match relation.name.as_str() {
-                "p" => &["id", "name", "ssn", "note"],
-                "o" => &["id", "owner", "note"],
+        let columns = |relation: &RelationUse| {
+            let (names, system): (&[&str], _) = match relation.name.as_str() {
+                "p" => (&["id", "name", "ssn", "note"], true),
+                "v" => (&["id", "name", "ssn"], false),
+                "o" => (&["id", "owner", "note"], true),
                 _ => return None,
             };
-            Some(names.iter().map(|name| ((*name).to_owned(), *name == "ssn")).collect())
+            let columns = names.iter().map(|name| ((*name).to_owned(), *name == "ssn")).collect();
+            Some(Row { columns, system })
         };
         let outputs = Carried::new(&analysis.statements[0], &columns).outputs();
         let letter = |protected| if protected { 'x' } else { '.' };
@@ -335,6 +366,7 @@ mod tests {
             ("SELECT j FROM (p JOIN o ON p.id = o.owner) AS j", "x"),
             ("SELECT j.note || '', to_json(j) FROM (p JOIN o ON p.id = o.owner) AS j", ".x"),
             ("SELECT j.ssn || '' FROM (p JOIN o USING (id)) AS j", "x"),
+            ("SELECT j.to_json FROM (p JOIN o USING (id)) AS j", "x"),
             ("SELECT upper(a) FROM (p JOIN o USING (id)) AS j(a, b, c, d, e, f)", "x"),
             ("SELECT upper(a), upper(b) FROM (SELECT name AS a, ssn AS b FROM p) s", ".x"),
             ("SELECT upper(a), upper(b) FROM (SELECT name, ssn FROM p) s(a, b)", ".x"),
@@ -361,7 +393,12 @@ mod tests {
             ("SELECT column1, column2 FROM (VALUES ((SELECT ssn FROM p), 1)) v", "xx"),
             ("SELECT a, b FROM (VALUES ((SELECT ssn FROM p), 1)) v(a, b)", "x."),
             ("SELECT upper(q) FROM nowhere", "x"),
-            ("SELECT ctid FROM p", "."),
+            ("SELECT ctid, p.xmin FROM p", ".."),
+            ("SELECT v.ctid, v.name || '' FROM v", "x."),
+            ("SELECT s.ctid, s.name || '' FROM (SELECT name, ssn FROM p) s", "x."),
+            ("SELECT p.owner, o.owner || '' FROM p, o", "x."),
+            ("SELECT (SELECT p.owner FROM o AS p) FROM p", "."),
+            ("SELECT (SELECT p.owner || '' FROM v AS p) FROM o AS p", "x"),
         ] {
             assert_eq!(outputs(sql), expected, "{sql}");
         }

@@ -14,7 +14,7 @@ use crate::analysis::{
     ObjectChange, RelationUse, SettingChange, SettingKind, SettingScope, Statement,
 };
 use crate::calls;
-use crate::carried::Carried;
+use crate::carried::{Carried, Row};
 use crate::catalog::{Catalog, Event, LabelIndex, Relation, quote};
 use crate::codec::frontend::Bind;
 use crate::effects;
@@ -240,7 +240,8 @@ fn knows_outputs(subject: &Subject<'_>, statement: &Statement) -> bool {
     let protects = |r: &Arc<Relation>| !subject.catalog.protected(subject.labels, r).is_empty();
     let columns = |used: &RelationUse| {
         let relation = subject.relation(used)?;
-        Some(relation.columns().map(|name| (name.to_owned(), true)).collect())
+        let columns = relation.columns().map(|name| (name.to_owned(), true)).collect();
+        Some(Row { columns, system: !relation.is_view() })
     };
     !relations.any(protects) || Carried::new(statement, &columns).outputs().is_some()
 }

@@ -7,7 +7,7 @@ use gateway_core::operation::Operation;
 
 use super::Session;
 use crate::analysis::{Access as Use, Change, ColumnUse, Place, RelationUse, Statement, reads_anything};
-use crate::carried::Carried;
+use crate::carried::{Carried, Row};
 use crate::catalog::Catalog;
 use crate::statement::written;
 
@@ -93,15 +93,12 @@ impl Session {
     }
 
     /// Says of a relation which of its columns carry these labels.
-    fn lookup<'a>(
-        &'a self,
-        labels: &'a BTreeSet<usize>,
-    ) -> impl Fn(&RelationUse) -> Option<Vec<(String, bool)>> + 'a {
+    fn lookup<'a>(&'a self, labels: &'a BTreeSet<usize>) -> impl Fn(&RelationUse) -> Option<Row> + 'a {
         move |used| {
             let relation = self.catalog.relation(&written(used.schema.as_deref(), &used.name))?;
             let carriers = self.catalog.carriers(&self.labels, relation, labels);
             let column = |name: &str| (name.to_owned(), carriers.contains(&name));
-            Some(relation.columns().map(column).collect())
+            Some(Row { columns: relation.columns().map(column).collect(), system: !relation.is_view() })
         }
     }
 

@@ -157,7 +157,7 @@ fn scanned(
         Encoding::Typed(kind, _) if seen && found.is_empty() => {
             let coded = match **kind {
                 Kind::Json => memchr::memchr(b'\\', value).is_some(),
-                Kind::Unknown => value.starts_with(b"\\x"),
+                Kind::Unknown => memchr::memmem::find(value, types::HEX).is_some(),
                 _ => false,
             };
             coded.then(|| types::scan(&mut By { masker, label: None }, kind, Format::Text, value)).flatten()

@@ -76,10 +76,10 @@ pub(crate) fn scan(masker: &mut dyn Masking, kind: &Kind, format: Format, value:
             // Not a number as PostgreSQL sends it: not understood, not shown.
             None => Some(None),
         },
-        // It may be bytea.
+        // It may be bytea, or made of such.
         (Kind::Unknown, _) => match from_hex(value) {
             Some(bytes) => masker.text(&bytes).map(|masked| Some(to_hex(&masked))),
-            None => masker.text(value).map(Some),
+            None => text_and_hex(masker, value).map(Some),
         },
         (Kind::Hstore, Format::Text) => masker.text(value).map(Some),
         // In the text form of anything else content is text to the reader.
@@ -191,20 +191,61 @@ fn hstore(text: &[u8], format: Format) -> Vec<u8> {
     [&1i32.to_be_bytes(), &6i32.to_be_bytes(), b"masked".as_slice(), &length, text].concat()
 }
 
-/// The bytes of bytea's hexadecimal form (PostgreSQL documentation, "bytea Hex Format").
+/// What bytea's hexadecimal form begins with (PostgreSQL documentation, "bytea Hex Format").
+pub(crate) const HEX: &[u8] = b"\\x";
+
+/// The bytes of bytea's hexadecimal form.
 fn from_hex(text: &[u8]) -> Option<Vec<u8>> {
-    let digits = text.strip_prefix(b"\\x").filter(|d| d.len() % 2 == 0)?;
+    text.strip_prefix(HEX).and_then(from_digits)
+}
+
+fn from_digits(digits: &[u8]) -> Option<Vec<u8>> {
+    if digits.len() % 2 != 0 {
+        return None;
+    }
     let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
     let pair = |pair: &[u8]| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?);
     digits.chunks_exact(2).map(pair).collect()
 }
 
 fn to_hex(bytes: &[u8]) -> Vec<u8> {
+    let mut out = HEX.to_vec();
+    out.extend(digits(bytes));
+    out
+}
+
+fn digits(bytes: &[u8]) -> impl Iterator<Item = u8> + '_ {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |n: u8| DIGITS.get(usize::from(n & 15)).copied().unwrap_or(b'0');
-    let mut out = b"\\x".to_vec();
-    out.extend(bytes.iter().flat_map(|b| [digit(b >> 4), digit(*b)]));
-    out
+    bytes.iter().flat_map(move |b| [digit(b >> 4), digit(*b)])
+}
+
+/// Text in which the hexadecimal form of bytea may stand anywhere: in arrays and rows, at any depth. Digits are replaced by digits, so
+/// quotes and escapes around them stay right.
+fn text_and_hex(masker: &mut dyn Masking, value: &[u8]) -> Option<Vec<u8>> {
+    let decoded = within_hex(masker, value);
+    masker.text(decoded.as_deref().unwrap_or(value)).or(decoded)
+}
+
+fn within_hex(masker: &mut dyn Masking, value: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    let mut position = 0;
+    for found in memchr::memmem::find_iter(value, HEX) {
+        let start = found + HEX.len();
+        let run = value.get(start..).unwrap_or_default();
+        let length = run.iter().take_while(|b| b.is_ascii_hexdigit()).count() & !1;
+        let bytes = run.get(..length).and_then(from_digits).unwrap_or_default();
+        if let Some(masked) = masker.text(&bytes) {
+            out.extend_from_slice(value.get(position..start).unwrap_or_default());
+            out.extend(digits(&masked));
+            position = start + length;
+        }
+    }
+    if position == 0 {
+        return None;
+    }
+    out.extend_from_slice(value.get(position..).unwrap_or_default());
+    Some(out)
 }
 
 /// A text as a JSON string.

@@ -46,6 +46,11 @@ fn content_is_found_in_the_parts_of_a_value() {
     assert_eq!(scanned(1007, "{1,2}"), None);
     assert_eq!(scanned(1041, "{secret,10.1.2.3}").unwrap(), r#"{"0.0.0.0","10.1.2.3"}"#);
     assert_eq!(scanned(2249, r#"("\\x736563726574")"#).unwrap(), r#"("\\x5b585d")"#);
+    let rows = r#"{"(\"\\\\x736563726574\",\\\\x00)"}"#;
+    let unknown = |value: &str| scan(&mut Tester, &Kind::Unknown, Format::Text, value.as_bytes());
+    assert_eq!(unknown(rows), Some(Some(rows.replace("736563726574", "5b585d").into_bytes())));
+    assert_eq!(unknown(r"secret \x7365637265740"), Some(Some(br"[X] \x5b585d0".to_vec())));
+    assert_eq!(unknown(r"{\x00,\x,\xyz,\x4}"), None);
     assert_eq!(scanned(4096, "secret").unwrap(), "-");
     assert_eq!(scanned(701, "secret").unwrap(), "0");
 }
