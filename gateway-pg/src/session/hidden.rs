@@ -6,7 +6,9 @@ use gateway_core::error::{Denial, DenialCode};
 use gateway_core::operation::Operation;
 
 use super::Session;
-use crate::analysis::{Access as Use, Change, ColumnUse, Place, RelationUse, Statement, reads_anything};
+use crate::analysis::{
+    Access as Use, Change, ColumnUse, Place, RelationUse, SourceKind, Statement, reads_anything,
+};
 use crate::carried::{Carried, Row};
 use crate::catalog::Catalog;
 use crate::statement::written;
@@ -71,7 +73,8 @@ impl Session {
             );
         }
         // With one table and nothing nested, what is put out is RETURNING, which is masked as any result.
-        let nested = statement.sources.len() > 1 || statement.outputs.is_empty() || !modifies(statement);
+        let sources = statement.sources.iter().filter(|s| !matches!(s.kind, SourceKind::Pseudo(_))).count();
+        let nested = sources > 1 || statement.outputs.is_empty() || !modifies(statement);
         let moved = |c: &&ColumnUse| calls || c.places.iter().any(|p| is_stored(*p, nested));
         let lookup = self.lookup(&hidden);
         let mut lineage = Carried::new(statement, &lookup);

@@ -58,7 +58,7 @@ impl Column {
 
     /// Whether the bytes of its values tell all that is in them.
     fn tells_all(&self) -> bool {
-        // JSON may have escapes, which jsonb has no more; what is not known may be the digits of bytes.
+        // JSON may have escapes, which jsonb has no more; what is not known may be either or the digits of bytes.
         let coded = |kind: &Kind| matches!(kind, Kind::Json | Kind::Unknown);
         let escapes = matches!(self, Self::Scan(Encoding::Typed(kind, _)) if coded(kind));
         *self == Self::Pass || (self.is_scanned() && !escapes)
@@ -156,8 +156,7 @@ fn scanned(
         Encoding::Text => Some(Some(masker.replace(value, found))),
         Encoding::Typed(kind, _) if seen && found.is_empty() => {
             let coded = match **kind {
-                Kind::Json => memchr::memchr(b'\\', value).is_some(),
-                Kind::Unknown => memchr::memmem::find(value, types::HEX).is_some(),
+                Kind::Json | Kind::Unknown => memchr::memchr(b'\\', value).is_some(),
                 _ => false,
             };
             coded.then(|| types::scan(&mut By { masker, label: None }, kind, Format::Text, value)).flatten()

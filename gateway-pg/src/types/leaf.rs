@@ -76,10 +76,10 @@ pub(crate) fn scan(masker: &mut dyn Masking, kind: &Kind, format: Format, value:
             // Not a number as PostgreSQL sends it: not understood, not shown.
             None => Some(None),
         },
-        // It may be bytea, or made of such.
+        // It may be bytea or JSON, or made of such.
         (Kind::Unknown, _) => match from_hex(value) {
             Some(bytes) => masker.text(&bytes).map(|masked| Some(to_hex(&masked))),
-            None => text_and_hex(masker, value).map(Some),
+            None => unknown(masker, value),
         },
         (Kind::Hstore, Format::Text) => masker.text(value).map(Some),
         // In the text form of anything else content is text to the reader.
@@ -192,7 +192,7 @@ fn hstore(text: &[u8], format: Format) -> Vec<u8> {
 }
 
 /// What bytea's hexadecimal form begins with (PostgreSQL documentation, "bytea Hex Format").
-pub(crate) const HEX: &[u8] = b"\\x";
+const HEX: &[u8] = b"\\x";
 
 /// The bytes of bytea's hexadecimal form.
 fn from_hex(text: &[u8]) -> Option<Vec<u8>> {
@@ -218,6 +218,44 @@ fn digits(bytes: &[u8]) -> impl Iterator<Item = u8> + '_ {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |n: u8| DIGITS.get(usize::from(n & 15)).copied().unwrap_or(b'0');
     bytes.iter().flat_map(move |b| [digit(b >> 4), digit(*b)])
+}
+
+/// Text that may be anything. Where content is found behind the escapes of JSON nothing of it is left.
+fn unknown(masker: &mut dyn Masking, value: &[u8]) -> Option<Masked> {
+    let masked = text_and_hex(masker, value);
+    let plain = without_escapes(masked.as_deref().unwrap_or(value));
+    if plain.is_some_and(|plain| masker.text(&plain).is_some()) {
+        return Some(None);
+    }
+    masked.map(Some)
+}
+
+/// Text with the escapes of JSON that may stand for letters resolved (RFC 8259 section 7), however often their backslash is escaped
+/// itself; `None` if there are no backslashes. Surrogates become U+FFFD: nothing that is looked for is made of them.
+fn without_escapes(text: &[u8]) -> Option<Vec<u8>> {
+    memchr::memchr(b'\\', text)?;
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((plain, escaped)) = memchr::memchr(b'\\', rest).and_then(|at| rest.split_at_checked(at)) {
+        out.extend_from_slice(plain);
+        let backslashes = escaped.iter().take_while(|b| **b == b'\\').count();
+        let (backslashes, after) = escaped.split_at_checked(backslashes)?;
+        let letter = after.strip_prefix(b"u").and_then(|digits| digits.get(..4)).and_then(from_digits);
+        rest = match letter.as_deref() {
+            Some([high, low]) => {
+                let letter = char::from_u32(u32::from(u16::from_be_bytes([*high, *low])));
+                out.extend_from_slice(letter.unwrap_or('\u{fffd}').encode_utf8(&mut [0; 4]).as_bytes());
+                after.get(5..)?
+            }
+            _ => {
+                // `\/` is a slash.
+                out.extend_from_slice(if after.first() == Some(&b'/') { b"" } else { backslashes });
+                after
+            }
+        };
+    }
+    out.extend_from_slice(rest);
+    Some(out)
 }
 
 /// Text in which the hexadecimal form of bytea may stand anywhere: in arrays and rows, at any depth. Digits are replaced by digits, so

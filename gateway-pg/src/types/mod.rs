@@ -18,7 +18,6 @@ use gateway_core::pipeline::Masker;
 
 pub(crate) use builtin::builtin;
 use json::masked as masked_json;
-pub(crate) use leaf::HEX;
 use leaf::scannable as leaf_scannable;
 
 #[cfg(test)]

@@ -50,6 +50,10 @@ fn content_is_found_in_the_parts_of_a_value() {
     let unknown = |value: &str| scan(&mut Tester, &Kind::Unknown, Format::Text, value.as_bytes());
     assert_eq!(unknown(rows), Some(Some(rows.replace("736563726574", "5b585d").into_bytes())));
     assert_eq!(unknown(r"secret \x7365637265740"), Some(Some(br"[X] \x5b585d0".to_vec())));
+    assert_eq!(unknown(r#"{"a": "\u0073ecret"}"#), Some(None));
+    assert_eq!(unknown(r#"{"{\"a\": \"\\u0073ecre\\u0074\"}"}"#), Some(None));
+    let others = r#"["secret", "\u00e9\ud83d\ude00\/", "\u12"]"#;
+    assert_eq!(unknown(others), Some(Some(others.replace("secret", "[X]").into_bytes())));
     assert_eq!(unknown(r"{\x00,\x,\xyz,\x4}"), None);
     assert_eq!(scanned(4096, "secret").unwrap(), "-");
     assert_eq!(scanned(701, "secret").unwrap(), "0");
