@@ -41,17 +41,41 @@ pub(crate) struct Definitions {
     freed: Arc<Freed>,
 }
 
-/// Counts the times that a session stopped using or changing anything.
+/// Counts the times that a session stopped using or changing anything while somebody waited for that.
 #[derive(Debug, Default)]
 struct Freed {
+    waiting: AtomicUsize,
     count: AtomicU64,
     notify: Notify,
 }
 
 impl Freed {
+    /// To be called once what others look at is changed and its lock is free: who looks under that lock later than this looks at
+    /// `waiting` finds it changed. Costs one load if nobody waits, as this follows every statement.
     fn tell(&self) {
-        self.count.fetch_add(1, Ordering::SeqCst);
-        self.notify.notify_waiters();
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.count.fetch_add(1, Ordering::SeqCst);
+            self.notify.notify_waiters();
+        }
+    }
+}
+
+/// Somebody who waits until something becomes free; to be made before looking whether it is.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    freed: Arc<Freed>,
+}
+
+impl Waiter {
+    /// How often something became free, for [`Definitions::freed_since`]; to be taken before looking whether it is.
+    pub(crate) fn freed(&self) -> u64 {
+        self.freed.count.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.freed.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -174,13 +198,15 @@ impl Definitions {
     /// returned is dropped: at the end of the transaction. `None` if another session changes or uses what it would change.
     pub(crate) fn begin(self: &Arc<Self>, uses: &Uses, scope: Scope) -> Option<UnderWay> {
         let mut gate = self.gate();
+        // Before looking at what others use: who is not found using it finds this, and then waits for the lock.
+        self.under_way.fetch_add(1, Ordering::SeqCst);
         if gate.is_used(uses, &scope) {
+            self.under_way.fetch_sub(1, Ordering::SeqCst);
             return None;
         }
         let change =
             Change { session: uses.session, database: Arc::clone(&uses.database), scope: Arc::new(scope) };
         gate.under_way.push(change.clone());
-        self.under_way.fetch_add(1, Ordering::SeqCst);
         drop(gate);
         Some(UnderWay { definitions: Arc::clone(self), change })
     }
@@ -228,19 +254,20 @@ impl Definitions {
         self.gate().is_used(uses, scope)
     }
 
-    /// How often something became free, for [`Self::freed_since`]; to be taken before looking whether it is.
-    pub(crate) fn freed(&self) -> u64 {
-        self.freed.count.load(Ordering::SeqCst)
+    /// A session is about to wait. It is told what becomes free until the returned value is dropped.
+    pub(crate) fn wait(&self) -> Waiter {
+        self.freed.waiting.fetch_add(1, Ordering::SeqCst);
+        Waiter { freed: Arc::clone(&self.freed) }
     }
 
-    /// Ready once something became free since `seen`.
-    pub(crate) fn freed_since(&self, seen: u64) -> impl Future<Output = ()> + Send + use<> {
+    /// Ready once something became free since `seen` was taken from a [`Waiter`]; at once with `None`.
+    pub(crate) fn freed_since(&self, seen: Option<u64>) -> impl Future<Output = ()> + Send + use<> {
         let freed = Arc::clone(&self.freed);
         async move {
             loop {
                 let mut notified = std::pin::pin!(freed.notify.notified());
                 notified.as_mut().enable();
-                if freed.count.load(Ordering::SeqCst) != seen {
+                if seen != Some(freed.count.load(Ordering::SeqCst)) {
                     return;
                 }
                 notified.await;
@@ -315,7 +342,7 @@ impl Uses {
 
     /// No transaction is open.
     pub(crate) fn leave(&self) {
-        *self.held() = Held::default();
+        self.held().clear();
         self.freed.tell();
     }
 
@@ -344,6 +371,12 @@ impl Drop for Uses {
 }
 
 impl Held {
+    /// Keeps its room: a session comes here after every statement.
+    fn clear(&mut self) {
+        self.names.clear();
+        (self.running, self.everything, self.exported) = (false, false, None);
+    }
+
     fn add(&mut self, set: &Arc<Names>) {
         if self.everything || self.names.iter().any(|known| Arc::ptr_eq(known, set)) {
             return;

@@ -269,12 +269,14 @@ impl Driver {
     }
 
     /// Waits until a session is done that may be in the way.
-    fn wait(&mut self, seen: u64, first: bool) {
+    fn wait(&mut self, seen: Option<u64>, first: bool) {
         if first {
             self.wait_until = tokio::time::Instant::now() + MAX_WAIT;
         }
         let (until, freed) = (self.wait_until, self.session.definitions().freed_since(seen));
-        self.waiting = Some(Box::pin(async move { tokio::time::timeout_at(until, freed).await.is_ok() }));
+        self.waiting = Some(Box::pin(async move {
+            tokio::time::timeout_at(until, freed).await.is_ok() && tokio::time::Instant::now() < until
+        }));
     }
 
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> bool {

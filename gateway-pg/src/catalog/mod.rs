@@ -213,6 +213,10 @@ impl Catalog {
             self.current_schema = key.map(str::to_owned);
             let isolation = cells.get(2).copied().flatten().ok_or(SHAPE)?;
             self.snapshot = !matches!(isolation, "read committed" | "read uncommitted");
+            let reading = [("standard_conforming_strings", 3), ("client_encoding", 4)];
+            for (setting, cell) in reading {
+                crate::codec::reads_as_understood(setting, cells.get(cell).copied().flatten().ok_or(SHAPE)?)?;
+            }
             return Ok(());
         }
         let [Some("name" | "relation" | "function" | "typename" | "type"), Some(key), ..] = cells.as_slice()

@@ -82,6 +82,22 @@ impl Frame {
     }
 }
 
+/// How text is read must not change under the gateway's feet.
+///
+/// # Errors
+/// The value of this setting makes the server read text otherwise than it was understood here.
+pub(crate) fn reads_as_understood(setting: &str, value: &str) -> Result<(), ProtocolError> {
+    match setting {
+        "client_encoding" if !value.eq_ignore_ascii_case("UTF8") => {
+            Err(ProtocolError::NotUtf8("the session's client_encoding"))
+        }
+        "standard_conforming_strings" if value != "on" => {
+            Err(ProtocolError::Limit("standard_conforming_strings must stay on"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What the header at the start of `buffer` says: (tag, total frame bytes), if it is all there.
 ///
 /// # Errors

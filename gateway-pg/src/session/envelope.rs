@@ -6,6 +6,7 @@ use gateway_core::operation::Effect;
 use gateway_core::pipeline::{Permit, Results};
 use gateway_core::policy::Obligation;
 
+use super::flow::Unit;
 use super::segment::Segment;
 use super::{Approved, Phase, Session};
 use crate::codec::backend::{self, TransactionStatus};
@@ -197,7 +198,7 @@ impl Session {
                 self.phase = Phase::Closing(Box::new(closing));
             }
             None => match closing.refusal {
-                Some(denial) => self.end_refused(closing.results, &denial, true, (true, false)),
+                Some(denial) => self.end_refused(closing.results, &denial, Unit::Ended),
                 None => self.closed(closing),
             },
         }

@@ -96,6 +96,17 @@ pub(super) struct CopyInStep {
     pub(super) flush: bool,
 }
 
+/// How far the server is with a unit when what was forwarded is answered. `sync_waits`: the client's Sync is here and not forwarded.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Unit {
+    /// It answered a Sync or a simple query.
+    Ended,
+    /// It dropped the rest after an error, and waits for Sync.
+    Failed { sync_waits: bool },
+    /// It waits for more.
+    Open { sync_waits: bool },
+}
+
 impl Flow {
     pub(super) fn new(
         expected: VecDeque<Expect>,
@@ -317,7 +328,7 @@ impl Session {
                 self.status = backend::ready_for_query(body)?;
                 flow.synced = true;
                 // A change of how text is read was told before this.
-                self.unread = false;
+                (self.unread, self.unsure) = (false, false);
                 Ok(())
             }
             _ => Err(ProtocolError::Unexpected { tag: b'Z', during: "before everything was answered" }),
@@ -729,6 +740,7 @@ impl Session {
             // Also after a failure or a pause: what ran so far has run.
             self.catalog.forget_names();
             self.dirty_transaction = true;
+            self.unsure |= !synced;
         }
         self.uses.answered();
         if self.script.is_some() {
@@ -740,7 +752,12 @@ impl Session {
         }
         let sync_waits = rest.as_ref().is_some_and(|rest| rest.ends_in_sync());
         if let Some(denial) = refusal {
-            return self.end_refused(results, &denial, failed, (synced, sync_waits));
+            let unit = match (synced, failed) {
+                (true, _) => Unit::Ended,
+                (false, true) => Unit::Failed { sync_waits },
+                (false, false) => Unit::Open { sync_waits },
+            };
+            return self.end_refused(results, &denial, unit);
         }
         if synced {
             self.settle_transaction();
@@ -770,27 +787,25 @@ impl Session {
     }
 
     /// The answer could not be released: the client is told so, and an open transaction is made to fail.
-    pub(super) fn end_refused(
-        &mut self,
-        results: Option<Results>,
-        denial: &Denial,
-        failed: bool,
-        (synced, sync_waits): (bool, bool),
-    ) {
+    pub(super) fn end_refused(&mut self, results: Option<Results>, denial: &Denial, unit: Unit) {
         self.finish(results, denial.code.as_str());
         let denial = denial.clone();
-        if synced && self.status != TransactionStatus::Open {
-            self.tell(&denial);
-            self.settle_transaction();
-            self.ready_locally();
-            self.start_over();
-        } else if !synced && failed {
-            self.tell(&denial);
-            self.skip_to_sync(sync_waits);
-        } else {
-            self.poison(false);
-            self.resume_at_sync = synced || sync_waits;
-            self.phase = Phase::Poisoning { simple: false, told: false, denial };
+        match unit {
+            Unit::Ended if self.status != TransactionStatus::Open => {
+                self.tell(&denial);
+                self.settle_transaction();
+                self.ready_locally();
+                self.start_over();
+            }
+            Unit::Failed { sync_waits } => {
+                self.tell(&denial);
+                self.skip_to_sync(sync_waits);
+            }
+            Unit::Ended | Unit::Open { .. } => {
+                self.poison(false);
+                self.resume_at_sync = !matches!(unit, Unit::Open { sync_waits: false });
+                self.phase = Phase::Poisoning { simple: false, told: false, denial };
+            }
         }
     }
 

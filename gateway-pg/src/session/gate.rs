@@ -9,7 +9,7 @@ use gateway_core::pipeline::Permit;
 use super::segment::Segment;
 use super::{Approved, Phase, Session, Task};
 use crate::codec::backend::TransactionStatus;
-use crate::definitions::{Epoch, Names, Scope};
+use crate::definitions::{Epoch, Names, Scope, Waiter};
 use crate::scope::scope;
 use crate::statement::{changes_definitions, imports_snapshot};
 
@@ -19,6 +19,15 @@ pub(crate) const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// How often names are asked for again for one operation because another session changed a definition meanwhile.
 const MAX_ASKED_AGAIN: u8 = 3;
+
+/// What was judged and may pass once another session is out of the way.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    segment: Segment,
+    prepare: Option<Permit>,
+    execute: Option<Permit>,
+    waiter: Waiter,
+}
 
 /// How it stands between an operation and other sessions.
 enum Gate {
@@ -32,60 +41,64 @@ enum Gate {
 impl Session {
     /// Forwards what was judged, unless another session is in the way.
     pub(super) fn pass(&mut self, mut segment: Segment, prepare: Option<Permit>, execute: Option<Permit>) {
-        let seen = self.config.definitions.freed();
         match self.gate(&segment) {
             Gate::Open => self.send(segment, prepare, execute),
             Gate::Changed if segment.asked_again < MAX_ASKED_AGAIN => {
                 segment.asked_again += 1;
                 self.ask_again(segment, prepare, execute);
             }
-            Gate::Changed => self.give_way(segment, prepare, execute, &in_the_way()),
+            Gate::Changed => self.give_way(&segment, prepare, execute, &in_the_way()),
             Gate::Closed => {
                 self.step_back();
                 let first = !std::mem::replace(&mut segment.waited, true);
-                self.tasks.push_back(Task::Wait { seen, first });
-                self.phase = Phase::Waiting { segment, prepare, execute };
+                // Nobody knew of the waiter when it looked, so it looks again.
+                let waiter = self.config.definitions.wait();
+                self.tasks.push_back(Task::Wait { seen: None, first });
+                self.phase = Phase::Waiting(Box::new(Waiting { segment, prepare, execute, waiter }));
             }
         }
     }
 
     /// Something became free (`true`), or the time for waiting is over.
     pub(crate) fn wake(&mut self, freed: bool) {
-        let Phase::Waiting { mut segment, prepare, execute } = self.take_phase() else { return };
+        let Phase::Waiting(waiting) = self.take_phase() else { return };
         if !freed {
-            return self.give_way(segment, prepare, execute, &in_the_way());
+            return self.give_way(&waiting.segment, waiting.prepare, waiting.execute, &in_the_way());
         }
-        let seen = self.config.definitions.freed();
-        let names = self.names_used(&segment);
-        let definitions = &self.config.definitions;
-        let closed = definitions.is_blocked(&self.uses, names.iter().map(|n| &**n))
-            || self.scope_of(&segment).is_some_and(|scope| definitions.is_used(&self.uses, &scope));
-        if closed {
-            self.tasks.push_back(Task::Wait { seen, first: false });
-            self.phase = Phase::Waiting { segment, prepare, execute };
+        let seen = waiting.waiter.freed();
+        if self.is_in_the_way(&waiting.segment) {
+            self.tasks.push_back(Task::Wait { seen: Some(seen), first: false });
+            self.phase = Phase::Waiting(waiting);
             return;
         }
-        segment.asked_again = segment.asked_again.max(1);
-        self.ask_again(segment, prepare, execute);
+        self.ask_again(waiting.segment, waiting.prepare, waiting.execute);
+    }
+
+    /// Whether another session uses what a segment changes, or changes what it uses.
+    fn is_in_the_way(&self, segment: &Segment) -> bool {
+        let names = self.names_used(segment);
+        let definitions = &self.config.definitions;
+        definitions.is_blocked(&self.uses, names.iter().map(|n| &**n))
+            || self.scope_of(segment).is_some_and(|scope| definitions.is_used(&self.uses, &scope))
     }
 
     /// Ends the wait with a refusal.
     pub(crate) fn stop_waiting(&mut self, denial: &Denial) {
-        if let Phase::Waiting { segment, prepare, execute } = self.take_phase() {
-            self.give_way(segment, prepare, execute, denial);
+        if let Phase::Waiting(waiting) = self.take_phase() {
+            self.give_way(&waiting.segment, waiting.prepare, waiting.execute, denial);
         }
     }
 
     fn give_way(
         &mut self,
-        segment: Segment,
+        segment: &Segment,
         prepare: Option<Permit>,
         execute: Option<Permit>,
         denial: &Denial,
     ) {
         self.step_back();
         self.withdraw(Some(Box::new(Approved { prepare, execute, then: Vec::new() })), denial);
-        self.deny(&segment, denial.clone());
+        self.deny(segment, denial.clone());
     }
 
     /// Says what is used and changed, then looks at what others do.

@@ -28,7 +28,7 @@ use gateway_core::pipeline::{Guard, Pending, Permit, Released, Results};
 use crate::analysis::{AnalysisCache, LexSettings};
 use crate::catalog::{Catalog, LabelIndex, Unresolved};
 use crate::codec::backend::{self, TransactionStatus};
-use crate::codec::{Frame, ProtocolError, encode, frontend, next_frame, peek};
+use crate::codec::{Frame, ProtocolError, encode, frontend, next_frame, peek, reads_as_understood};
 use crate::definitions::{Definitions, Epoch, UnderWay, Uses};
 use crate::denial;
 use crate::memo::Memos;
@@ -116,8 +116,8 @@ pub(crate) enum Task {
     Judge(Judge),
     /// Wait until another session is done, up to [`MAX_WAIT`] for one operation; then call [`Session::wake`].
     Wait {
-        /// The count of [`Definitions::freed`] that was seen.
-        seen: u64,
+        /// The count of [`Waiter::freed`] that was seen; `None` to look once more at once.
+        seen: Option<u64>,
         /// It waits for the first time.
         first: bool,
     },
@@ -152,7 +152,7 @@ enum Phase {
     /// The driver has it judged.
     Judging(Segment),
     /// It may pass once another session is out of the way.
-    Waiting { segment: Segment, prepare: Option<Permit>, execute: Option<Permit> },
+    Waiting(Box<gate::Waiting>),
     /// Forwarded; the answers are coming.
     Flowing(Box<Flow>),
     /// The upstream is made to fail, so that its transaction state is true; then the denial stands.
@@ -193,6 +193,8 @@ pub(crate) struct Session {
     mid_unit: bool,
     /// Since the last ReadyForQuery something may have changed a setting that changes how text is read; the server tells with the next.
     unread: bool,
+    /// Since then a user's code ran, which may have done so too: the server is asked before anything else is sent.
+    unsure: bool,
     /// The transaction of the gateway's own that what is under way runs in.
     envelope: Option<envelope::Envelope>,
     /// The results of what was forwarded since the last Sync.
@@ -244,6 +246,7 @@ impl Session {
             snapshot: false,
             mid_unit: false,
             unread: false,
+            unsure: false,
             envelope: None,
             kept: None,
             listening: None,
@@ -374,21 +377,13 @@ impl Session {
         Ok(())
     }
 
-    /// How text is read must not change under the gateway's feet.
+    /// A setting that changes how text is read ends the session.
     fn observe_setting(&mut self, name: &str, value: &str) -> Result<(), ProtocolError> {
         if crate::login::is_reported(name) {
             self.reported.insert(name.to_owned(), value.to_owned());
         }
         self.setting_reported(name, value);
-        match name {
-            "client_encoding" if !value.eq_ignore_ascii_case("UTF8") => {
-                Err(ProtocolError::NotUtf8("the session's client_encoding"))
-            }
-            "standard_conforming_strings" if value != "on" => {
-                Err(ProtocolError::Limit("standard_conforming_strings must stay on"))
-            }
-            _ => Ok(()),
-        }
+        reads_as_understood(name, value)
     }
 
     /// A notification outside any operation belongs to the LISTEN that was permitted. Notices there are not shown: nothing was
@@ -540,7 +535,7 @@ impl Session {
             b'E' | b'C' => Ok(()),
             b'Z' => {
                 self.status = backend::ready_for_query(frame.body())?;
-                self.unread = false;
+                (self.unread, self.unsure) = (false, false);
                 let Phase::Poisoning { simple, told, denial } = self.take_phase() else { return Ok(()) };
                 if !told {
                     self.tell(&denial);
@@ -634,7 +629,7 @@ impl Session {
     pub(crate) const fn is_idle(&self) -> bool {
         match self.phase {
             Phase::Closed => !self.busy_at_end,
-            Phase::Gathering(_) | Phase::Judging(_) | Phase::Waiting { .. } | Phase::Skipping { .. } => true,
+            Phase::Gathering(_) | Phase::Judging(_) | Phase::Waiting(_) | Phase::Skipping { .. } => true,
             _ => false,
         }
     }
@@ -656,7 +651,7 @@ impl Session {
 
     /// True while an operation waits for its judgement.
     pub(crate) const fn is_judging(&self) -> bool {
-        matches!(self.phase, Phase::Judging(_) | Phase::Waiting { .. })
+        matches!(self.phase, Phase::Judging(_) | Phase::Waiting(_))
     }
 
     /// The results on their way, for the driver to refresh when policies change.

@@ -334,7 +334,14 @@ impl Edit {
     fn apply(&self, masker: &mut Masker<'_>, body: &[u8], withhold: bool) -> Result<Option<Bytes>, Denial> {
         match self {
             Self::Drop => Ok(Some(Bytes::new())),
-            Self::Fault { error, early } => fault(masker, body, *error, (withhold, *early)),
+            Self::Fault { error, early } => {
+                let shown = match (withhold, *early) {
+                    (false, _) => Shown::Masked,
+                    (true, true) => Shown::IfNaming,
+                    (true, false) => Shown::Withheld,
+                };
+                fault(masker, body, *error, shown)
+            }
             Self::Notification => notification(masker, body),
             Self::Names => names(masker, body),
             Self::Lines { layout, lines, fields } => {
@@ -347,21 +354,27 @@ impl Edit {
     }
 }
 
+/// What of an error's texts is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    /// All, masked.
+    Masked,
+    /// None, unless it is an error of syntax or naming.
+    IfNaming,
+    /// None.
+    Withheld,
+}
+
 /// Fields that are neither code, severity, position nor source location: they may quote values.
 const QUOTING: &[u8] = b"MDHWqstcdn";
 
 /// An error or notice with its texts masked. Where protected values are near, texts that may quote them are not shown at all;
 /// syntax and naming errors (SQLSTATE class 42) that point into the statement arise before any row is read and keep their text, scanned.
-fn fault(
-    masker: &mut Masker<'_>,
-    body: &[u8],
-    error: bool,
-    (withhold, early): (bool, bool),
-) -> Result<Option<Bytes>, Denial> {
+fn fault(masker: &mut Masker<'_>, body: &[u8], error: bool, shown: Shown) -> Result<Option<Bytes>, Denial> {
     let fields = backend::fields(body).map_err(|e| unreadable(&e.to_string()))?;
     let code = fields.iter().find(|(k, _)| *k == b'C').map(|(_, c)| *c).unwrap_or_default();
-    let withhold =
-        withhold && !(early && code.starts_with(b"42") && fields.iter().any(|(kind, _)| *kind == b'P'));
+    let names = code.starts_with(b"42") && fields.iter().any(|(kind, _)| *kind == b'P');
+    let withhold = shown == Shown::Withheld || (shown == Shown::IfNaming && !names);
     let mut changed = false;
     let mut out = Vec::with_capacity(fields.len());
     for (kind, text) in fields {

@@ -426,7 +426,7 @@ impl Session {
         }
         self.forget_if_changed(&segment);
         let asked = self.unresolved(&segment);
-        if asked.is_empty() {
+        if asked.is_empty() && !self.unsure {
             return self.ask_judgement(segment);
         }
         if self.status == TransactionStatus::Failed {
@@ -510,7 +510,10 @@ impl Session {
         let Phase::Resolving { asked, failed, closes, .. } = &mut self.phase else { return Ok(()) };
         match frame.tag() {
             b'1' | b'2' | b'C' => {}
-            b'D' => self.catalog.learn(asked, frame.body())?,
+            b'D' => {
+                self.catalog.learn(asked, frame.body())?;
+                self.unsure = false;
+            }
             b'3' => *closes += 1,
             b'E' => {
                 *failed = true;
@@ -526,7 +529,7 @@ impl Session {
         if over && let Phase::Resolving { segment, failed, approved, .. } = self.take_phase() {
             if failed {
                 self.catalog.forget_names();
-                self.mid_unit = false;
+                (self.mid_unit, self.unsure) = (false, false);
                 let message = "the server could not tell what the names in the statement mean";
                 let denial = Denial::new(DenialCode::NotUnderstood, message).with_hint("try again");
                 self.withdraw(approved, &denial);

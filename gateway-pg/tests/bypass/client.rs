@@ -274,7 +274,8 @@ impl Client {
             Step::Query(word) if word == "closed" => self.drain().await,
             Step::Query(word) if word == "again" => self.log_in_again().await,
             Step::Query(sql) => {
-                self.query(&expand(sql)).await;
+                let sql = expand(&self.filled(sql));
+                self.query(&sql).await;
             }
             Step::Message(message) => self.message(message).await,
         }
@@ -343,6 +344,13 @@ impl Client {
         other.query(&expand(sql)).await;
         let received = std::mem::take(&mut other.received);
         self.received.extend(received);
+    }
+
+    /// `{told}` is the first value that the second connection last received.
+    fn filled(&self, sql: &str) -> String {
+        let rows = self.other.as_ref().and_then(|other| other.last.text_rows().ok()).unwrap_or_default();
+        let told = rows.into_iter().next().and_then(|row| row.into_iter().next()).unwrap_or_default();
+        sql.replace("{told}", &told)
     }
 
     fn type_oid(&self, name: &str) -> u32 {

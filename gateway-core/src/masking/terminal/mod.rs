@@ -60,6 +60,7 @@ pub enum Controls {
 /// let mut out = Vec::new();
 /// masker.push(b"write to ada\x1b[31m@exa", &mut out);
 /// masker.push(b"mple\x1b[0m.com\n", &mut out);
+/// masker.finish(&mut out);
 /// assert_eq!(out, b"write to [REDACTED:EMAIL]\x1b[31m\x1b[0m\n");
 /// # Ok::<(), gateway_core::masking::RuleError>(())
 /// ```
