@@ -200,7 +200,7 @@ fn from_hex(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn from_digits(digits: &[u8]) -> Option<Vec<u8>> {
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return None;
     }
     let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
