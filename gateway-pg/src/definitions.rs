@@ -314,7 +314,8 @@ impl Scope {
     fn touches(&self, names: &Names) -> bool {
         match self {
             Self::Named(changed) => changed.iter().any(|name| names.contains(name)),
-            Self::Everything => true,
+            // What names nothing, as COMMIT does, is in nobody's way.
+            Self::Everything => !names.is_empty(),
         }
     }
 }
@@ -499,6 +500,60 @@ mod tests {
         user.enter(&[names(&["v"])]);
         drop(user);
         assert!(definitions.begin(&changer, change(&["v"])).is_some());
+    }
+
+    #[test]
+    fn a_change_of_everything_stops_all_but_what_names_nothing() {
+        let definitions = Arc::new(Definitions::default());
+        let (own, other) = (definitions.join("a"), definitions.join("a"));
+        let asked = definitions.epoch();
+        let under_way = definitions.begin(&own, Scope::Everything).unwrap();
+        assert!(definitions.is_blocked(&other, [&*names(&["v"])]));
+        assert!(!definitions.is_blocked(&other, [&Names::new()]), "a COMMIT may set free what is waited for");
+        drop(under_way);
+        assert!(definitions.changed_since(asked, &other, [&*names(&["v"])]));
+        assert!(!definitions.changed_since(asked, &other, [&Names::new()]));
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_told_and_who_does_not_costs_nothing() {
+        let definitions = Arc::new(Definitions::default());
+        let uses = definitions.join("a");
+        uses.leave();
+        let waiter = definitions.wait();
+        assert_eq!(waiter.freed(), 0, "nobody waited");
+        definitions.freed_since(None).await;
+        let freed = definitions.freed_since(Some(waiter.freed()));
+        let told = tokio::spawn(freed);
+        uses.answered();
+        told.await.unwrap();
+        assert_eq!(waiter.freed(), 1);
+        drop(waiter);
+        assert_eq!(definitions.freed.waiting.load(Ordering::SeqCst), 0);
+    }
+
+    /// Whatever the order of their steps, of one who uses and one who changes a name at least one finds the other.
+    #[test]
+    fn no_change_slips_past_a_use() {
+        let definitions = Arc::new(Definitions::default());
+        let (user, changer) = (definitions.join("a"), definitions.join("a"));
+        let v = names(&["v"]);
+        for _ in 0..2_000 {
+            let start = std::sync::Barrier::new(2);
+            let (blocked, under_way) = std::thread::scope(|scope| {
+                let uses = scope.spawn(|| {
+                    start.wait();
+                    user.enter(std::slice::from_ref(&v));
+                    definitions.is_blocked(&user, [&*v])
+                });
+                start.wait();
+                let under_way = definitions.begin(&changer, change(&["v"]));
+                (uses.join().unwrap(), under_way)
+            });
+            assert!(blocked || under_way.is_none());
+            drop(under_way);
+            user.leave();
+        }
     }
 
     #[test]

@@ -426,7 +426,9 @@ impl Session {
         }
         self.forget_if_changed(&segment);
         let asked = self.unresolved(&segment);
-        if asked.is_empty() && !self.unsure {
+        // What comes while it is not known how text is read is refused anyway; without any text it does not matter.
+        let sure = !self.unsure || !segment.steps.iter().any(Step::depends_on_names);
+        if self.unread || (asked.is_empty() && sure) {
             return self.ask_judgement(segment);
         }
         if self.status == TransactionStatus::Failed {
