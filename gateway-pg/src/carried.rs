@@ -286,7 +286,7 @@ impl<'a> Carried<'a> {
         let found = self.recursive.get(name);
         let protected = |index: usize| found.and_then(|f| f.get(index)).copied().unwrap_or_default();
         let columns = names.enumerate().map(|(i, name)| Named { name, protected: protected(i) }).collect();
-        Columns::Known { columns, in_place: true }
+        Columns::Known { columns, in_place: !self.statement.flags.ordered_recursion }
     }
 
     /// The outputs of a recursive CTE, where the text leaves no doubt which and how many.
@@ -414,6 +414,16 @@ mod tests {
         assert_eq!(outputs(&format!("{moved} SELECT a || '', b || '', c || '' FROM t")), "xxx");
         let plain = "WITH RECURSIVE t AS (SELECT id, name, ssn FROM p UNION ALL SELECT t.id + 1, t.name, t.ssn FROM t)";
         assert_eq!(outputs(&format!("{plain} SELECT id + 1, name || '', ssn || '' FROM t")), "..x");
+        let ordered = "WITH RECURSIVE t(a, b) AS (SELECT name, ssn FROM p UNION ALL SELECT name, b FROM p, t) \
+                       SEARCH DEPTH FIRST BY b SET o CYCLE b SET c USING d";
+        assert_eq!(outputs(&format!("{ordered} SELECT a || '', b || '', o || '', d || '' FROM t")), ".xxx");
+        let spread =
+            "SELECT a || '', o || '', n || '' FROM (SELECT t.*, p.name FROM t, p) s(a, b, o, c, d, n)";
+        assert_eq!(outputs(&format!("{ordered} {spread}")), ".x.");
+        assert_eq!(outputs(&format!("{ordered} SELECT * FROM t")), ".xxxx");
+        let inside = "WITH RECURSIVE t(a, b) AS (SELECT 1, 'x' UNION ALL SELECT q.a, q.c FROM (SELECT t.*, p.ssn FROM t, p) q(a, b, c)) \
+                      SEARCH DEPTH FIRST BY a SET o SELECT b || '' FROM t";
+        assert_eq!(outputs(inside), "x");
         let whole = "WITH RECURSIVE t AS (SELECT * FROM p UNION ALL SELECT * FROM t)";
         assert_eq!(outputs(&format!("{whole} SELECT upper(name) FROM t")), "x");
     }

@@ -295,6 +295,8 @@ pub struct Flags {
     pub set_operation: bool,
     /// A `NATURAL` join: which columns it compares and merges, the text does not tell.
     pub natural_join: bool,
+    /// A CTE with `SEARCH` or `CYCLE`: a star inside its own recursive term leaves the columns out that these add.
+    pub ordered_recursion: bool,
 }
 
 /// One change of a setting.

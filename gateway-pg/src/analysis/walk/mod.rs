@@ -510,6 +510,7 @@ impl Walker {
         into.cascade |= from.cascade;
         into.set_operation |= from.set_operation;
         into.natural_join |= from.natural_join;
+        into.ordered_recursion |= from.ordered_recursion;
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    Alias, CteCycleClause, IntoClause, JoinExpr, LimitOption, LockingClause, Node, RangeFunction,
-    RangeSubselect, RangeTableFunc, RangeTableSample, RangeVar, ResTarget, SelectStmt, SetOperation,
-    WithClause,
+    Alias, CommonTableExpr, CteCycleClause, IntoClause, JoinExpr, LimitOption, LockingClause, Node,
+    RangeFunction, RangeSubselect, RangeTableFunc, RangeTableSample, RangeVar, ResTarget, SelectStmt,
+    SetOperation, WithClause,
 };
 
 use super::super::model::{Access, Change, ColumnUse, Output, OutputKind, Place, SourceKind};
@@ -233,6 +233,8 @@ impl Walker {
         if let Some(cycle) = cte.cycle_clause.as_deref() {
             self.cycle(cycle)?;
         }
+        self.found.flags.ordered_recursion |= cte.search_clause.is_some() || cte.cycle_clause.is_some();
+        append_order(&mut outputs, cte);
         match declared.and_then(|index| self.ctes.get_mut(index)) {
             Some(known) => known.outputs = outputs,
             None => self.ctes.push(Cte { name: cte.ctename.clone(), outputs }),
@@ -485,6 +487,15 @@ fn merge_by_position(left: Vec<Output>, right: Vec<Output>) -> Vec<Output> {
         expression(output.alias, &columns)
     };
     longer.into_iter().map(merge).collect()
+}
+
+/// The columns that `SEARCH` and `CYCLE` add, in this order (PostgreSQL documentation, "Search Order", "Cycle Detection"): computed from
+/// columns that they name, each of which may be any.
+fn append_order(outputs: &mut Vec<Output>, cte: &CommonTableExpr) {
+    let all: BTreeSet<usize> = outputs.iter().flat_map(|output| output.columns.iter().copied()).collect();
+    let search = cte.search_clause.iter().map(|search| &search.search_seq_column);
+    let cycle = cte.cycle_clause.iter().flat_map(|c| [&c.cycle_mark_column, &c.cycle_path_column]);
+    outputs.extend(search.chain(cycle).map(|name| expression(Some(name.clone()), &all)));
 }
 
 /// Gives the outputs the names of a CTE's column list. Positions behind a star are unknown: then any name may mean any of them.
