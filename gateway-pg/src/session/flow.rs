@@ -617,6 +617,8 @@ impl Session {
         let referent = statement.and_then(|s| self.referent(s, &[]).ok().flatten());
         let statement = referent.as_deref().and_then(Prepared::statement).or(statement);
         let by_rule = by_rule || referent.is_some() && statement.is_some_and(|s| !may_return_rows(s));
+        let by_rule =
+            by_rule || !flow.protected.is_empty() && statement.is_some_and(|s| self.is_answered_by_rules(s));
         let names = self.names_of(&flow.protected, statement);
         let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         let known = self.protected_outputs(statement, &flow.protected).filter(|o| o.len() == fields.len());

@@ -11,6 +11,7 @@ use crate::analysis::{
 };
 use crate::carried::{Carried, Row};
 use crate::catalog::Catalog;
+use crate::effects;
 use crate::statement::written;
 
 impl Session {
@@ -42,15 +43,12 @@ impl Session {
     fn refuse_opaque(&self, statements: &[&Statement], operation: &Operation) -> Result<(), Denial> {
         let called = operation.accesses.iter().filter(|a| a.action.as_str() == "call");
         let reader = called.map(|a| a.resource.name()).find(|name| reads_anything(name));
-        let code = statements.iter().find(|s| s.code.is_some());
-        let what = match (reader, code) {
-            (Some(name), _) => format!("a call of `{name}`"),
-            (None, Some(statement)) => format!("the code of a `{}` statement", statement.kind),
-            (None, None) => return Ok(()),
-        };
-        if self.labels.all().iter().all(|label| self.guard.reveals_label(*label)) {
+        let code = statements.iter().any(|s| s.code.is_some());
+        if !code && reader.is_none() || self.labels.all().iter().all(|label| self.guard.reveals_label(*label))
+        {
             return Ok(());
         }
+        let what = reader.map_or_else(|| "code".to_owned(), |name| format!("`{name}`"));
         let message = format!("{what} could read values that are hidden from you");
         Err(Denial::new(DenialCode::Forbidden, message).with_hint("query the tables themselves"))
     }
@@ -95,12 +93,24 @@ impl Session {
         Carried::new(statement, &self.lookup(labels)).outputs()
     }
 
+    /// Whether rows that a statement returns may be those of a rule, of which its text and the relation say nothing.
+    pub(super) fn is_answered_by_rules(&self, statement: &Statement) -> bool {
+        let targets = statement.modifications.iter().filter_map(|m| statement.relations.get(m.relation));
+        let mut known = targets.filter_map(|used| {
+            let relation = self.catalog.relation(&written(used.schema.as_deref(), &used.name))?;
+            Some(effects::rules_answer(&self.catalog, relation, used.access))
+        });
+        known.any(|answered| answered)
+    }
+
     /// Says of a relation which of its columns carry these labels.
     fn lookup<'a>(&'a self, labels: &'a BTreeSet<usize>) -> impl Fn(&RelationUse) -> Option<Row> + 'a {
         move |used| {
             let relation = self.catalog.relation(&written(used.schema.as_deref(), &used.name))?;
             let carriers = self.catalog.carriers(&self.labels, relation, labels);
-            let column = |name: &str| (name.to_owned(), carriers.contains(&name));
+            let ruled = effects::rules_answer(&self.catalog, relation, used.access)
+                && !self.catalog.protected(&self.labels, relation).is_disjoint(labels);
+            let column = |name: &str| (name.to_owned(), ruled || carriers.contains(&name));
             Some(Row { columns: relation.columns().map(column).collect(), system: !relation.is_view() })
         }
     }
