@@ -18,6 +18,7 @@ use crate::types::Kind;
 pub(crate) use relation::{Event, Relation};
 pub(crate) use system::{STATEMENTS_FUNCTION, statements_column};
 use types::TypeInfo;
+pub(crate) use types::is_builtin;
 
 /// The question put to the server. Answers are decoded by [`Catalog::learn`].
 pub(crate) const QUESTION: &str = include_str!("resolve.sql");
@@ -181,9 +182,10 @@ impl Catalog {
         }
     }
 
-    /// Forgets what names mean: the search path, role or objects may have changed. Relations by id stay.
+    /// Forgets what names mean: the search path, role or objects may have changed. Relations by id stay; types may be made of others now.
     pub(crate) fn forget_names(&mut self) {
         self.generation += 1;
+        self.types.clear();
         self.names.clear();
         self.functions.clear();
         self.type_names.clear();

@@ -52,9 +52,14 @@ impl TypeInfo {
     }
 }
 
+/// Whether a type is the server's own, which stays as it is.
+pub(crate) const fn is_builtin(oid: u32) -> bool {
+    oid < FIRST_USER_OID
+}
+
 /// What values of a type are made of; opaque where that is not known or goes too deep.
 pub(super) fn kind(types: &HashMap<u32, TypeInfo>, oid: u32, depth: usize) -> Arc<Kind> {
-    if oid < FIRST_USER_OID {
+    if is_builtin(oid) {
         return builtin(oid);
     }
     let Some(info) = types.get(&oid).filter(|_| depth < MAX_DEPTH) else { return Arc::new(Kind::Opaque) };

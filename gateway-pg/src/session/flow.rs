@@ -16,7 +16,7 @@ use super::segment::{Segment, defined_name};
 use super::shape::{self, Column, Shape};
 use super::{Phase, Portal, Session, Task};
 use crate::analysis::{ColumnUse, Copy, CopyFormat, FunctionClass, Statement, classify_function};
-use crate::catalog::{Origin, Relation};
+use crate::catalog::{Origin, Relation, is_builtin};
 use crate::codec::backend::{self, Field, TransactionStatus};
 use crate::codec::frontend::{Message, Named};
 use crate::codec::{Frame, HEADER_BYTES, ProtocolError, encode, peek};
@@ -602,11 +602,12 @@ impl Session {
         if !self.labels.is_empty() {
             return Ok(Arc::new(self.shape(flow, &backend::row_description(body)?, statement)));
         }
-        self.shapes.of(body, || {
+        self.shapes.of(body, self.catalog.generation(), || {
             let fields = backend::row_description(body)?;
             // Without labels every column is what its type is; see `shape`.
             let encodings = fields.iter().map(|f| shape::encoding(self.catalog.kind(f.type_oid), f.format));
-            Ok(Shape::new(encodings.map(shape::unlabelled).collect()))
+            let shape = Shape::new(encodings.map(shape::unlabelled).collect());
+            Ok((shape, fields.iter().all(|field| is_builtin(field.type_oid))))
         })
     }
 
@@ -621,7 +622,10 @@ impl Session {
             by_rule || !flow.protected.is_empty() && statement.is_some_and(|s| self.is_answered_by_rules(s));
         let names = self.names_of(&flow.protected, statement);
         let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
-        let known = self.protected_outputs(statement, &flow.protected).filter(|o| o.len() == fields.len());
+        let known = match flow.protected.is_empty() {
+            true => None,
+            false => self.protected_outputs(statement, &flow.protected).filter(|o| o.len() == fields.len()),
+        };
         let columns = fields.iter().enumerate().map(|(i, field)| {
             let encoding = shape::encoding(self.catalog.kind(field.type_oid), field.format);
             if by_rule {

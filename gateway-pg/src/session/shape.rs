@@ -75,7 +75,15 @@ impl Shape {
 
 /// Shapes made lately, by the body of their RowDescription. For sessions without labels: there nothing else counts.
 #[derive(Debug, Default)]
-pub(crate) struct Shapes(VecDeque<(Bytes, Arc<Shape>)>);
+pub(crate) struct Shapes(VecDeque<Known>);
+
+#[derive(Debug)]
+struct Known {
+    description: Bytes,
+    /// The state of the catalog it holds for; `None`: for any.
+    generation: Option<u64>,
+    shape: Arc<Shape>,
+}
 
 /// Shapes remembered for a session, each with a description of at most [`MAX_DESCRIPTION`] bytes.
 const MAX_SHAPES: usize = 16;
@@ -84,22 +92,30 @@ const MAX_SHAPES: usize = 16;
 const MAX_DESCRIPTION: usize = 4 * 1024;
 
 impl Shapes {
-    /// The shape of what is described so.
+    /// The shape of what is described so in this state of the catalog. `make` says also whether it holds for any.
     ///
     /// # Errors
     /// As `make`.
     pub(crate) fn of<E>(
         &mut self,
         description: &[u8],
-        make: impl FnOnce() -> Result<Shape, E>,
+        generation: u64,
+        make: impl FnOnce() -> Result<(Shape, bool), E>,
     ) -> Result<Arc<Shape>, E> {
-        if let Some((_, known)) = self.0.iter().find(|(known, _)| known == description) {
-            return Ok(Arc::clone(known));
+        let holds = |known: &&Known| known.generation.is_none_or(|at| at == generation);
+        if let Some(known) = self.0.iter().filter(holds).find(|known| known.description == description) {
+            return Ok(Arc::clone(&known.shape));
         }
-        let shape = Arc::new(make()?);
+        let (shape, always) = make()?;
+        let shape = Arc::new(shape);
         if description.len() <= MAX_DESCRIPTION {
+            self.0.retain(|known| known.description != description);
             self.0.truncate(MAX_SHAPES - 1);
-            self.0.push_front((Bytes::copy_from_slice(description), Arc::clone(&shape)));
+            self.0.push_front(Known {
+                description: Bytes::copy_from_slice(description),
+                generation: (!always).then_some(generation),
+                shape: Arc::clone(&shape),
+            });
         }
         Ok(shape)
     }
@@ -200,6 +216,19 @@ const WITHHELD: &[u8] = b"[REDACTED:PROTECTED]";
 mod tests {
     use super::*;
     use crate::types::builtin;
+
+    #[test]
+    fn what_user_types_are_made_of_is_asked_again() {
+        let mut shapes = Shapes::default();
+        let column = |oid| Shape::new(vec![unlabelled(encoding(builtin(oid), 0))]);
+        let mut of = |generation, shape: Shape, always| {
+            shapes.of(b"d", generation, || Ok::<_, ()>((shape, always))).unwrap().passes
+        };
+        assert!(of(1, column(23), false));
+        assert!(of(1, column(25), false), "known");
+        assert!(!of(2, column(25), true));
+        assert!(!of(3, column(23), true), "known for good");
+    }
 
     #[test]
     fn small_and_fixed_types_are_not_scanned() {
