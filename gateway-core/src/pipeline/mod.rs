@@ -11,6 +11,7 @@
 
 mod admit;
 mod budgets;
+mod content;
 mod counters;
 mod exchange;
 mod guard;
@@ -23,6 +24,7 @@ mod release;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+pub use content::{Input, Tally};
 pub use exchange::Hold;
 pub use guard::{Guard, SessionRequest};
 pub use held::Held;

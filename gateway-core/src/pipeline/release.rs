@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::budgets::Key;
+use super::content::{Tally, content};
 use super::guard::{Guard, GuardInner, recorder_failed};
 use crate::error::{Denial, DenialCode};
 use crate::masking::{
@@ -14,7 +15,7 @@ use crate::masking::{
     TerminalMasker, Transform, mask_field,
 };
 use crate::operation::{Operation, OperationId, Resource};
-use crate::policy::{Obligation, PolicyInput, Revision};
+use crate::policy::{Content, Obligation, PolicyInput, Revision};
 use crate::recording::Record;
 
 /// A field of the target that carries a class of sensitive values.
@@ -125,8 +126,11 @@ impl AsRef<[u8]> for Released {
 /// The answer of one permitted batch on its way back. Comes out of a [`Permit`](super::Permit) only.
 #[derive(Debug)]
 pub struct Results {
-    guard: Arc<GuardInner>,
-    first: OperationId,
+    pub(super) guard: Arc<GuardInner>,
+    pub(super) first: OperationId,
+    pub(super) content: Content,
+    /// Of what was released, where its recording keeps no more.
+    tally: Option<Box<Tally>>,
     plan: Arc<MaskPlan>,
     rows_left: u64,
     bytes_left: u64,
@@ -157,9 +161,12 @@ impl Results {
         let cap = |pick: fn(&Obligation) -> Option<u64>| {
             obligations.iter().filter_map(pick).min().unwrap_or(u64::MAX)
         };
+        let content = content(obligations);
         Self {
             guard,
             first,
+            content,
+            tally: (content == Content::Digest).then(Box::default),
             plan,
             rows_left: cap(|o| if let Obligation::LimitRows(n) = o { Some(*n) } else { None }),
             bytes_left: cap(|o| if let Obligation::LimitBytes(n) = o { Some(*n) } else { None }),
@@ -190,7 +197,8 @@ impl Results {
     pub fn afterwards(&self) -> Self {
         let (guard, plan) = (Arc::clone(&self.guard), Arc::clone(&self.plan));
         let budgets = Arc::clone(&self.budgets);
-        Self { guard, plan, budgets, masked: BTreeMap::new(), rows: 0, bytes: 0, ..*self }
+        let tally = None;
+        Self { guard, plan, budgets, tally, masked: BTreeMap::new(), rows: 0, bytes: 0, ..*self }
     }
 
     /// Whether the policies changed since the masks were decided: have [`Guard::catch_up`](super::Guard::catch_up) ask
@@ -243,6 +251,10 @@ impl Results {
         let bytes = mask(&mut masker, &raw)?.unwrap_or(raw);
         let masked = masker.count;
         self.spend(rows, bytes.len() as u64)?;
+        if let Some(tally) = &mut self.tally {
+            tally.add(&bytes);
+            return Ok(Released(bytes));
+        }
         let record = Record::Released {
             operation: self.first,
             encoding: encoding.into(),
@@ -346,6 +358,9 @@ impl Results {
     /// # Errors
     /// The recorder failed: end the session.
     pub fn complete(self, outcome: &str) -> Result<(), Denial> {
+        if let Some(tally) = self.tally.as_ref().filter(|tally| tally.bytes() > 0) {
+            self.digested("released", tally)?;
+        }
         let classes = self.guard.pipeline.scanner.classes();
         let name = |index: usize| classes.get(index).map_or("protected", |class| class.name()).to_owned();
         let record = Record::Completed {

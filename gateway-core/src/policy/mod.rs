@@ -97,6 +97,22 @@ pub enum Obligation {
     LimitAffected(u64),
     /// Together with other operations release at most this much; what goes beyond it is withheld.
     Budget(Budget),
+    /// Keep another part of the operation's content in the recording than [`Content::Output`].
+    Record(Content),
+}
+
+/// What of an operation's content its recording keeps. Lengths and hashes of what passes stand in it in any case where the protocol
+/// has content of its own: files, programs' input, forwarded connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Content {
+    /// Lengths and hashes alone.
+    Digest,
+    /// What was released to the client.
+    #[default]
+    Output,
+    /// What was released, and what the client sent.
+    All,
 }
 
 /// What operations may release together.

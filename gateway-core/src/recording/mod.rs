@@ -152,6 +152,29 @@ pub enum Record {
         /// How many values were masked in them.
         masked: u64,
     },
+    /// Part of what the client sent within an operation, masked; only where a rule asks for it.
+    Received {
+        /// Within which operation (the first of its batch).
+        operation: OperationId,
+        /// What it is, for example `ssh/stdin`.
+        encoding: Cow<'static, str>,
+        /// What was sent, with sensitive values masked.
+        #[serde(with = "base64_bytes")]
+        bytes: Bytes,
+        /// How many values were masked in them.
+        masked: u64,
+    },
+    /// How long some content was, and its hash: all of it that passed, in the order in which it did.
+    Digested {
+        /// Within which operation (the first of its batch).
+        operation: OperationId,
+        /// What it is, for example `ssh/stdin`; `released` for what was released and not recorded.
+        content: Cow<'static, str>,
+        /// Its length.
+        bytes: u64,
+        /// Its SHA-256, in lower-case hexadecimal digits.
+        sha256: String,
+    },
     /// An operation ended.
     Completed {
         /// Which (the first of its batch).

@@ -291,3 +291,20 @@ fn content_is_masked_in_values_of_every_type() {
         }
     });
 }
+
+#[test]
+fn a_type_that_is_changed_is_looked_at_anew() {
+    let gateway = gateway_to(&shop(), allow_all(), &[]);
+    gateway.block_on(async {
+        let mut agent = log_in(&gateway).await;
+        for format in [0, 1] {
+            agent.query("DROP TYPE IF EXISTS turned").await.unwrap();
+            agent.query("CREATE TYPE turned AS (a integer, b integer)").await.unwrap();
+            let sql = |b: &str| format!("SELECT (1, {b})::turned");
+            assert!(rows(&mut agent, &sql("2"), format).await[0][0].is_some());
+            agent.query("ALTER TYPE turned ALTER ATTRIBUTE b TYPE text").await.unwrap();
+            let told = rows(&mut agent, &sql("'4111111111111111'"), format).await.remove(0);
+            assert!(!contains(told[0].as_deref().unwrap(), "4111111111111111"), "{told:?}");
+        }
+    });
+}

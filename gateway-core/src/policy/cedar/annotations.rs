@@ -6,7 +6,7 @@ use std::time::Duration;
 use cedar_policy::{Effect, Policy};
 
 use super::diagnostics::nearest;
-use crate::policy::{Budget, Per};
+use crate::policy::{Budget, Content, Per};
 
 /// How long a request for approval stays open unless the rule says otherwise.
 const DEFAULT_TTL: Duration = Duration::from_secs(15 * 60);
@@ -19,7 +19,7 @@ const MAX_QUORUM: u32 = 32;
 /// Names of approvals and groups end up in messages and keys: characters.
 const MAX_NAME: usize = 128;
 
-const KNOWN: [&str; 9] = [
+const KNOWN: [&str; 10] = [
     "id",
     "approval",
     "reason",
@@ -29,6 +29,7 @@ const KNOWN: [&str; 9] = [
     "limit_bytes",
     "max_rows_affected",
     "budget",
+    "record",
 ];
 
 /// The parsed annotations of one policy.
@@ -42,6 +43,7 @@ pub(super) struct Annotations {
     pub(super) limit_bytes: Option<u64>,
     pub(super) max_rows_affected: Option<u64>,
     pub(super) budget: Option<Budget>,
+    pub(super) record: Option<Content>,
 }
 
 /// `@approval("reviewers=dba; quorum=2; ttl=15m; name=...")`.
@@ -92,6 +94,7 @@ impl Annotations {
                 self.max_rows_affected = Some(number("max_rows_affected", value)?);
             }
             ("budget", Effect::Permit) => self.budget = Some(budget(value)?),
+            ("record", Effect::Permit) => self.record = Some(content(value)?),
             (key, effect) if KNOWN.contains(&key) => return Err(misplaced(key, effect)),
             _ => return Err(unknown(key)),
         }
@@ -215,6 +218,19 @@ fn budget(value: &str) -> Result<Budget, Problem> {
     Ok(budget)
 }
 
+/// `digest`, `output` or `all`.
+fn content(value: &str) -> Result<Content, Problem> {
+    match value {
+        "digest" => Ok(Content::Digest),
+        "output" => Ok(Content::Output),
+        "all" => Ok(Content::All),
+        _ => Err(Problem::new(
+            format!("`@record`: `{value}` is not understood"),
+            "write `digest` (lengths and hashes), `output` (what is released, as without it) or `all` (also what the client sends)",
+        )),
+    }
+}
+
 fn unknown_key(key: &str) -> Problem {
     let known = ["reviewers", "quorum", "ttl", "name"];
     let near = nearest(key, known).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
@@ -314,6 +330,17 @@ mod tests {
         ] {
             assert!(budget(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_is_recorded_is_one_of_three_words() {
+        let (rule, problems) = read("@record(\"all\") permit(principal, action, resource);");
+        assert_eq!((rule.record, problems.len()), (Some(Content::All), 0));
+        assert_eq!(content("digest"), Ok(Content::Digest));
+        assert_eq!(content("output"), Ok(Content::Output));
+        assert!(content("none").is_err());
+        let (_, problems) = read("@record(\"all\") forbid(principal, action, resource);");
+        assert!(problems[0].message.contains("does nothing on a `forbid`"));
     }
 
     #[test]

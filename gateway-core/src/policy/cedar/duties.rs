@@ -3,19 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::annotations::Annotations;
-use crate::policy::Obligation;
+use crate::policy::{Content, Obligation};
 
 /// Two rewrites that no statement can satisfy at once.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Contradiction(pub(super) String, pub(super) String);
 
-/// The union of the duties of all determining permits: smallest caps and limits, all row predicates.
+/// The union of the duties of all determining permits: smallest caps and limits, all row predicates, the fullest recording.
 pub(super) fn union<'a>(
     permits: impl Iterator<Item = &'a Annotations>,
 ) -> Result<Vec<Obligation>, Contradiction> {
     let mut rewrites: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     let mut budgets = BTreeSet::new();
-    let (mut rows, mut bytes, mut affected) = (None, None, None);
+    let (mut rows, mut bytes, mut affected, mut content) = (None, None, None, None);
     for permit in permits {
         if let Some(rewrite) = &permit.rewrite {
             rewrites.entry(word(rewrite)).or_default().insert(rewrite);
@@ -24,6 +24,8 @@ pub(super) fn union<'a>(
         bytes = smaller(bytes, permit.limit_bytes);
         affected = smaller(affected, permit.max_rows_affected);
         budgets.extend(permit.budget.clone());
+        // Who says nothing wants what is released.
+        content = content.max(Some(permit.record.unwrap_or_default()));
     }
     let mut duties = Vec::new();
     for (word, texts) in rewrites {
@@ -33,6 +35,7 @@ pub(super) fn union<'a>(
     duties.extend(bytes.map(Obligation::LimitBytes));
     duties.extend(affected.map(Obligation::LimitAffected));
     duties.extend(budgets.into_iter().map(Obligation::Budget));
+    duties.extend(content.filter(|content| *content != Content::Output).map(Obligation::Record));
     Ok(duties)
 }
 

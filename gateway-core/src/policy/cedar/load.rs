@@ -315,6 +315,7 @@ impl Loader<'_> {
             ("limit_rows", rule.annotations.limit_rows.is_some()),
             ("limit_bytes", rule.annotations.limit_bytes.is_some()),
             ("budget", rule.annotations.budget.is_some()),
+            ("record", rule.annotations.record.is_some()),
             ("max_rows_affected", rule.annotations.max_rows_affected.is_some()),
         ];
         if scope.actions.iter().any(|action| !is_reveal(action)) {

@@ -130,6 +130,7 @@ pub(super) enum Shape {
     Presented,
     Allowed,
     Completed,
+    Received,
 }
 
 impl Shape {
@@ -141,15 +142,17 @@ impl Shape {
                 Self::Allowed
             }
             Record::Completed { masked, .. } if masked.len() <= MAX_LIST => Self::Completed,
+            Record::Received { .. } => Self::Received,
             _ => Self::Json,
         }
     }
 }
 
-/// Writes the body of a record of any shape but [`Shape::Json`]. What [`Record::Released`] releases is left to the caller: it comes last.
+/// Writes the body of a record of any shape but [`Shape::Json`]. The bytes of [`Record::Released`] and [`Record::Received`] are left to the caller: it comes last.
 pub(super) fn encode(out: &mut Vec<u8>, record: &Record, said: &mut Written) -> Result<(), String> {
     match record {
-        Record::Released { operation, encoding, masked, .. } => {
+        Record::Released { operation, encoding, masked, .. }
+        | Record::Received { operation, encoding, masked, .. } => {
             put_varint(out, operation.0);
             put_varint(out, *masked);
             said.name(out, encoding);
@@ -319,12 +322,16 @@ pub(super) fn decode(shape: Shape, mut fields: Fields<'_>, heard: &mut Read) -> 
     let fields = &mut fields;
     let record = match shape {
         Shape::Json => return serde_json::from_slice(fields.rest()).ok(),
-        Shape::Released => {
+        Shape::Released | Shape::Received => {
             let operation = OperationId(fields.varint()?);
             let masked = fields.varint()?;
             let encoding = heard.name(fields)?;
             let bytes = bytes::Bytes::copy_from_slice(fields.rest());
-            return Some(Record::Released { operation, encoding, bytes, masked });
+            return Some(if shape == Shape::Released {
+                Record::Released { operation, encoding, bytes, masked }
+            } else {
+                Record::Received { operation, encoding, bytes, masked }
+            });
         }
         Shape::Presented => Record::Presented {
             digest: Digest::from_bytes(fields.take()?),

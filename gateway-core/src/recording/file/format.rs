@@ -374,6 +374,7 @@ pub(super) enum Tag {
     Presented = 3,
     Allowed = 4,
     Completed = 5,
+    Received = 6,
 }
 
 impl Tag {
@@ -386,6 +387,7 @@ impl Tag {
                 Shape::Presented => Self::Presented,
                 Shape::Allowed => Self::Allowed,
                 Shape::Completed => Self::Completed,
+                Shape::Received => Self::Received,
             },
         }
     }
@@ -410,6 +412,7 @@ pub(super) fn decode_item<'a>(
         3 => Shape::Presented,
         4 => Shape::Allowed,
         5 => Shape::Completed,
+        6 => Shape::Received,
         _ => return None,
     };
     let record = compact::decode(shape, Fields(body), heard)?;
@@ -426,7 +429,13 @@ mod tests {
         fn decoding_arbitrary_bytes_never_panics(bytes: Vec<u8>) {
             let mut heard = Read::default();
             let _ = decode_item(&bytes, Timestamp::from_micros(0), &mut heard);
-            for shape in [Shape::Released, Shape::Presented, Shape::Allowed, Shape::Completed] {
+            for shape in [
+                Shape::Released,
+                Shape::Presented,
+                Shape::Allowed,
+                Shape::Completed,
+                Shape::Received,
+            ] {
                 let _ = compact::decode(shape, Fields(&bytes), &mut heard);
             }
             let _ = BlockHeader::decode(&bytes);

@@ -101,11 +101,15 @@ impl RawBlock {
             Item::Record(record) => {
                 compact::encode(out, record, &mut self.said)?;
                 match record {
-                    Record::Released { bytes, .. } if bytes.len() >= SHARED_BYTES => {
+                    Record::Released { bytes, .. } | Record::Received { bytes, .. }
+                        if bytes.len() >= SHARED_BYTES =>
+                    {
                         kept = bytes.len();
                         self.shared.push((out.len(), bytes.clone()));
                     }
-                    Record::Released { bytes, .. } => out.extend_from_slice(bytes),
+                    Record::Released { bytes, .. } | Record::Received { bytes, .. } => {
+                        out.extend_from_slice(bytes);
+                    }
                     _ => {}
                 }
             }
@@ -206,6 +210,18 @@ mod tests {
                 bytes: n / 3,
                 masked: common.rules.iter().map(|name| (name.clone(), n)).collect(),
             },
+            4 => Record::Received {
+                operation,
+                encoding: common.kind.clone().into(),
+                bytes: payload.into(),
+                masked: n,
+            },
+            5 => Record::Digested {
+                operation,
+                content: common.kind.clone().into(),
+                bytes: n,
+                sha256: common.kind.clone(),
+            },
             _ => Record::Released {
                 operation,
                 encoding: common.kind.clone().into(),
@@ -225,7 +241,7 @@ mod tests {
         #[test]
         fn whatever_is_put_into_a_block_comes_out_of_it(
             commons in prop::collection::vec(common(), 1..5),
-            records in prop::collection::vec((any::<prop::sample::Index>(), any::<i64>(), (0..5u8, any::<u64>(), any::<Vec<u8>>())), 1..200),
+            records in prop::collection::vec((any::<prop::sample::Index>(), any::<i64>(), (0..7u8, any::<u64>(), any::<Vec<u8>>())), 1..200),
         ) {
             let records: Vec<_> = records
                 .into_iter()

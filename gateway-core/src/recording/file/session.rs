@@ -383,7 +383,7 @@ pub(super) struct Signed {
 /// What a record takes at least, without encoding it: what it releases.
 const fn at_least(record: &Record) -> usize {
     match record {
-        Record::Released { bytes, .. } => bytes.len(),
+        Record::Released { bytes, .. } | Record::Received { bytes, .. } => bytes.len(),
         _ => 0,
     }
 }

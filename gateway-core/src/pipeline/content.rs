@@ -1,0 +1,177 @@
+//! What of an operation's content its recording keeps beside what was released: lengths, hashes, and what the client sent.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+
+use super::guard::{GuardInner, recorder_failed};
+use super::release::Results;
+use crate::error::Denial;
+use crate::masking::{ClassSet, Controls, TerminalMasker};
+use crate::operation::OperationId;
+use crate::policy::{Content, Obligation};
+use crate::recording::Record;
+
+/// Length and SHA-256 of content, taken as it passes.
+#[derive(Clone)]
+pub struct Tally {
+    bytes: u64,
+    hash: digest::Context,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self { bytes: 0, hash: digest::Context::new(&digest::SHA256) }
+    }
+}
+
+impl fmt::Debug for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tally").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+impl Tally {
+    /// Takes the next piece.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        self.hash.update(bytes);
+    }
+
+    /// Bytes taken so far.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The hash of all of it, in lower-case hexadecimal digits, as `sha256sum` prints it.
+    pub fn sha256(&self) -> String {
+        self.hash.clone().finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// What the determining permits say together.
+pub(super) fn content(obligations: &[Obligation]) -> Content {
+    let said = obligations.iter().filter_map(|duty| match duty {
+        Obligation::Record(content) => Some(*content),
+        _ => None,
+    });
+    said.max().unwrap_or_default()
+}
+
+/// What a client sends within one operation, for example a program's standard input, on its way into the recording.
+///
+/// Give it every piece before it is forwarded. By [`Content::All`] it records them masked, by any other rule their length and hash.
+#[derive(Debug)]
+pub struct Input {
+    guard: Arc<GuardInner>,
+    operation: OperationId,
+    name: &'static str,
+    tally: Tally,
+    masker: Option<TerminalMasker>,
+}
+
+impl Input {
+    /// Whether pieces are recorded: wait for the recorder before each, as before a release.
+    pub const fn is_recorded(&self) -> bool {
+        self.masker.is_some()
+    }
+
+    /// Notes a piece; it may be forwarded when this returns.
+    ///
+    /// # Errors
+    /// The recorder failed: end the session.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<(), Denial> {
+        self.tally.add(bytes);
+        let Some(masker) = &mut self.masker else { return Ok(()) };
+        let mut out = Vec::with_capacity(bytes.len() + masker.held());
+        masker.push(bytes, &mut out);
+        self.record(out)
+    }
+
+    /// Ends it: what was held back is recorded, and the length and hash of all of it if there was any.
+    ///
+    /// # Errors
+    /// The recorder failed: end the session.
+    pub fn finish(mut self) -> Result<(), Denial> {
+        if let Some(masker) = &mut self.masker {
+            let mut out = Vec::with_capacity(masker.held());
+            masker.record_boundary(&mut out);
+            self.record(out)?;
+        }
+        if self.tally.bytes == 0 {
+            return Ok(());
+        }
+        let record = digested(self.operation, self.name, &self.tally);
+        self.guard.record(record).map(|_| ()).map_err(|e| recorder_failed(&e))
+    }
+
+    fn record(&mut self, out: Vec<u8>) -> Result<(), Denial> {
+        if out.is_empty() {
+            return Ok(());
+        }
+        let taken = self.masker.as_mut().map(TerminalMasker::take_classes).unwrap_or_default();
+        let masked = taken.iter().map(|(_, count)| *count).sum();
+        let (operation, encoding) = (self.operation, self.name.into());
+        let record = Record::Received { operation, encoding, bytes: out.into(), masked };
+        self.guard.record(record).map(|_| ()).map_err(|e| recorder_failed(&e))
+    }
+}
+
+impl Results {
+    /// What of the operation's content its recording keeps.
+    pub const fn content(&self) -> Content {
+        self.content
+    }
+
+    /// What the client sends within this operation, by the name it is to have in the recording, for example `ssh/stdin`.
+    pub fn input(&self, name: &'static str) -> Input {
+        let masker = (self.content == Content::All).then(|| {
+            // Nobody's permit to see a class shows it to those who read recordings.
+            let scanner = Arc::clone(&self.guard.pipeline.scanner);
+            TerminalMasker::new(scanner, ClassSet::default(), Controls::AsSent)
+                .beside(Arc::clone(self.guard.known()))
+        });
+        let (guard, operation) = (Arc::clone(&self.guard), self.first);
+        Input { guard, operation, name, tally: Tally::default(), masker }
+    }
+
+    /// Records the length and hash of content, by a name, for example `ssh/read`.
+    ///
+    /// # Errors
+    /// The recorder failed: end the session.
+    pub fn digested(&self, name: &'static str, tally: &Tally) -> Result<(), Denial> {
+        let record = digested(self.first, name, tally);
+        self.guard.record(record).map(|_| ()).map_err(|e| recorder_failed(&e))
+    }
+}
+
+fn digested(operation: OperationId, name: &'static str, tally: &Tally) -> Record {
+    Record::Digested { operation, content: name.into(), bytes: tally.bytes, sha256: tally.sha256() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_is_what_sha256sum_says() {
+        let mut tally = Tally::default();
+        assert_eq!(tally.sha256(), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        tally.add(b"a");
+        tally.add(b"bc");
+        assert_eq!(tally.bytes(), 3);
+        assert_eq!(tally.sha256(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+
+    #[test]
+    fn the_fullest_rule_wins() {
+        assert_eq!(content(&[]), Content::Output);
+        assert_eq!(
+            content(&[Obligation::LimitRows(1), Obligation::Record(Content::Digest)]),
+            Content::Digest
+        );
+        let both = [Obligation::Record(Content::All), Obligation::Record(Content::Digest)];
+        assert_eq!(content(&both), Content::All);
+    }
+}
