@@ -27,7 +27,7 @@ pub mod shell;
 mod target;
 mod upstream;
 
-pub use channel::RECORD_ENCODINGS;
+pub use channel::{INPUT_ENCODINGS, RECORD_ENCODINGS};
 pub use check::CheckError;
 pub use host_key::HostKey;
 pub use operation::SCHEMA;

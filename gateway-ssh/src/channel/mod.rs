@@ -27,8 +27,13 @@ use crate::upstream::{Leased, Purpose, UpstreamError};
 /// The encodings of released pieces in recordings: the bytes as they were sent to the client.
 pub const RECORD_ENCODINGS: [&str; 4] = [STDOUT, STDERR, TERMINAL, files::SFTP];
 
+/// The encodings of what clients sent, where a rule asks for it: the bytes as they were sent, masked.
+pub const INPUT_ENCODINGS: [&str; 2] = [INPUT, files::WRITTEN];
+
 const STDOUT: &str = "ssh/stdout";
 const STDERR: &str = "ssh/stderr";
+/// A program's standard input, what is typed at a terminal, and what a client sends into a forward.
+const INPUT: &str = "ssh/input";
 /// Standard output and error of a terminal are one stream.
 const TERMINAL: &str = "ssh/terminal";
 
