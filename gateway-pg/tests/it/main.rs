@@ -15,3 +15,4 @@ mod policies;
 mod scripts;
 mod splits;
 mod support;
+mod typed;
