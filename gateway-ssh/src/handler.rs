@@ -75,6 +75,8 @@ struct Entry {
     inbox: Arc<Inbox>,
     setting: Setting,
     started: bool,
+    /// The target opened it.
+    by_target: bool,
 }
 
 impl Connection {
@@ -281,14 +283,15 @@ impl Connection {
     fn accept(&mut self, channel: Channel<Msg>) -> Option<(Arc<SshSession>, Arc<Inbox>)> {
         let session = Arc::clone(self.session.as_ref()?);
         self.channels.retain(|_, entry| !entry.inbox.is_done());
-        if self.channels.len() >= MAX_CHANNELS {
+        if self.channels.values().filter(|entry| !entry.by_target).count() >= MAX_CHANNELS {
             return None;
         }
         let id = channel.id();
         let (_, write) = channel.split();
         let inbox = Arc::new(Inbox::new(Arc::clone(&self.gate)));
         session.spawn(Task::new(Arc::clone(&session), Arc::clone(&inbox), write).run());
-        let entry = Entry { inbox: Arc::clone(&inbox), setting: Setting::default(), started: false };
+        let setting = Setting::default();
+        let entry = Entry { inbox: Arc::clone(&inbox), setting, started: false, by_target: false };
         self.channels.insert(id, entry);
         Some((session, inbox))
     }
@@ -308,6 +311,14 @@ async fn permit_terminal(ours: &SshSession, setting: &mut Setting) {
         setting.terminal = None;
         setting.refused = Some(denial);
     }
+}
+
+/// Larger numbers are no ports, and systems that cut them off would make another port of them.
+fn no_port(port: u32) -> Option<Denial> {
+    (port > u32::from(u16::MAX)).then(|| {
+        Denial::new(DenialCode::NotUnderstood, format!("`{port}` is no port"))
+            .with_hint("ports are at most 65535")
+    })
 }
 
 fn unclear_socket() -> Denial {
@@ -415,9 +426,9 @@ impl Handler for Connection {
     ) -> Result<(), Error> {
         let Some(ours) = self.session.clone() else { return Ok(()) };
         let operation = operation::tcp(&ours.target, "direct_tcpip", host, port);
-        let served =
-            self.shared.served.of_endpoint(&ours.upstreams.target().host, host, port).map(Served::refusal);
-        let permitted = self.forward(&ours, operation, served).await;
+        let served = self.shared.served.of_endpoint(&ours.upstreams.target().host, host, port);
+        let refusal = no_port(port).or_else(|| served.map(Served::refusal));
+        let permitted = self.forward(&ours, operation, refusal).await;
         let program = Program::DirectTcpip(host.to_owned(), port);
         self.open_forward(permitted, channel, program, reply, session).await
     }
@@ -449,7 +460,7 @@ impl Handler for Connection {
     ) -> Result<bool, Error> {
         let Some(ours) = self.session.clone() else { return Ok(false) };
         let operation = operation::tcp(&ours.target, "tcpip_forward", host, *port);
-        let permitted = self.forward(&ours, operation, None).await;
+        let permitted = self.forward(&ours, operation, no_port(*port)).await;
         match self.listen(permitted, Expected::Tcp(host.to_owned(), *port)).await {
             Ok(chosen) => {
                 if *port == 0 {
@@ -488,10 +499,15 @@ impl Handler for Connection {
         _: u32,
         _: &mut Session,
     ) -> Result<(), Error> {
-        if let Some(ours) = &self.session {
-            let inbox = ours.opened.inbox(channel, &self.gate);
-            self.channels.insert(channel, Entry { inbox, setting: Setting::default(), started: true });
+        // Nobody has asked for it, or it is one that there is already.
+        if self.channels.contains_key(&channel) {
+            return Err(Error::Inconsistent);
         }
+        let taken = self.session.as_ref().and_then(|ours| ours.opened.taken(channel, &self.gate));
+        let inbox = taken.ok_or(Error::Inconsistent)?;
+        self.channels.retain(|_, entry| !entry.inbox.is_done());
+        let setting = Setting::default();
+        self.channels.insert(channel, Entry { inbox, setting, started: true, by_target: true });
         Ok(())
     }
 
@@ -657,9 +673,6 @@ impl Handler for Connection {
     async fn channel_close(&mut self, channel: ChannelId, _: &mut Session) -> Result<(), Error> {
         if let Some(entry) = self.channels.remove(&channel) {
             entry.inbox.close();
-        }
-        if let Some(ours) = &self.session {
-            ours.opened.forget(channel);
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::Rewriter;
+use super::content::content;
 use super::guard::{Guard, GuardInner, internal, recorder_failed};
 use super::held::Held;
 use super::memo::Memo;
@@ -15,7 +16,7 @@ use crate::approval::{
 use crate::error::{Denial, DenialCode};
 use crate::masking::ClassSet;
 use crate::operation::{Access, Batch, Effect, Facts, Operation, Stage};
-use crate::policy::{Allowed, ApprovalRule, Decision, Obligation, PolicyInput};
+use crate::policy::{Allowed, ApprovalRule, Content, Decision, Obligation, PolicyInput};
 use crate::recording::{Position, Record, RecordError, RecordedDenial, RecordedOperation};
 use crate::text::is_deceptive;
 
@@ -462,8 +463,15 @@ fn merge(into: &mut Allowed, more: Allowed) {
         return;
     }
     into.lasts = None;
+    // One record for all of them: the fullest that any of them asks for.
+    let kept = content(&into.obligations).max(content(&more.obligations));
     add(&mut into.rules, &more.rules);
     add(&mut into.obligations, &more.obligations);
+    if into.obligations.iter().any(|duty| matches!(duty, Obligation::Record(_))) {
+        let others = into.obligations.iter().filter(|duty| !matches!(duty, Obligation::Record(_))).cloned();
+        let record = (kept != Content::Output).then_some(Obligation::Record(kept));
+        into.obligations = others.chain(record).collect();
+    }
 }
 
 fn add<T: Clone + PartialEq>(into: &mut Arc<[T]>, more: &[T]) {
@@ -549,6 +557,25 @@ pub(super) fn policy_changed() -> Denial {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One operation's wish to keep less must not hide another's.
+    #[test]
+    fn a_batch_is_recorded_as_fully_as_any_of_it() {
+        let allowed = |content: Content| Allowed {
+            rules: [format!("{content:?}")].into(),
+            obligations: match content {
+                Content::Output => [].into(),
+                content => [Obligation::Record(content)].into(),
+            },
+            lasts: None,
+        };
+        let all = [Content::Digest, Content::Output, Content::All];
+        for (a, b) in all.iter().flat_map(|a| all.map(|b| (*a, b))) {
+            let mut batch = allowed(a);
+            merge(&mut batch, allowed(b));
+            assert_eq!(content(&batch.obligations), a.max(b), "{a:?} {b:?}");
+        }
+    }
 
     #[test]
     fn shows_what_runs() {

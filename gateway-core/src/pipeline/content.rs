@@ -59,11 +59,12 @@ pub(super) fn content(obligations: &[Obligation]) -> Content {
     said.max().unwrap_or_default()
 }
 
-/// What a client sends within one operation, for example a program's standard input, on its way into the recording.
+/// Content on its way into the recording: what a client sends within one operation, for example a program's standard input, or a file.
 ///
-/// Give it every piece before it is forwarded. By [`Content::All`] it records them masked, by any other rule their length and hash.
+/// Give it every piece before it is forwarded. Dropped, it ends as with [`finish`](Self::finish). By [`Content::All`] it records them masked, by any other rule their length and hash.
 #[derive(Debug)]
 pub struct Input {
+    ended: bool,
     guard: Arc<GuardInner>,
     operation: OperationId,
     name: &'static str,
@@ -72,6 +73,11 @@ pub struct Input {
 }
 
 impl Input {
+    /// Bytes taken so far.
+    pub const fn bytes(&self) -> u64 {
+        self.tally.bytes()
+    }
+
     /// Whether pieces are recorded: wait for the recorder before each, as before a release.
     pub const fn is_recorded(&self) -> bool {
         self.masker.is_some()
@@ -94,6 +100,13 @@ impl Input {
     /// # Errors
     /// The recorder failed: end the session.
     pub fn finish(mut self) -> Result<(), Denial> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), Denial> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Ok(());
+        }
         if let Some(masker) = &mut self.masker {
             let mut out = Vec::with_capacity(masker.held());
             masker.record_boundary(&mut out);
@@ -118,6 +131,14 @@ impl Input {
     }
 }
 
+impl Drop for Input {
+    /// A connection that is cut must not take along what is known of what passed.
+    fn drop(&mut self) {
+        // What cannot be recorded any more ends the session at its next operation.
+        let _ = self.end();
+    }
+}
+
 impl Results {
     /// What of the operation's content its recording keeps.
     pub const fn content(&self) -> Content {
@@ -133,21 +154,27 @@ impl Results {
                 .beside(Arc::clone(self.guard.known()))
         });
         let (guard, operation) = (Arc::clone(&self.guard), self.first);
-        Input { guard, operation, name, tally: Tally::default(), masker }
+        Input { ended: false, guard, operation, name, tally: Tally::default(), masker }
     }
 
-    /// Records the length and hash of content, by a name, for example `ssh/read`.
-    ///
-    /// # Errors
-    /// The recorder failed: end the session.
-    pub fn digested(&self, name: &'static str, tally: &Tally) -> Result<(), Denial> {
+    /// Content of another kind that is only to be counted and hashed, by its name, for example `ssh/read`.
+    pub fn passing(&self, name: &'static str) -> Input {
+        let (guard, operation) = (Arc::clone(&self.guard), self.first);
+        Input { ended: false, guard, operation, name, tally: Tally::default(), masker: None }
+    }
+
+    pub(super) fn digested(&self, name: &'static str, tally: &Tally) -> Result<(), Denial> {
         let record = digested(self.first, name, tally);
         self.guard.record(record).map(|_| ()).map_err(|e| recorder_failed(&e))
     }
 }
 
+/// Shorter input is not hashed, only counted: a password could be found by trying. 64 bytes.
+const MIN_HASHED_BYTES: u64 = 64;
+
 fn digested(operation: OperationId, name: &'static str, tally: &Tally) -> Record {
-    Record::Digested { operation, content: name.into(), bytes: tally.bytes, sha256: tally.sha256() }
+    let sha256 = if tally.bytes < MIN_HASHED_BYTES { String::new() } else { tally.sha256() };
+    Record::Digested { operation, content: name.into(), bytes: tally.bytes, sha256 }
 }
 
 #[cfg(test)]

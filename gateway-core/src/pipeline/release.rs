@@ -390,10 +390,8 @@ impl Results {
     ///
     /// # Errors
     /// The recorder failed: end the session.
-    pub fn complete(self, outcome: &str) -> Result<(), Denial> {
-        if let Some(tally) = self.tally.as_ref().filter(|tally| tally.bytes() > 0) {
-            self.digested("released", tally)?;
-        }
+    pub fn complete(mut self, outcome: &str) -> Result<(), Denial> {
+        self.tell_digest()?;
         let classes = self.guard.pipeline.scanner.classes();
         let name = |index: usize| classes.get(index).map_or("protected", |class| class.name()).to_owned();
         let record = Record::Completed {
@@ -406,6 +404,21 @@ impl Results {
         let masked: u64 = self.masked.values().sum();
         self.guard.counters.masked.increment(masked);
         self.guard.record(record).map(|_| ()).map_err(|e| recorder_failed(&e))
+    }
+}
+
+impl Results {
+    fn tell_digest(&mut self) -> Result<(), Denial> {
+        let tally = self.tally.take().filter(|tally| tally.bytes() > 0);
+        tally.map_or(Ok(()), |tally| self.digested("released", &tally))
+    }
+}
+
+impl Drop for Results {
+    /// An answer that is cut off must not leave no trace of what was released of it.
+    fn drop(&mut self) {
+        // What cannot be recorded any more ends the session at its next operation.
+        let _ = self.tell_digest();
     }
 }
 

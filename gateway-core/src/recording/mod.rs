@@ -172,7 +172,7 @@ pub enum Record {
         content: Cow<'static, str>,
         /// Its length.
         bytes: u64,
-        /// Its SHA-256, in lower-case hexadecimal digits.
+        /// Its SHA-256, in lower-case hexadecimal digits; empty for less than 64 bytes, which could be found by trying.
         sha256: String,
     },
     /// An operation ended.

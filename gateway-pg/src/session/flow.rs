@@ -715,6 +715,10 @@ impl Session {
             Origin::Derived(labels) if !labels.iter().all(|l| shown(l) && !counted(l)) => {
                 Column::Withhold(encoding)
             }
+            // Counted under one of them, a value would be none of the others' subjects.
+            Origin::Labelled(labels) if labels.len() > 1 && labels.iter().any(counted) => {
+                Column::Withhold(encoding)
+            }
             Origin::Labelled(labels) | Origin::Derived(labels) => {
                 match (labels.iter().find(|l| !shown(l)), labels.first()) {
                     (Some(hidden), _) => Column::Label(*hidden, encoding),

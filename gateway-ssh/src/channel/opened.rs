@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,35 +19,73 @@ use super::{Inbox, Program, Task, pump};
 use crate::gate::{Gate, MAX_OPENED};
 use crate::operation;
 use crate::session::SshSession;
-use crate::upstream::door::{Knock, Origin};
+use crate::upstream::door::{Expected, Knock, Origin};
 use crate::upstream::{Leased, Listening};
 
-/// How long a client may take to accept a channel.
+/// How long a client may take to accept a channel. 20 s.
 const ACCEPT: Duration = Duration::from_secs(20);
+
+/// How long a client that was told the end of a channel has to close it first. 5 s.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// The channels of one client that its target opened. The connection and a channel's task meet here: either may be first.
 #[derive(Debug)]
 pub(crate) struct Opened {
     inboxes: Mutex<HashMap<ChannelId, Arc<Inbox>>>,
     slots: Semaphore,
+    /// Channels that the client was asked to take and has not answered yet.
+    asked: AtomicUsize,
 }
 
 impl Default for Opened {
     fn default() -> Self {
-        Self { inboxes: Mutex::default(), slots: Semaphore::new(MAX_OPENED) }
+        let (inboxes, asked) = (Mutex::default(), AtomicUsize::new(0));
+        Self { inboxes, slots: Semaphore::new(MAX_OPENED), asked }
     }
 }
 
 impl Opened {
-    /// What the client sends on a channel that it accepted.
-    pub(crate) fn inbox(&self, channel: ChannelId, gate: &Arc<Gate>) -> Arc<Inbox> {
+    /// What the client sends on a channel that it took, if it was asked to take one. The connection's part: called once for each.
+    pub(crate) fn taken(&self, channel: ChannelId, gate: &Arc<Gate>) -> Option<Arc<Inbox>> {
+        (self.asked.load(Ordering::Acquire) > 0).then(|| self.inbox(channel, gate))
+    }
+
+    fn inbox(&self, channel: ChannelId, gate: &Arc<Gate>) -> Arc<Inbox> {
         let mut inboxes = self.inboxes.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(inboxes.entry(channel).or_insert_with(|| Arc::new(Inbox::new(Arc::clone(gate)))))
     }
 
-    /// The channel is closed.
-    pub(crate) fn forget(&self, channel: ChannelId) {
-        self.inboxes.lock().unwrap_or_else(PoisonError::into_inner).remove(&channel);
+    /// The channel's task is over, or there never will be one.
+    fn forget(&self, channel: ChannelId) {
+        let inbox = self.inboxes.lock().unwrap_or_else(PoisonError::into_inner).remove(&channel);
+        if let Some(inbox) = inbox {
+            inbox.finish();
+        }
+    }
+}
+
+/// Forgets a channel when its task ends, however it does.
+struct Registered<'a>(&'a Opened, ChannelId);
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.0.forget(self.1);
+    }
+}
+
+/// A question to the client that has no answer yet.
+struct Asked<'a>(&'a Opened);
+
+impl<'a> Asked<'a> {
+    fn new(opened: &'a Opened) -> Self {
+        opened.asked.fetch_add(1, Ordering::AcqRel);
+        Self(opened)
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.0.asked.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -79,23 +118,44 @@ fn served(session: Arc<SshSession>, knock: Knock) -> Pin<Box<dyn Future<Output =
 /// Serves one such channel; it is refused on the way unless it is permitted and the client takes it.
 async fn serve(session: Arc<SshSession>, knock: Knock) {
     let Ok(_slot) = session.opened.slots.try_acquire() else { return };
-    let Knock { origin, channel, reply } = knock;
-    let (operation, program) = described(&session, &origin);
-    let Some(permit) = permitted(&session, operation).await else { return };
+    let Knock { expected, origin, channel, reply } = knock;
+    let Some(permit) = permitted(&session, described(&session, &expected, &origin)).await else { return };
     let (_, results) = permit.consume();
-    let Ok(Ok(ours)) = timeout(ACCEPT, open(&session, origin)).await else {
+    let Some(ours) = taken(&session, expected, origin).await else {
         // What cannot be recorded ends the session at its next operation.
         let _ = results.complete("the client did not take it");
         return;
     };
+    let _registered = Registered(&session.opened, ours.id());
     let inbox = session.opened.inbox(ours.id(), &session.gate);
     let (_, write) = ours.split();
     reply.accept().await;
     let task = Task::new(Arc::clone(&session), inbox, write);
     let leased = Leased { connection: None, channel };
     // The client is told by the end of the channel, whatever it was.
-    let _ = pump::run(&task, leased, results, &program, super::Permitted::raw()).await;
+    let _ = pump::run(&task, leased, results, &Program::Opened, super::Permitted::raw()).await;
+    let _ = task.output.eof().await;
+    // The client closes first where it does so soon: only then does the library forget the channel whole.
+    let _ = timeout(LINGER, task.inbox.closed()).await;
     let _ = task.output.close().await;
+}
+
+/// The client's end of the channel, if it takes it in time. One that it takes later is closed at once.
+async fn taken(session: &Arc<SshSession>, expected: Expected, origin: Origin) -> Option<Channel<Msg>> {
+    let (to, taken) = oneshot::channel();
+    let asking = Arc::clone(session);
+    session.spawn(async move {
+        let asked = Asked::new(&asking.opened);
+        let opened = open(&asking, expected, origin).await;
+        drop(asked);
+        if let Ok(channel) = opened
+            && let Err(late) = to.send(channel)
+        {
+            asking.opened.forget(late.id());
+            let _ = late.close().await;
+        }
+    });
+    timeout(ACCEPT, taken).await.ok()?.ok()
 }
 
 async fn permitted(session: &SshSession, operation: Operation) -> Option<Permit> {
@@ -110,25 +170,29 @@ async fn permitted(session: &SshSession, operation: Operation) -> Option<Permit>
     }
 }
 
-fn described(session: &SshSession, origin: &Origin) -> (Operation, Program) {
+/// Judged by what was permitted and asked for; what the target says of it stands beside it.
+fn described(session: &SshSession, expected: &Expected, origin: &Origin) -> Operation {
     let target = &session.target;
-    let operation = match origin {
-        Origin::Tcp { address, port, .. } => operation::tcp(target, "tcpip_forward", address, *port),
-        Origin::Socket(path) => operation::socket(target, "streamlocal_forward", path),
-        Origin::Agent => operation::forwarding(target, "agent_forward"),
-        Origin::X11 { .. } => operation::forwarding(target, "x11"),
+    let mut operation = match expected {
+        Expected::Tcp(address, port) => operation::tcp(target, "tcpip_forward", address, *port),
+        Expected::Socket(path) => operation::socket(target, "streamlocal_forward", path),
+        Expected::Agent => operation::forwarding(target, "agent_forward"),
+        Expected::X11 => operation::forwarding(target, "x11"),
     };
-    (operation, Program::Opened)
+    operation.arguments.push(operation::argument("opened by the target".to_owned(), &format!("{origin:?}")));
+    operation
 }
 
-async fn open(session: &SshSession, origin: Origin) -> Result<Channel<Msg>, Error> {
+async fn open(session: &SshSession, expected: Expected, origin: Origin) -> Result<Channel<Msg>, Error> {
     let client = &session.handle;
-    match origin {
-        Origin::Tcp { address, port, from, from_port } => {
+    match (expected, origin) {
+        (Expected::Tcp(address, port), Origin::Tcp { from, from_port, .. }) => {
             client.channel_open_forwarded_tcpip(address, port, from, from_port).await
         }
-        Origin::Socket(path) => client.channel_open_forwarded_streamlocal(path).await,
-        Origin::Agent => client.channel_open_agent().await,
-        Origin::X11 { from, from_port } => client.channel_open_x11(from, from_port).await,
+        (Expected::Socket(path), Origin::Socket(_)) => client.channel_open_forwarded_streamlocal(path).await,
+        (Expected::Agent, Origin::Agent) => client.channel_open_agent().await,
+        (Expected::X11, Origin::X11 { from, from_port }) => client.channel_open_x11(from, from_port).await,
+        // What was asked for is what came; see `Door`.
+        _ => Err(Error::Inconsistent),
     }
 }

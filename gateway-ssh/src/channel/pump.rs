@@ -46,8 +46,12 @@ pub(super) async fn run(
             }
         }
     };
-    if matches!(outcome, Outcome::Closed) {
-        task.session.upstreams.keep(connection);
+    match (&outcome, connection) {
+        (Outcome::Closed, connection) => task.session.upstreams.keep(connection),
+        // Others use its connection: it has to be closed by itself.
+        (_, None) => drop(to_target.close().await),
+        // Ends with its connection.
+        (_, Some(_)) => {}
     }
     match input.finish() {
         Ok(()) => answer.finish(outcome).await,

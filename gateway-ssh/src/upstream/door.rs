@@ -48,6 +48,8 @@ impl Expected {
 
 /// A channel that the target wants to open. Dropped, it is refused.
 pub(crate) struct Knock {
+    /// What was asked for and permitted; what the target says may differ.
+    pub(crate) expected: Expected,
     pub(crate) origin: Origin,
     pub(crate) channel: Channel<Msg>,
     pub(crate) reply: ChannelOpenHandle,
@@ -77,15 +79,26 @@ impl Door {
         knocks
     }
 
+    /// Narrows what is expected to the port that the target chose.
+    pub(crate) fn choose(&self, chosen: u32) {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for expected in open.iter_mut().flat_map(|open| &mut open.expected) {
+            if let Expected::Tcp(_, port @ 0) = expected {
+                *port = chosen;
+            }
+        }
+    }
+
     /// Whether such channels may have come.
     pub(crate) fn was_opened(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    fn to(&self, origin: &Origin) -> Option<mpsc::Sender<Knock>> {
+    fn to(&self, origin: &Origin) -> Option<(Expected, mpsc::Sender<Knock>)> {
         let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let open = open.as_ref()?;
-        open.expected.iter().any(|expected| expected.is(origin)).then(|| open.to.clone())
+        let expected = open.expected.iter().find(|expected| expected.is(origin))?;
+        Some((expected.clone(), open.to.clone()))
     }
 
     /// Passes on what is expected, and refuses everything else.
@@ -97,7 +110,7 @@ impl Door {
     ) -> Result<(), Error> {
         match self.to(&origin) {
             // Dropped where nobody listens or too many wait: that refuses it.
-            Some(to) => drop(to.try_send(Knock { origin, channel, reply })),
+            Some((expected, to)) => drop(to.try_send(Knock { expected, origin, channel, reply })),
             None => reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await,
         }
         Ok(())
@@ -127,6 +140,8 @@ mod tests {
         let _knocks =
             door.expect(vec![Expected::Tcp("localhost".to_owned(), 0), Expected::Socket("/s".to_owned())]);
         assert!(door.to(&tcp(81)).is_some() && door.to(&Origin::Agent).is_none());
+        door.choose(81);
+        assert!(door.to(&tcp(81)).is_some() && door.to(&tcp(82)).is_none());
         assert!(door.to(&Origin::Socket("/s/".to_owned())).is_none());
     }
 }

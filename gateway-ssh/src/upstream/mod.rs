@@ -127,6 +127,10 @@ impl Upstreams {
             Expected::Socket(path) => connection.handle.streamlocal_forward(path).await.map(|()| 0)?,
             Expected::Agent | Expected::X11 => 0,
         };
+        if port > u32::from(u16::MAX) || matches!(expected, Expected::Tcp(_, 0) if port == 0) {
+            return Err(UpstreamError::Protocol(russh::Error::Inconsistent));
+        }
+        connection.door.choose(port);
         Ok(Listening { connection, knocks, port })
     }
 

@@ -47,7 +47,7 @@ fn policy(annotation: &str) -> String {
 
 #[test]
 fn input_is_hashed_and_by_rule_recorded_with_values_masked() {
-    let text = format!("pay with {CARD}\n");
+    let text = format!("pay with {CARD}, and then go on until the whole of it is long enough to be hashed\n");
     for (annotation, kept) in [("", false), ("@record(\"all\")", true)] {
         let gateway = masking(&policy(annotation));
         let done = gateway.ssh_with_input(&["wc -c"], &text);
@@ -59,6 +59,31 @@ fn input_is_hashed_and_by_rule_recorded_with_values_masked() {
         assert!(!sent.contains(CARD), "{sent}");
         assert!(!released.is_empty());
     }
+}
+
+#[test]
+fn what_passed_is_hashed_also_when_the_connection_is_cut() {
+    let gateway = gateway(&policy("@record(\"digest\")"));
+    let mut ssh = gateway.client("ssh");
+    ssh.args(["agent-7@127.0.0.1", "seq 1000; sleep 600"]).stdout(std::process::Stdio::piped());
+    let mut ssh = testkit::Guard::spawn(&mut ssh).unwrap();
+    let mut out = std::io::BufReader::new(ssh.child().stdout.take().unwrap());
+    let mut line = String::new();
+    while line != "1000\n" {
+        line.clear();
+        std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+    }
+    drop(ssh);
+    let whole: String = (1..=1000).map(|n| format!("{n}\n")).collect();
+    assert_eq!(digest(&gateway, "released"), (whole.len() as u64, sha256(whole.as_bytes())));
+}
+
+/// A password that is piped in could be found by trying all of them.
+#[test]
+fn short_input_is_only_counted() {
+    let gateway = gateway(ALL);
+    gateway.ssh_with_input(&["cat"], "hunter2\n");
+    assert_eq!(digest(&gateway, "ssh/input"), (8, String::new()));
 }
 
 #[test]
@@ -140,6 +165,14 @@ client.connect("127.0.0.1", port, "agent-7", pkey=paramiko.Ed25519Key.from_priva
 file = client.open_sftp().open(path, "rb")
 with open(path, "ab") as more:
     more.write(b"x" * 100000)
+# A write that the server refuses, since the file is open for reading only.
+file._flags |= file.FLAG_WRITE
+file.seek(1 << 40)
+try:
+    file.write(b"y")
+    file.flush()
+except OSError: print("refused")
+file.seek(0)
 first = file.read(32768)
 file.seek(5000)
 print(len(first), len(file.read(10)))
@@ -148,7 +181,7 @@ client.close()
     let mut python = std::process::Command::new("/usr/bin/python3");
     python.arg("-").arg(gateway.address.port().to_string()).arg(keys().agent.private()).arg(&file);
     let done = run(&mut python, script, DEADLINE).unwrap();
-    assert_eq!(done.stdout, "900 0\n", "{}", done.stderr);
+    assert_eq!(done.stdout, "refused\n900 0\n", "{}", done.stderr);
 }
 
 fn fetches(gateway: &Gateway, file: &Path) -> bool {

@@ -303,3 +303,56 @@ fn a_jump_through_the_gateway_needs_a_permit() {
     let done = jump(&gateway(&format!("{connect}\n{permit}")));
     assert_eq!(done.stdout, "inside\n", "{}", done.stderr);
 }
+
+/// A client must not replace what the gateway knows of a channel by saying that it took it.
+#[test]
+fn a_channel_that_nobody_asked_for_is_not_taken() {
+    let gateway = gateway(ALL);
+    let said = crate::clients::python_through(
+        &gateway,
+        r#"
+import paramiko, sys
+from paramiko.common import cMSG_CHANNEL_OPEN_SUCCESS
+port, key = int(sys.argv[1]), sys.argv[2]
+client = paramiko.SSHClient()
+client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+client.connect("127.0.0.1", port, "agent-7", pkey=paramiko.Ed25519Key.from_private_key_file(key), allow_agent=False, look_for_keys=False)
+transport = client.get_transport()
+channel = transport.open_session()
+channel.exec_command("cat")
+message = paramiko.Message()
+message.add_byte(cMSG_CHANNEL_OPEN_SUCCESS)
+for number in (channel.remote_chanid, channel.chanid, 100000, 30000): message.add_int(number)
+transport._send_message(message)
+print(channel.recv(1), transport.join(20), transport.is_active())
+"#,
+    );
+    assert_eq!(said, "b'' None False\n");
+}
+
+/// Numbers beyond the last port, which some systems cut to other ports.
+#[test]
+fn large_numbers_are_no_ports() {
+    let gateway = gateway(ALL);
+    let greeter = greeter();
+    let ports = [65536 + u32::from(greeter), 70_968];
+    for port in ports {
+        let done = crate::clients::python_through(
+            &gateway,
+            &r#"
+import paramiko, sys
+port, key = int(sys.argv[1]), sys.argv[2]
+client = paramiko.SSHClient()
+client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+client.connect("127.0.0.1", port, "agent-7", pkey=paramiko.Ed25519Key.from_private_key_file(key), allow_agent=False, look_for_keys=False)
+transport = client.get_transport()
+for attempt in (lambda: transport.open_channel("direct-tcpip", ("127.0.0.1", PORT), ("127.0.0.1", 1), timeout=20),
+                lambda: transport.request_port_forward("127.0.0.1", PORT)):
+    try: print("open", attempt())
+    except paramiko.SSHException: print("refused")
+"#
+            .replace("PORT", &port.to_string()),
+        );
+        assert_eq!(done, "refused\nrefused\n");
+    }
+}

@@ -57,6 +57,10 @@ impl Files<'_> {
             lanes.down(self.task.session.guard.originate(frame));
             return Ok(());
         };
+        let failed = !matches!(&reply.response, Response::Status { code, .. } if *code == StatusCode::OK);
+        if reply.kind == FileKind::Write && failed {
+            file.content.write_failed();
+        }
         let data = matches!(reply.response, Response::Data { .. });
         // Asked while it was permitted, or while everything in the file was shown; the policies changed since.
         if file.revoked.is_some() || (data && !file.opening.revealed) {
@@ -67,7 +71,7 @@ impl Files<'_> {
         }
         if let Response::Data { data } = &reply.response {
             let shown = file.content.within(on.offset, data);
-            file.content.reads(on.offset, &shown);
+            file.content.reads(on.offset, &shown)?;
             if shown.len() < data.len() {
                 // The file grew since it was judged.
                 let frame = reply.replace(&Response::Data { data: shown })?;

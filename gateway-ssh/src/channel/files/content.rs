@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use gateway_core::error::Denial;
-use gateway_core::pipeline::{Input, Results, Tally};
+use gateway_core::pipeline::{Input, Results};
 
 /// What content is called in recordings.
 const READ: &str = "ssh/read";
@@ -29,11 +29,11 @@ impl Order {
 /// What passed of one open file.
 #[derive(Debug)]
 pub(super) struct FileContent {
-    read: Tally,
+    read: Input,
     read_order: Order,
-    written: u64,
+    written: Input,
     written_order: Order,
-    input: Input,
+    failed_writes: u64,
     /// The size it was judged by; there is nothing behind it to read.
     size: Option<u64>,
 }
@@ -41,11 +41,11 @@ pub(super) struct FileContent {
 impl FileContent {
     pub(super) fn new(results: &Results, size: Option<u64>) -> Self {
         Self {
-            read: Tally::default(),
+            read: results.passing(READ),
             read_order: Order::default(),
-            written: 0,
+            written: results.input(WRITTEN),
             written_order: Order::default(),
-            input: results.input(WRITTEN),
+            failed_writes: 0,
             size,
         }
     }
@@ -62,30 +62,35 @@ impl FileContent {
     }
 
     /// Notes what the client gets.
-    pub(super) fn reads(&mut self, offset: u64, data: &[u8]) {
-        self.read.add(data);
+    pub(super) fn reads(&mut self, offset: u64, data: &[u8]) -> Result<(), Denial> {
         self.read_order.take(offset, data.len());
+        self.read.take(data)
     }
 
-    /// Notes what the client writes; what it wrote itself it may read again.
+    /// Notes what the client sends to be written.
     pub(super) fn writes(&mut self, offset: u64, data: &[u8]) -> Result<(), Denial> {
-        self.input.take(data)?;
-        self.written += data.len() as u64;
         self.written_order.take(offset, data.len());
-        let end = offset.saturating_add(data.len() as u64);
-        self.size = self.size.map(|size| size.max(end));
-        Ok(())
+        self.written.take(data)
+    }
+
+    /// The server did not write what it was sent.
+    pub(super) const fn write_failed(&mut self) {
+        self.failed_writes += 1;
     }
 
     /// Closes the record of the file.
     pub(super) fn complete(self, results: Results, how: &str) -> Result<(), Denial> {
-        if self.read.bytes() > 0 {
-            results.digested(READ, &self.read)?;
-        }
-        self.input.finish()?;
-        let (read, written) = (self.read.bytes(), self.written);
+        let (read, written) = (self.read.bytes(), self.written.bytes());
+        self.read.finish()?;
+        self.written.finish()?;
         let (read_order, written_order) = (self.read_order.words(), self.written_order.words());
-        results.complete(&format!("{how}; {read} bytes read{read_order}, {written} written{written_order}"))
+        let failed = match self.failed_writes {
+            0 => String::new(),
+            writes => format!(", {writes} writes failed"),
+        };
+        results.complete(&format!(
+            "{how}; {read} bytes read{read_order}, {written} sent to be written{written_order}{failed}"
+        ))
     }
 }
 

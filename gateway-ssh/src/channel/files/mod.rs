@@ -183,7 +183,7 @@ pub(super) async fn run(task: &Task, leased: Leased, results: Results) -> Result
             () = task.inbox.closed() => None,
             stop = files.serve(from, &lanes) => Some(stop),
             Gone = write_down(task, &lanes.down) => None,
-            never = write_up(&to, &lanes.up) => match never {},
+            never = write_up(task, &to, &lanes.up) => match never {},
         }
     };
     if matches!(stop, Some(Stop::Closed)) {
@@ -194,9 +194,18 @@ pub(super) async fn run(task: &Task, leased: Leased, results: Results) -> Result
 
 enum Never {}
 
-async fn write_up(to: &ChannelWriteHalf<client::Msg>, lane: &Lane<ToServer>) -> Never {
+/// Where nothing may happen before it is on disk, waits for that. A recorder that fails ends the session by the next release.
+async fn settled(task: &Task) -> Result<(), Denial> {
+    let guard = &task.session.guard;
+    if guard.is_strict() { guard.settle().await } else { Ok(()) }
+}
+
+async fn write_up(task: &Task, to: &ChannelWriteHalf<client::Msg>, lane: &Lane<ToServer>) -> Never {
     loop {
         let (item, bytes) = lane.next().await;
+        if settled(task).await.is_err() {
+            return std::future::pending().await;
+        }
         let sent: Result<(), Error> = match item {
             ToServer::Frame(frame) => to.data_bytes(frame).await,
             ToServer::Eof => to.eof().await,
@@ -212,6 +221,9 @@ async fn write_up(to: &ChannelWriteHalf<client::Msg>, lane: &Lane<ToServer>) -> 
 async fn write_down(task: &Task, lane: &Lane<(Stream, Released)>) -> Gone {
     loop {
         let ((stream, released), bytes) = lane.next().await;
+        if settled(task).await.is_err() {
+            return Gone;
+        }
         if let Err(gone) = task.output.send(stream, released).await {
             return gone;
         }

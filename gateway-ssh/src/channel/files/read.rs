@@ -131,7 +131,7 @@ impl Files<'_> {
             let masked = masker.text_of_same_length(raw)?;
             let shown =
                 masked.map_or_else(|| raw.slice(part.clone()), |m| Bytes::from(m).slice(part.clone()));
-            content.reads(offset, &shown);
+            content.reads(offset, &shown)?;
             Ok(Some(wire.answer(operation, &Response::Data { data: shown })))
         })?;
         lanes.down(released);

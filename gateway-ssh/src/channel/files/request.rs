@@ -362,7 +362,8 @@ fn creates_plainly(request: &Request) -> bool {
 
 /// Whether it opens a file to read it.
 fn reads(request: &FileOperation) -> bool {
-    request.paths().iter().any(|path| path.actions.contains(&FileAction::Read))
+    // A file that must not exist yet has no size; what would be asked about is its folder.
+    request.paths().iter().any(|path| path.follows_link && path.actions.contains(&FileAction::Read))
 }
 
 /// The request as an operation: each path with what is done to it, and how large it is.
