@@ -144,7 +144,10 @@ impl Connection {
         parameters: Vec<Option<Bytes>>,
     ) -> Result<Vec<Row>, Trouble> {
         let bodies = self.bodies(Question { text, parameters, ..Question::default() }).await?;
-        bodies.iter().map(|body| cells(body).ok_or_else(|| Trouble::new("the server's answer is malformed"))).collect()
+        bodies
+            .iter()
+            .map(|body| cells(body).ok_or_else(|| Trouble::new("the server's answer is malformed")))
+            .collect()
     }
 
     /// Sends messages and reads up to ReadyForQuery; the bodies of all rows.
@@ -158,7 +161,9 @@ impl Connection {
             self.left = self.left.saturating_sub(frame.bytes().len());
             match frame.tag() {
                 b'D' => rows.push(frame.body_bytes()),
-                b'E' => failed = failed.or(Some(backend::error_field(frame.body(), b'C').unwrap_or_default())),
+                b'E' => {
+                    failed = failed.or(Some(backend::error_field(frame.body(), b'C').unwrap_or_default()))
+                }
                 b'Z' => break,
                 // COPY would need an answer; nothing here asks for one.
                 b'G' | b'H' | b'W' => return Err(Trouble::broken("a copy was begun")),
@@ -169,9 +174,11 @@ impl Connection {
     }
 }
 
-fn cells(body: &[u8]) -> Option<Row> {
+/// The cells of a DataRow; `None` if it is malformed.
+pub(super) fn cells(body: &[u8]) -> Option<Row> {
     let mut reader = Reader::new(body, "DataRow");
     let count = reader.u16().ok()?;
-    let text = |value: Option<&[u8]>| value.map(|v| std::str::from_utf8(v).map(str::to_owned)).transpose().ok();
+    let text =
+        |value: Option<&[u8]>| value.map(|v| std::str::from_utf8(v).map(str::to_owned)).transpose().ok();
     (0..count).map(|_| text(reader.value().ok()?)).collect()
 }
