@@ -18,6 +18,15 @@ pub(crate) const fn event(used: Use) -> Event {
     }
 }
 
+/// Whether what a write to a relation returns may be made by a rule (PostgreSQL documentation, CREATE RULE, `RETURNING`).
+pub(crate) fn rules_answer(catalog: &Catalog, relation: &Arc<Relation>, used: Use) -> bool {
+    let writes = matches!(used, Use::Insert | Use::Update | Use::Delete);
+    writes
+        && consequences(catalog, relation, event(used), None)
+            .iter()
+            .any(|(event, relation)| relation.rules(*event).next().is_some())
+}
+
 /// The columns that a statement updates through one of its relations; `None` if they are not known.
 pub(crate) fn updated_columns<'a>(statement: &'a Statement, used: &RelationUse) -> Option<Vec<&'a str>> {
     let of_used = |index: usize| statement.relations.get(index) == Some(used);

@@ -7,6 +7,7 @@
 pub mod analysis;
 mod calls;
 mod cancel;
+mod carried;
 mod catalog;
 mod check;
 pub mod codec;
@@ -28,6 +29,7 @@ mod server;
 mod session;
 mod statement;
 pub mod tls;
+mod types;
 
 pub use io::{BoxedStream, Stream};
 pub use login::downstream::TokenLogin;

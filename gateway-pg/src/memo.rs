@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::analysis::Analysis;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, quote};
 use crate::definitions::Names;
 use crate::operation::Template;
 use crate::scope::used_names;
@@ -66,6 +66,8 @@ pub(crate) struct Memo {
     pub(crate) relations: Vec<String>,
     /// Functions and operators it names whose meaning the catalog is asked for.
     pub(crate) functions: Vec<String>,
+    /// Types it names, as the catalog is asked for them.
+    pub(crate) types: Vec<String>,
     /// Some statement stands for another one, prepared or declared before: what holds of it is not a matter of its text.
     refers: bool,
     /// About how many bytes the analysis takes.
@@ -91,14 +93,18 @@ impl Memo {
     fn new(analysis: Arc<Analysis>, bytes: usize) -> Self {
         let mut relations = BTreeSet::new();
         let mut functions = BTreeSet::new();
+        let mut types = BTreeSet::new();
         for statement in &analysis.statements {
             relations.extend(statement.relations.iter().map(|r| written(r.schema.as_deref(), &r.name)));
             functions.extend(unqualified_calls(statement));
             functions.extend(qualified_calls(statement));
+            types.extend(statement.types.iter().map(|t| written(t.schema.as_deref(), &t.name)));
+            types.extend(statement.server_types.iter().map(|name| quote(name)));
         }
         Self {
             relations: relations.into_iter().collect(),
             functions: functions.into_iter().collect(),
+            types: types.into_iter().collect(),
             refers: analysis.statements.iter().any(|s| s.prepared.is_some() || s.cursor.is_some()),
             bytes,
             known: Mutex::default(),

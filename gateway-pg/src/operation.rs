@@ -14,7 +14,8 @@ use crate::analysis::{
     ObjectChange, RelationUse, SettingChange, SettingKind, SettingScope, Statement,
 };
 use crate::calls;
-use crate::catalog::{Catalog, Event, LabelIndex, Relation};
+use crate::carried::{Carried, Row};
+use crate::catalog::{Catalog, Event, LabelIndex, Relation, quote};
 use crate::codec::frontend::Bind;
 use crate::effects;
 use crate::lineage::{self, Inference};
@@ -240,12 +241,24 @@ fn refuse_copy(subject: &Subject<'_>, statement: &Statement) -> Result<(), Denia
         ));
     }
     copy.options.iter().try_for_each(|(name, value)| refuse_copy_option(copy.format, name, value))?;
-    let protected = statement.relations.iter().filter_map(|r| subject.relation(r));
-    if copy.query && protected.into_iter().any(|r| !subject.catalog.protected(subject.labels, r).is_empty()) {
-        let message = "a query over protected columns cannot be copied out";
-        return Err(not_understood(message, "use SELECT, or COPY table (columns) TO STDOUT"));
+    if copy.query && !knows_outputs(subject, statement) {
+        let message =
+            "of a query over protected columns that is copied out it must be certain which column is which";
+        return Err(not_understood(message, "name the columns one by one instead of `*`"));
     }
     Ok(())
+}
+
+/// Whether a query that is copied reads nothing protected, or it is known which of its columns do.
+fn knows_outputs(subject: &Subject<'_>, statement: &Statement) -> bool {
+    let mut relations = statement.relations.iter().filter_map(|r| subject.relation(r));
+    let protects = |r: &Arc<Relation>| !subject.catalog.protected(subject.labels, r).is_empty();
+    let columns = |used: &RelationUse| {
+        let relation = subject.relation(used)?;
+        let columns = relation.columns().map(|name| (name.to_owned(), true)).collect();
+        Some(Row { columns, system: !relation.is_view() })
+    };
+    !relations.any(protects) || Carried::new(statement, &columns).outputs().is_some()
 }
 
 /// Bytes that would make lines or values look like others: line ends as quotes, a null that ends in an escape.
@@ -273,9 +286,7 @@ fn accesses(subject: &Subject<'_>) -> BTreeSet<Access> {
         }
         out.extend(statement.functions.iter().flat_map(|f| calls::function_accesses(subject, f)));
         out.extend(statement.operators.iter().flat_map(|o| calls::operator_accesses(subject, o)));
-        out.extend(statement.types.iter().map(|t| {
-            call(place.function(t.schema.as_deref().unwrap_or(UNRESOLVED), &format!("type {}", t.name)))
-        }));
+        out.extend(type_accesses(subject, statement));
         out.extend(calls::attribute_calls(subject, statement));
         out.extend(inferences(subject, statement));
         out.extend(statement.settings.iter().map(|s| setting_access(place, s)));
@@ -290,6 +301,19 @@ fn accesses(subject: &Subject<'_>) -> BTreeSet<Access> {
         out.insert(access(action, resource));
     }
     out
+}
+
+/// Uses of user types: reading a value runs the type's input function and a domain's checks. A name of the server's own types that
+/// a user's type on the search path takes over is that type.
+fn type_accesses(subject: &Subject<'_>, statement: &Statement) -> Vec<Access> {
+    let used = |schema: &str, name: &str| call(subject.place.function(schema, &format!("type {name}")));
+    let named = statement.types.iter().map(|t| {
+        let found = subject.catalog.user_type(&written(t.schema.as_deref(), &t.name));
+        let (schema, name) = found.unwrap_or((t.schema.as_deref().unwrap_or(UNRESOLVED), &t.name));
+        used(schema, name)
+    });
+    let taken = statement.server_types.iter().filter_map(|name| subject.catalog.user_type(&quote(name)));
+    named.chain(taken.map(|(schema, name)| used(schema, name))).collect()
 }
 
 /// Labelled columns that conditions, orders and computations depend on.

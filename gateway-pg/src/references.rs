@@ -8,7 +8,7 @@ use crate::catalog::{Catalog, Relation};
 use crate::statement::{mentions, written};
 
 /// Columns that every table has (PostgreSQL documentation, "System Columns"); views have none.
-const SYSTEM_COLUMNS: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
+pub(crate) const SYSTEM_COLUMNS: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
 
 /// Whether a qualified reference is sure to be a column of what it is qualified with.
 pub(crate) fn is_column(catalog: &Catalog, statement: &Statement, column: &ColumnUse) -> bool {

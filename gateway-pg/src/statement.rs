@@ -73,7 +73,7 @@ impl Text {
 
     /// Names in it that the catalog has not been asked for.
     pub(crate) fn unresolved(&self, catalog: &Catalog) -> Unresolved {
-        catalog.unresolved(&self.memo.relations, &self.memo.functions)
+        catalog.unresolved(&self.memo.relations, &self.memo.functions, &self.memo.types)
     }
 
     /// The statement at `index`, if there are so many.

@@ -23,14 +23,17 @@ use crate::algorithms::WINDOW_BYTES;
 /// Channels of one connection at once. OpenSSH's server allows 10 by default.
 pub(crate) const MAX_CHANNELS: usize = 16;
 
+/// Channels of one client that its target opened, at once: forwarded connections, questions to the agent, windows on the screen.
+pub(crate) const MAX_OPENED: usize = 16;
+
 /// Bytes of one client, in all channels, that wait to be taken before it is given no more window. 4 MiB.
 const PRESSED_BYTES: usize = 4 << 20;
 
 /// Once pressed, window is given again when no more than this waits. 2 MiB.
 const RELIEVED_BYTES: usize = 2 << 20;
 
-/// The most that may wait at all: a client that keeps to its windows has two of them under way for each channel. 68 MiB.
-const WAITING_BYTES: usize = PRESSED_BYTES + 2 * MAX_CHANNELS * WINDOW_BYTES as usize;
+/// The most that may wait at all: a client that keeps to its windows has two of them under way for each channel. 132 MiB.
+const WAITING_BYTES: usize = PRESSED_BYTES + 2 * (MAX_CHANNELS + MAX_OPENED) * WINDOW_BYTES as usize;
 
 /// A window of one byte could never grow again: half of it is nothing to fall below.
 const TRICKLE_BYTES: u32 = 2;

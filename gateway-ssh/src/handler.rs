@@ -1,8 +1,10 @@
-//! The server side's callbacks: they never wait for a person, a target or a client, since the whole connection waits with them.
+//! The server side's callbacks: they never wait for a person or a client, and for the target only to listen, since the whole
+//! connection waits with them.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use gateway_core::error::{Denial, DenialCode};
@@ -16,17 +18,19 @@ use russh::server::{
 };
 use russh::{Channel, ChannelId, Disconnect, Error, Pty, Sig};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::channel::{Event, Inbox, Program, Start, Task};
 use crate::denial;
 use crate::gate::{Gate, MAX_CHANNELS};
 use crate::login::{Grants, Login, is_believed, proof};
-use crate::operation::{self, Setting, Size, Terminal};
+use crate::operation::{self, Screen, Setting, Size, Terminal};
 use crate::served::Served;
 use crate::server::{PROTOCOL, Shared};
-use crate::session::{SshSession, not_granted, unsupported};
+use crate::session::{SshSession, not_granted};
 use crate::target::{ShellMode, Target};
 use crate::upstream::Upstreams;
+use crate::upstream::door::Expected;
 
 /// Variables set for one program.
 const MAX_VARIABLES: usize = 64;
@@ -38,6 +42,13 @@ const MAX_TERM_BYTES: usize = 64;
 const MAX_MODES: usize = 128;
 /// A signal's name; longer ones are dropped. The protocol's longest has 4 letters, private ones end with a domain.
 const MAX_SIGNAL_BYTES: usize = 64;
+
+/// An X11 protocol's name and cookie together; the usual ones have 18 and 32 letters.
+const MAX_COOKIE_BYTES: usize = 1024;
+/// Ports and sockets of the target that are forwarded to one client; each takes a connection to the target.
+const MAX_LISTENING: usize = 8;
+/// How long the target may take to listen. 5 s.
+const LISTEN: Duration = Duration::from_secs(5);
 
 /// Who was identified, before the session is open.
 struct Identified {
@@ -55,6 +66,8 @@ pub(crate) struct Connection {
     opened: Option<oneshot::Sender<Option<Arc<SshSession>>>>,
     session: Option<Arc<SshSession>>,
     channels: HashMap<ChannelId, Entry>,
+    /// What the target listens on for the client; dropping a sender ends it.
+    listening: HashMap<Expected, oneshot::Sender<()>>,
 }
 
 /// A channel as its connection knows it.
@@ -80,6 +93,7 @@ impl Connection {
             opened: Some(opened),
             session: None,
             channels: HashMap::new(),
+            listening: HashMap::new(),
         }
     }
 
@@ -200,15 +214,6 @@ impl Connection {
         session.channel_failure(channel)
     }
 
-    /// Judges a request that this gateway refuses even if a policy permits it, so that the record has it.
-    async fn never(&self, operation: Operation, what: &str) -> Denial {
-        let Some(session) = &self.session else { return unsupported(what) };
-        match session.permit(operation).await {
-            Ok(()) => unsupported(what),
-            Err(denial) => denial,
-        }
-    }
-
     /// Judges a forward, unless it is refused whatever the policies say.
     async fn forward(
         &self,
@@ -222,6 +227,36 @@ impl Connection {
             Some(denial) => Err(session.refuse(operation, denial)),
             None => session.permit(operation).await,
         }
+    }
+
+    /// Has the target listen for the client, if that is permitted. Gives the port it chose, or 0.
+    async fn listen(&mut self, permitted: Result<(), Denial>, expected: Expected) -> Result<u32, Denial> {
+        permitted?;
+        let missing = || Denial::new(DenialCode::Unauthenticated, "nobody is identified");
+        let session = Arc::clone(self.session.as_ref().ok_or_else(missing)?);
+        self.listening.retain(|_, stop| !stop.is_closed());
+        if self.listening.len() >= MAX_LISTENING {
+            let message =
+                format!("a target listens on at most {MAX_LISTENING} ports and sockets for one client");
+            return Err(Denial::new(DenialCode::LimitExceeded, message));
+        }
+        // Clients want the answer, with the port, before anything else: this is the one place where the connection waits for the target.
+        let listening = timeout(LISTEN, session.upstreams.listen(&expected)).await;
+        let refused = |cause: &dyn std::fmt::Display| {
+            Denial::new(DenialCode::UpstreamUnavailable, "the target does not listen there")
+                .with_hint("choose another port; its server may refuse forwarding")
+                .with_cause(cause)
+        };
+        let listening = listening.map_err(|e| refused(&e))?.map_err(|e| refused(&e))?;
+        let port = listening.port;
+        let known = match expected {
+            Expected::Tcp(address, 0) => Expected::Tcp(address, port),
+            expected => expected,
+        };
+        let (stop, stopped) = oneshot::channel();
+        self.listening.insert(known, stop);
+        session.spawn(crate::channel::listen(Arc::clone(&session), listening, stopped));
+        Ok(port)
     }
 
     /// Opens what was permitted; its bytes are pumped by the channel's task.
@@ -273,6 +308,11 @@ async fn permit_terminal(ours: &SshSession, setting: &mut Setting) {
         setting.terminal = None;
         setting.refused = Some(denial);
     }
+}
+
+fn unclear_socket() -> Denial {
+    let message = "the path of a socket must be absolute, without `.`, `..` or double slashes";
+    Denial::new(DenialCode::Forbidden, message).with_hint("write the socket's path in full")
 }
 
 /// Refuses a forward with words that `ssh -v` shows; the refusal itself has no place for them.
@@ -394,8 +434,7 @@ impl Handler for Connection {
         let refusal = if operation::is_socket_path(path) {
             self.shared.served.of_socket(path).map(Served::refusal)
         } else {
-            let message = "the path of a socket must be absolute, without `.`, `..` or double slashes";
-            Some(Denial::new(DenialCode::Forbidden, message).with_hint("write the socket's path in full"))
+            Some(unclear_socket())
         };
         let permitted = self.forward(&ours, operation, refusal).await;
         let program = Program::DirectStreamlocal(path.to_owned());
@@ -410,43 +449,90 @@ impl Handler for Connection {
     ) -> Result<bool, Error> {
         let Some(ours) = self.session.clone() else { return Ok(false) };
         let operation = operation::tcp(&ours.target, "tcpip_forward", host, *port);
-        explain(session, &self.never(operation, "reverse forwarding").await).map(|()| false)
+        let permitted = self.forward(&ours, operation, None).await;
+        match self.listen(permitted, Expected::Tcp(host.to_owned(), *port)).await {
+            Ok(chosen) => {
+                if *port == 0 {
+                    *port = chosen;
+                }
+                Ok(true)
+            }
+            Err(denial) => explain(session, &denial).map(|()| false),
+        }
+    }
+
+    async fn cancel_tcpip_forward(&mut self, host: &str, port: u32, _: &mut Session) -> Result<bool, Error> {
+        Ok(self.listening.remove(&Expected::Tcp(host.to_owned(), port)).is_some())
     }
 
     async fn streamlocal_forward(&mut self, path: &str, session: &mut Session) -> Result<bool, Error> {
         let Some(ours) = self.session.clone() else { return Ok(false) };
         let operation = operation::socket(&ours.target, "streamlocal_forward", path);
-        explain(session, &self.never(operation, "reverse forwarding").await).map(|()| false)
+        let refusal = (!operation::is_socket_path(path)).then(unclear_socket);
+        let permitted = self.forward(&ours, operation, refusal).await;
+        match self.listen(permitted, Expected::Socket(path.to_owned())).await {
+            Ok(_) => Ok(true),
+            Err(denial) => explain(session, &denial).map(|()| false),
+        }
+    }
+
+    async fn cancel_streamlocal_forward(&mut self, path: &str, _: &mut Session) -> Result<bool, Error> {
+        Ok(self.listening.remove(&Expected::Socket(path.to_owned())).is_some())
+    }
+
+    /// The client took a channel that the target opened.
+    async fn channel_open_confirmation(
+        &mut self,
+        channel: ChannelId,
+        _: u32,
+        _: u32,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        if let Some(ours) = &self.session {
+            let inbox = ours.opened.inbox(channel, &self.gate);
+            self.channels.insert(channel, Entry { inbox, setting: Setting::default(), started: true });
+        }
+        Ok(())
     }
 
     async fn agent_request(&mut self, channel: ChannelId, session: &mut Session) -> Result<bool, Error> {
-        let Some(ours) = self.session.clone() else { return Ok(false) };
-        let operation = operation::forwarding(&ours.target, "agent_forward");
-        let denial = if ours.grants.agent_forwarding() {
-            self.never(operation, "agent forwarding").await
-        } else {
-            ours.refuse(operation, not_granted("agent forwarding"))
+        let Some((ours, entry)) = self.fresh(channel) else {
+            return session.channel_failure(channel).map(|()| false);
         };
-        self.settle(channel, Err(denial), false, session).map(|()| false)
+        let operation = operation::forwarding(&ours.target, "agent_forward");
+        let answer = if ours.grants.agent_forwarding() {
+            ours.permit(operation).await
+        } else {
+            Err(ours.refuse(operation, not_granted("agent forwarding")))
+        };
+        entry.setting.agent = answer.is_ok();
+        self.settle(channel, answer, false, session).map(|()| false)
     }
 
     async fn x11_request(
         &mut self,
         channel: ChannelId,
-        _: bool,
-        _: &str,
-        _: &str,
-        _: u32,
+        single: bool,
+        protocol: &str,
+        cookie: &str,
+        number: u32,
         session: &mut Session,
     ) -> Result<(), Error> {
-        let Some(ours) = self.session.clone() else { return session.channel_failure(channel) };
+        let Some((ours, entry)) = self.fresh(channel) else { return session.channel_failure(channel) };
         let operation = operation::forwarding(&ours.target, "x11");
-        let denial = if ours.grants.x11_forwarding() {
-            self.never(operation, "X11 forwarding").await
+        let answer = if !ours.grants.x11_forwarding() {
+            Err(ours.refuse(operation, not_granted("X11 forwarding")))
+        } else if protocol.len() + cookie.len() > MAX_COOKIE_BYTES {
+            let message = format!("a screen's protocol and cookie have at most {MAX_COOKIE_BYTES} bytes");
+            Err(ours.refuse(operation, Denial::new(DenialCode::LimitExceeded, message)))
         } else {
-            ours.refuse(operation, not_granted("X11 forwarding"))
+            ours.permit(operation).await
         };
-        self.settle(channel, Err(denial), false, session)
+        if answer.is_ok() {
+            let (protocol, cookie) = (protocol.to_owned(), cookie.to_owned());
+            entry.setting.screen = Some(Screen { single, protocol, cookie, number });
+        }
+        self.settle(channel, answer, false, session)
     }
 
     async fn pty_request(
@@ -571,6 +657,9 @@ impl Handler for Connection {
     async fn channel_close(&mut self, channel: ChannelId, _: &mut Session) -> Result<(), Error> {
         if let Some(entry) = self.channels.remove(&channel) {
             entry.inbox.close();
+        }
+        if let Some(ours) = &self.session {
+            ours.opened.forget(channel);
         }
         Ok(())
     }

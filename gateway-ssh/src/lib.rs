@@ -5,8 +5,7 @@
 //! quoted anew, so that the target's shell runs exactly what was judged. Nothing is permitted unless a policy says so: no
 //! shell, no terminal, no environment, no forwarding.
 //!
-//! Not here: agent and X11 forwarding, tunnel devices and reverse forwards, which are refused whatever the policy says, and forwards
-//! to what another listener of the gateway serves;
+//! Not here: tunnel devices, and forwards to what another listener of the gateway serves, which are refused whatever the policy says;
 //! judging of keystrokes, which no gateway can do (a permitted shell is recorded and masked, not judged).
 
 mod algorithms;
@@ -27,7 +26,7 @@ pub mod shell;
 mod target;
 mod upstream;
 
-pub use channel::RECORD_ENCODINGS;
+pub use channel::{INPUT_ENCODINGS, RECORD_ENCODINGS};
 pub use check::CheckError;
 pub use host_key::HostKey;
 pub use operation::SCHEMA;

@@ -8,6 +8,7 @@ use gateway_core::operation::{Access, Action, Argument, Effect, Fact, Facts, Ope
 
 use crate::command::Command;
 use crate::sftp::FileAction;
+use crate::upstream::door::Expected;
 
 /// The policy schema fragment of this protocol.
 pub const SCHEMA: &str = include_str!("../schema/ssh.cedarschema");
@@ -32,11 +33,31 @@ pub(crate) struct Size {
     pub(crate) height: u32,
 }
 
+/// A screen of the client's that programs may draw on (RFC 4254 section 6.3.1).
+#[derive(Clone)]
+pub(crate) struct Screen {
+    pub(crate) single: bool,
+    pub(crate) protocol: String,
+    pub(crate) cookie: String,
+    pub(crate) number: u32,
+}
+
+impl std::fmt::Debug for Screen {
+    /// The cookie opens the screen.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Screen").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
 /// What has been granted for the channel before its program starts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Setting {
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) terminal: Option<Terminal>,
+    /// The program may ask the client's agent.
+    pub(crate) agent: bool,
+    /// The program may draw on the client's screen.
+    pub(crate) screen: Option<Screen>,
     /// The terminal is judged when it is known what for.
     pub(crate) unjudged: bool,
     /// A terminal was asked for and refused: so is the program that wanted it.
@@ -52,6 +73,16 @@ impl Setting {
         if self.terminal.is_some() {
             operation.arguments.push(argument("pty".to_owned(), "yes"));
         }
+        for expected in self.expected() {
+            operation.arguments.push(argument(format!("{expected:?}").to_lowercase(), "yes"));
+        }
+    }
+
+    /// Which channels the target may open while the program runs.
+    pub(crate) fn expected(&self) -> Vec<Expected> {
+        let agent = self.agent.then_some(Expected::Agent);
+        let screen = self.screen.as_ref().map(|_| Expected::X11);
+        agent.into_iter().chain(screen).collect()
     }
 }
 

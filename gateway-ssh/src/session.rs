@@ -10,6 +10,7 @@ use gateway_core::session::CloseReason;
 use russh::server::Handle;
 use tokio::task::JoinSet;
 
+use crate::channel::Opened;
 use crate::gate::Gate;
 use crate::login::Grants;
 use crate::upstream::Upstreams;
@@ -22,6 +23,8 @@ pub(crate) struct SshSession {
     pub(crate) target: Resource,
     pub(crate) grants: Grants,
     pub(crate) gate: Arc<Gate>,
+    /// Channels that the target opened towards the client.
+    pub(crate) opened: Opened,
     /// For the one message that channels cannot send themselves.
     pub(crate) handle: Handle,
     tasks: Mutex<JoinSet<()>>,
@@ -36,7 +39,8 @@ impl SshSession {
         handle: Handle,
     ) -> Self {
         let target = Resource::target(&guard.info().target);
-        Self { guard, upstreams, target, grants, gate, handle, tasks: Mutex::default() }
+        let (opened, tasks) = (Opened::default(), Mutex::default());
+        Self { guard, upstreams, target, grants, gate, opened, handle, tasks }
     }
 
     /// Runs a channel until it ends or the session does. A panic in it ends nothing but itself.

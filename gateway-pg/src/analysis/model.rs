@@ -32,6 +32,9 @@ pub struct Statement {
     /// Types named, without duplicates: those qualified with a schema other than `pg_catalog`, and unqualified ones
     /// that are no built-in type. Casting to them may run a user's function (casts, domain checks, input functions).
     pub types: Vec<QualifiedName>,
+    /// Unqualified names of the server's own types, without duplicates: a user's type that comes earlier in the search path takes
+    /// such a name over.
+    pub server_types: Vec<String>,
     /// Settings changed, in order.
     pub settings: Vec<SettingChange>,
     /// Objects created, altered or dropped, in order.
@@ -292,6 +295,8 @@ pub struct Flags {
     pub set_operation: bool,
     /// A `NATURAL` join: which columns it compares and merges, the text does not tell.
     pub natural_join: bool,
+    /// A CTE with `SEARCH` or `CYCLE`: a star inside its own recursive term leaves the columns out that these add.
+    pub ordered_recursion: bool,
 }
 
 /// One change of a setting.

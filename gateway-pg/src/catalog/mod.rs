@@ -4,6 +4,7 @@
 
 mod relation;
 mod system;
+mod types;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,8 +14,11 @@ use gateway_core::operation::{Fact, Resource};
 use gateway_core::pipeline::Label;
 
 use crate::codec::{ProtocolError, Reader};
+use crate::types::Kind;
 pub(crate) use relation::{Event, Relation};
 pub(crate) use system::{STATEMENTS_FUNCTION, statements_column};
+use types::TypeInfo;
+pub(crate) use types::is_builtin;
 
 /// The question put to the server. Answers are decoded by [`Catalog::learn`].
 pub(crate) const QUESTION: &str = include_str!("resolve.sql");
@@ -103,6 +107,10 @@ pub(crate) struct Catalog {
     names: HashMap<String, Option<u32>>,
     functions: HashMap<String, Vec<UserFunctions>>,
     relations: HashMap<u32, Arc<Relation>>,
+    /// What written type names mean.
+    type_names: HashMap<String, Option<u32>>,
+    /// User types.
+    types: HashMap<u32, TypeInfo>,
     current_schema: Option<String>,
     snapshot: bool,
     search_path: Option<Arc<str>>,
@@ -117,19 +125,22 @@ pub(crate) struct Unresolved {
     pub(crate) relations: Vec<String>,
     /// Unqualified function names.
     pub(crate) functions: Vec<String>,
+    /// Types, quoted as relations are.
+    pub(crate) types: Vec<String>,
 }
 
 impl Unresolved {
     /// True if nothing has to be asked.
     pub(crate) const fn is_empty(&self) -> bool {
-        self.relations.is_empty() && self.functions.is_empty()
+        self.relations.is_empty() && self.functions.is_empty() && self.types.is_empty()
     }
 
     /// Asks for these too.
     pub(crate) fn add(&mut self, more: Self) {
         self.relations.extend(more.relations);
         self.functions.extend(more.functions);
-        for list in [&mut self.relations, &mut self.functions] {
+        self.types.extend(more.types);
+        for list in [&mut self.relations, &mut self.functions, &mut self.types] {
             list.sort();
             list.dedup();
         }
@@ -137,7 +148,7 @@ impl Unresolved {
 
     /// The parameters of [`QUESTION`].
     pub(crate) fn parameters(&self) -> Vec<Option<Bytes>> {
-        vec![Some(array(&self.relations)), Some(array(&self.functions))]
+        [&self.relations, &self.functions, &self.types].map(|list| Some(array(list))).into()
     }
 }
 
@@ -159,31 +170,39 @@ impl Catalog {
         &self,
         relations: impl IntoIterator<Item = &'a String>,
         functions: impl IntoIterator<Item = &'a String>,
+        types: impl IntoIterator<Item = &'a String>,
     ) -> Unresolved {
         let relations: BTreeSet<_> = relations.into_iter().filter(|n| !self.names.contains_key(*n)).collect();
         let functions: BTreeSet<_> =
             functions.into_iter().filter(|n| !self.functions.contains_key(*n)).collect();
+        let types: BTreeSet<_> = types.into_iter().filter(|n| !self.type_names.contains_key(*n)).collect();
         Unresolved {
             relations: relations.into_iter().cloned().collect(),
             functions: functions.into_iter().cloned().collect(),
+            types: types.into_iter().cloned().collect(),
         }
     }
 
-    /// Forgets what names mean: the search path, role or objects may have changed. Relations by id stay.
+    /// Forgets what names mean: the search path, role or objects may have changed. Relations by id stay; types may be made of others now.
     pub(crate) fn forget_names(&mut self) {
         self.generation += 1;
+        self.types.clear();
         self.names.clear();
         self.functions.clear();
+        self.type_names.clear();
     }
 
     /// Starts taking in the answers to `asked`: until told otherwise each name means nothing.
     pub(crate) fn begin(&mut self, asked: &Unresolved) {
         self.generation += 1;
-        if self.names.len() + self.functions.len() + self.relations.len() > MAX_REMEMBERED {
+        let known = [self.names.len(), self.functions.len(), self.relations.len()];
+        let types = self.type_names.len() + self.types.len();
+        if known.into_iter().sum::<usize>() + types > MAX_REMEMBERED {
             *self = Self { generation: self.generation, ..Self::default() };
         }
         self.names.extend(asked.relations.iter().map(|name| (name.clone(), None)));
         self.functions.extend(asked.functions.iter().map(|name| (name.clone(), Vec::new())));
+        self.type_names.extend(asked.types.iter().map(|name| (name.clone(), None)));
     }
 
     /// Takes in one row (the body of a DataRow) of the answer to `asked`.
@@ -204,7 +223,8 @@ impl Catalog {
             self.search_path = cells.get(5).copied().flatten().map(Arc::from);
             return Ok(());
         }
-        let [Some("name" | "relation" | "function"), Some(key), ..] = cells.as_slice() else {
+        let [Some("name" | "relation" | "function" | "typename" | "type"), Some(key), ..] = cells.as_slice()
+        else {
             return Err(SHAPE);
         };
         match cells.first() {
@@ -212,6 +232,14 @@ impl Catalog {
                 let oid = cells.get(2).copied().flatten().map(number).transpose()?;
                 let name = asked.relations.get(number::<usize>(key)?.wrapping_sub(1)).ok_or(SHAPE)?;
                 self.names.insert(name.clone(), oid);
+            }
+            Some(Some("typename")) => {
+                let oid = cells.get(2).copied().flatten().map(number).transpose()?;
+                let name = asked.types.get(number::<usize>(key)?.wrapping_sub(1)).ok_or(SHAPE)?;
+                self.type_names.insert(name.clone(), oid);
+            }
+            Some(Some("type")) => {
+                self.types.insert(number(key)?, TypeInfo::of(&cells)?);
             }
             Some(Some("relation")) => {
                 let relation = relation::relation(&cells)?;
@@ -289,6 +317,17 @@ impl Catalog {
     /// Whether an unqualified name may mean a user's function.
     pub(crate) fn has_user_function(&self, name: &str) -> bool {
         self.user_functions(name).next().is_some()
+    }
+
+    /// The schema and name of the user type that a written name means; `None` if that is one of the server's own or nothing.
+    pub(crate) fn user_type(&self, written: &str) -> Option<(&str, &str)> {
+        let oid = self.type_names.get(written).copied().flatten()?;
+        self.types.get(&oid).map(|t| (t.schema.as_str(), t.name.as_str()))
+    }
+
+    /// What values of a type are made of, as far as is known.
+    pub(crate) fn kind(&self, oid: u32) -> Arc<Kind> {
+        types::kind(&self.types, oid, 0)
     }
 
     /// What the user functions are that a written name may mean, for binding an approval to them; empty if there are none.

@@ -1,4 +1,4 @@
--- $1 relation names as written (quoted), $2 function names; answers what they mean to this session right now.
+-- $1 relation names as written (quoted), $2 function names, $3 type names as written (quoted); answers what they mean to this session right now.
 -- Every function, type and operator is qualified: this runs under the agent's search_path.
 WITH RECURSIVE asked AS (
   SELECT n.ord, pg_catalog.to_regclass(n.name)::pg_catalog.oid AS oid
@@ -30,6 +30,32 @@ WITH RECURSIVE asked AS (
     WHERE k.confrelid OPERATOR(pg_catalog.=) r.oid AND (k.confdeltype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[])
       OR k.confupdtype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[]))
   ) x
+), named AS (
+  SELECT n.ord, pg_catalog.to_regtype(n.name)::pg_catalog.oid AS oid
+  FROM pg_catalog.unnest($3::pg_catalog.text[]) WITH ORDINALITY AS n(name, ord)
+), kinds(oid) AS (
+  -- User types that values of these relations and types can be made of: of columns, rows, elements, domains, ranges, fields.
+  SELECT s.oid FROM (
+    SELECT t.atttypid AS oid FROM pg_catalog.pg_attribute t
+    WHERE t.attrelid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT r.oid FROM reach r)) AND t.attnum OPERATOR(pg_catalog.>) 0 AND NOT t.attisdropped
+    UNION ALL
+    SELECT c.reltype FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT r.oid FROM reach r))
+    UNION ALL
+    SELECT m.oid FROM named m
+  ) s WHERE s.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
+  UNION
+  SELECT x.oid FROM kinds k, LATERAL (
+    SELECT u.oid FROM pg_catalog.pg_type t, LATERAL (VALUES (t.typelem), (t.typbasetype), (t.typarray)) AS u(oid)
+    WHERE t.oid OPERATOR(pg_catalog.=) k.oid
+    UNION ALL
+    SELECT u.oid FROM pg_catalog.pg_range g, LATERAL (VALUES (g.rngtypid), (g.rngmultitypid), (g.rngsubtype)) AS u(oid)
+    WHERE g.rngtypid OPERATOR(pg_catalog.=) k.oid OR g.rngmultitypid OPERATOR(pg_catalog.=) k.oid
+    UNION ALL
+    SELECT a.atttypid FROM pg_catalog.pg_type t
+    JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) t.typrelid
+    WHERE t.oid OPERATOR(pg_catalog.=) k.oid AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped
+  ) x
+  WHERE x.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
 )
 SELECT 'schema', pg_catalog.current_schema()::pg_catalog.text, pg_catalog.current_setting('transaction_isolation'),
   pg_catalog.current_setting('standard_conforming_strings'), pg_catalog.current_setting('client_encoding'), pg_catalog.current_setting('search_path'), NULL, NULL, NULL, NULL, NULL, NULL, NULL
@@ -153,3 +179,21 @@ WHERE a.name OPERATOR(pg_catalog.~) '^(?:row )?type ' AND t.typrelid OPERATOR(pg
   AND (a.name OPERATOR(pg_catalog.~) '^type '
     OR EXISTS (SELECT FROM pg_catalog.pg_type b
       WHERE b.oid OPERATOR(pg_catalog.=) t.typbasetype AND b.typtype OPERATOR(pg_catalog.=) ANY ('{c,d}'::pg_catalog."char"[])))
+UNION ALL
+SELECT 'typename', m.ord::pg_catalog.text, m.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM named m
+UNION ALL
+-- How values of a user type are made: element, base, bounds, fields, first label, and which function sends them.
+SELECT 'type', t.oid::pg_catalog.text, n.nspname::pg_catalog.text, t.typname::pg_catalog.text, t.typtype::pg_catalog.text,
+  t.typelem::pg_catalog.text, t.typbasetype::pg_catalog.text,
+  (SELECT g.rngsubtype::pg_catalog.text FROM pg_catalog.pg_range g
+   WHERE g.rngtypid OPERATOR(pg_catalog.=) t.oid OR g.rngmultitypid OPERATOR(pg_catalog.=) t.oid),
+  (SELECT pg_catalog.string_agg(a.atttypid::pg_catalog.text, ',' ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
+   WHERE a.attrelid OPERATOR(pg_catalog.=) t.typrelid AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped),
+  (SELECT e.enumlabel::pg_catalog.text FROM pg_catalog.pg_enum e WHERE e.enumtypid OPERATOR(pg_catalog.=) t.oid
+   ORDER BY e.enumsortorder USING OPERATOR(pg_catalog.<) LIMIT 1),
+  p.proname::pg_catalog.text, NULL, NULL
+FROM pg_catalog.pg_type t
+JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
+LEFT JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) t.typsend::pg_catalog.oid
+WHERE t.oid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT k.oid FROM kinds k))

@@ -12,7 +12,7 @@ use gateway_core::masking::{CellFinding, Finding};
 use gateway_core::pipeline::Masker;
 
 use super::rows::{Chunk, Edit};
-use super::shape::{self, Column, Encoding, Masked, Shape};
+use super::shape::{self, Column, Encoding, Shape};
 use super::tuples::Tuples;
 use crate::analysis::{Copy, CopyFormat};
 use crate::codec::ProtocolError;
@@ -98,7 +98,8 @@ impl Lines {
     /// Whether `body` is one whole line of plain fields, not more than there are columns, for which the scan of the whole chunk is enough.
     fn is_plain_line(&self, body: &[u8]) -> bool {
         let Some(line) = body.strip_suffix(b"\n").filter(|_| self.plain) else { return false };
-        if memchr::memchr2(b'\n', self.syntax.special(), line).is_none() {
+        // Behind a backslash a value may be coded (`shape::scanned`), whatever the format escapes with.
+        if memchr::memchr3(b'\n', b'\\', self.syntax.special(), line).is_none() {
             return memchr::memchr_iter(self.delimiter, line).count() < self.columns.len();
         }
         if !matches!(self.syntax, Syntax::Text { .. }) {
@@ -125,11 +126,11 @@ impl Lines {
     }
 
     /// The field that contains byte `at` of a plain line, if its column is scanned.
-    pub(super) fn cell_at(&self, body: &[u8], at: usize) -> Option<Range<usize>> {
+    pub(super) fn cell_at(&self, body: &[u8], at: usize) -> Option<(Range<usize>, &Column)> {
         let line = body.strip_suffix(b"\n")?;
         let mut fields = self.fields(line).zip(&self.columns).skip_while(|(field, _)| field.end <= at);
         let (field, column) = fields.next()?;
-        (field.contains(&at) && column.is_scanned()).then_some(field)
+        (field.contains(&at) && column.is_scanned()).then_some((field, column))
     }
 
     /// Where the field that begins at `start` ends: at a delimiter that is not part of the value.
@@ -187,7 +188,7 @@ impl Lines {
 
     /// Whether a field's text is its value, and only its content counts.
     fn is_scanned_as_it_is(&self, raw: &[u8], column: &Column) -> bool {
-        column.is_scanned() && memchr::memchr(self.syntax.special(), raw).is_none()
+        column.is_scanned() && memchr::memchr2(b'\\', self.syntax.special(), raw).is_none()
     }
 
     /// A value as it stands in a line; null if there is none.
@@ -207,24 +208,24 @@ impl Lines {
     }
 
     /// A field as it may be seen, or `None` if it may pass as it is.
-    fn masked(&self, masker: &mut Masker<'_>, raw: &[u8], column: &Column) -> Option<Vec<u8>> {
+    fn masked(
+        &self,
+        masker: &mut Masker<'_>,
+        raw: &[u8],
+        column: &Column,
+    ) -> Result<Option<Vec<u8>>, Denial> {
         let harmless = matches!(column, Column::Pass | Column::Scan(_));
-        if raw == self.syntax.null() && (harmless || self.syntax.null_is_certain()) {
-            return None;
+        let withheld = matches!(column, Column::Withhold(_));
+        if raw == self.syntax.null() && !withheld && (harmless || self.syntax.null_is_certain()) {
+            return Ok(None);
         }
         let value = self.decode(raw);
-        let masked: Masked = match column {
-            Column::Pass => return None,
-            Column::Scan(encoding) => shape::scan(masker, *encoding, &value)?,
-            Column::Label(label, encoding) => shape::label(masker, *label, *encoding, &value),
-            // The shape was made when it could be shown; the policies may have changed since.
-            Column::Reveal(label, encoding) if !masker.reveals(*label) => {
-                shape::label(masker, *label, *encoding, &value)
-            }
-            Column::Reveal(label, encoding) => shape::reveal(masker, *label, *encoding, &value)?,
-            Column::Withhold(encoding) => shape::withheld(masker, *encoding),
-        };
-        Some(self.encode(masked.as_deref()))
+        let mut found = Vec::new();
+        if column.is_scanned() {
+            masker.within(&value, |_| Some(0..value.len()), &mut found)?;
+        }
+        let masked = shape::masked(masker, column, &value, &found);
+        Ok(masked.map(|masked| self.encode(masked.as_deref())))
     }
 }
 
@@ -366,8 +367,9 @@ pub(super) fn mask_lines(
         found = later;
         let masked = match (layout.is_scanned_as_it_is(raw, column), here) {
             (true, []) => None,
-            (true, _) => Some(layout.encode(Some(&masker.replace(raw, &within(here, range.start))))),
-            (false, _) => layout.masked(masker, raw, column),
+            (true, _) => shape::masked(masker, column, raw, &within(here, range.start))
+                .map(|masked| layout.encode(masked.as_deref())),
+            (false, _) => layout.masked(masker, raw, column)?,
         };
         if let Some(masked) = masked {
             out.extend_from_slice(lines.get(position..range.start).unwrap_or_default());
@@ -516,7 +518,7 @@ mod tests {
                 let range = start..start + field.len();
                 for at in range.clone() {
                     let expected = (fields.len() <= columns).then_some(range.clone());
-                    prop_assert_eq!(lines.cell_at(line.as_bytes(), at).filter(|_| fields.len() <= columns), expected);
+                    prop_assert_eq!(lines.cell_at(line.as_bytes(), at).map(|(cell, _)| cell).filter(|_| fields.len() <= columns), expected);
                 }
                 prop_assert_eq!(lines.cell_at(line.as_bytes(), range.end), None);
                 start = range.end + 1;
@@ -527,16 +529,19 @@ mod tests {
     #[test]
     fn what_is_not_plain_is_taken_apart() {
         let text = super::super::shape::Encoding::Text;
-        let plain = Lines::new(b'\t', Syntax::plain_text(), vec![Column::Scan(text); 2]);
+        let plain = Lines::new(b'\t', Syntax::plain_text(), vec![Column::Scan(text.clone()); 2]);
         for line in ["a\\tb\tc\n", "a\tb\tc\n", "a\tb", "a\nb\n", "a\t\\Nb\n", ""] {
             assert!(!plain.is_plain_line(line.as_bytes()), "{line:?}");
         }
         assert!(plain.is_plain_line(b"a\t\\N\n") && plain.is_plain_line(b"\n"));
-        let labelled =
-            Lines::new(b'\t', Syntax::plain_text(), vec![Column::Scan(text), Column::Label(0, text)]);
+        let labelled = Lines::new(
+            b'\t',
+            Syntax::plain_text(),
+            vec![Column::Scan(text.clone()), Column::Label(0, text.clone())],
+        );
         assert!(!labelled.is_plain_line(b"a\tb\n"));
         let passing = Lines::new(b'\t', Syntax::plain_text(), vec![Column::Scan(text), Column::Pass]);
-        assert_eq!(passing.cell_at(b"ab\tcd\n", 1), Some(0..2));
+        assert_eq!(passing.cell_at(b"ab\tcd\n", 1).unwrap().0, 0..2);
         assert_eq!(passing.cell_at(b"ab\tcd\n", 4), None);
     }
 }

@@ -16,7 +16,7 @@ use super::segment::{Segment, defined_name};
 use super::shape::{self, Column, Shape};
 use super::{Phase, Portal, Session, Task};
 use crate::analysis::{ColumnUse, Copy, CopyFormat, FunctionClass, Statement, classify_function};
-use crate::catalog::{Origin, Relation};
+use crate::catalog::{Origin, Relation, is_builtin};
 use crate::codec::backend::{self, Field, TransactionStatus};
 use crate::codec::frontend::{Message, Named};
 use crate::codec::{Frame, HEADER_BYTES, ProtocolError, encode, peek};
@@ -24,6 +24,7 @@ use crate::definitions::Names;
 use crate::operation::may_return_rows;
 use crate::references::{is_column, may_be_row};
 use crate::statement::{Prepared, Text, changes_meaning, ends_transaction, may_mention, written};
+use crate::types::Kind;
 
 /// How results are named in recordings: backend messages as sent, masked.
 pub const RECORD_ENCODING: &str = "postgres/3";
@@ -473,26 +474,31 @@ impl Session {
     /// What has to happen to each column of a COPY TO, by name where it copies a table.
     fn copy_columns(&self, flow: &Flow, statement: &Statement, columns: usize, format: i16) -> Vec<Column> {
         let names = crate::operation::copied_columns(statement, &self.catalog);
-        let text = shape::Encoding::Text;
+        // A query's columns have no known types; it is copied as text only, and NULL is a value of all of them.
+        let plain = || Column::Scan(shape::encoding(Arc::new(Kind::Unknown), 0));
         match names {
             Some(origins) if origins.len() == columns => {
                 origins.into_iter().map(|origin| self.copy_column(flow, origin, format)).collect()
             }
-            // A query's columns have no known types; it is copied as text only.
-            _ if flow.protected.is_empty() => vec![Column::Scan(text); columns],
-            _ => vec![Column::Withhold(text); columns],
+            _ if flow.protected.is_empty() => vec![plain(); columns],
+            _ => {
+                let hidden = || Column::Withhold(shape::encoding(Arc::new(Kind::Opaque), 0));
+                let outputs = self.protected_outputs(Some(statement), &flow.protected);
+                let outputs = outputs.filter(|o| o.len() == columns).unwrap_or_else(|| vec![true; columns]);
+                outputs.into_iter().map(|hides| if hides { hidden() } else { plain() }).collect()
+            }
         }
     }
 
     fn copy_column(&self, flow: &Flow, (table, attribute): (u32, i16), format: i16) -> Column {
         let kind = self.catalog.by_oid(table).and_then(|r| r.type_of(attribute));
-        let (plain, encoding) = match kind {
-            Some(kind) => (shape::unlabelled_type(kind, format), shape::encoding(kind, format)),
+        let encoding = match kind {
+            Some(kind) => shape::encoding(self.catalog.kind(kind), format),
             // Not known: nothing of it may be seen.
-            None => (Column::Withhold(shape::Encoding::Opaque), shape::Encoding::Opaque),
+            None => return Column::Withhold(shape::encoding(Arc::new(Kind::Opaque), format)),
         };
         let origin = self.catalog.origin(&self.labels, table, attribute);
-        self.column(flow, origin, plain, encoding)
+        self.column(flow, origin, encoding)
     }
 
     /// A statement ended well: what it prepared, declared or changed is now so.
@@ -596,10 +602,12 @@ impl Session {
         if !self.labels.is_empty() {
             return Ok(Arc::new(self.shape(flow, &backend::row_description(body)?, statement)));
         }
-        self.shapes.of(body, || {
+        self.shapes.of(body, self.catalog.generation(), || {
             let fields = backend::row_description(body)?;
             // Without labels every column is what its type is; see `shape`.
-            Ok(Shape::new(fields.iter().map(shape::unlabelled).collect()))
+            let encodings = fields.iter().map(|f| shape::encoding(self.catalog.kind(f.type_oid), f.format));
+            let shape = Shape::new(encodings.map(shape::unlabelled).collect());
+            Ok((shape, fields.iter().all(|field| is_builtin(field.type_oid))))
         })
     }
 
@@ -610,24 +618,28 @@ impl Session {
         let referent = statement.and_then(|s| self.referent(s, &[]).ok().flatten());
         let statement = referent.as_deref().and_then(Prepared::statement).or(statement);
         let by_rule = by_rule || referent.is_some() && statement.is_some_and(|s| !may_return_rows(s));
+        let by_rule =
+            by_rule || !flow.protected.is_empty() && statement.is_some_and(|s| self.is_answered_by_rules(s));
         let names = self.names_of(&flow.protected, statement);
         let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        let known = match flow.protected.is_empty() {
+            true => None,
+            false => self.protected_outputs(statement, &flow.protected).filter(|o| o.len() == fields.len()),
+        };
         let columns = fields.iter().enumerate().map(|(i, field)| {
-            let encoding = shape::encoding(field.type_oid, field.format);
-            let plain = shape::unlabelled(field);
+            let encoding = shape::encoding(self.catalog.kind(field.type_oid), field.format);
             if by_rule {
                 return Column::Withhold(encoding);
             }
             if field.table != 0 {
-                return self.column(
-                    flow,
-                    self.catalog.origin(&self.labels, field.table, field.attribute),
-                    plain,
-                    encoding,
-                );
+                let origin = self.catalog.origin(&self.labels, field.table, field.attribute);
+                return self.column(flow, origin, encoding);
             }
-            let computed = !names.is_empty() && statement.is_none_or(|s| may_mention(s, Some(i), &names));
-            if computed { Column::Withhold(encoding) } else { plain }
+            let computed = match &known {
+                Some(known) => known.get(i).copied().unwrap_or(true),
+                None => !names.is_empty() && statement.is_none_or(|s| may_mention(s, Some(i), &names)),
+            };
+            if computed { Column::Withhold(encoding) } else { shape::unlabelled(encoding) }
         });
         Shape::new(columns.collect())
     }
@@ -694,20 +706,26 @@ impl Session {
         named.filter(|(c, name)| called(c, name)).map(|(_, name)| name.clone()).collect()
     }
 
-    fn column(&self, flow: &Flow, origin: Origin, plain: Column, encoding: shape::Encoding) -> Column {
+    fn column(&self, flow: &Flow, origin: Origin, encoding: shape::Encoding) -> Column {
         let shown = |l: &usize| flow.results.as_ref().is_some_and(|r| r.reveals(*l));
+        let counted = |l: &usize| flow.results.as_ref().is_some_and(|r| r.counts(*l));
         match origin {
-            Origin::Plain => plain,
+            Origin::Plain => shape::unlabelled(encoding),
             Origin::Unknown => Column::Withhold(encoding),
-            Origin::Derived(labels) if !labels.iter().all(shown) => Column::Withhold(encoding),
-            Origin::Labelled(labels) | Origin::Derived(labels) => match labels.iter().find(|l| !shown(l)) {
-                Some(hidden) => Column::Label(*hidden, encoding),
-                None => labels.first().map_or(plain, |l| Column::Reveal(*l, encoding)),
-            },
+            Origin::Derived(labels) if !labels.iter().all(|l| shown(l) && !counted(l)) => {
+                Column::Withhold(encoding)
+            }
+            Origin::Labelled(labels) | Origin::Derived(labels) => {
+                match (labels.iter().find(|l| !shown(l)), labels.first()) {
+                    (Some(hidden), _) => Column::Label(*hidden, encoding),
+                    (None, Some(label)) => Column::Reveal(*label, encoding),
+                    (None, None) => shape::unlabelled(encoding),
+                }
+            }
         }
     }
 
-    /// Labels reachable from a statement whose values this principal may not see.
+    /// Labels reachable from a statement whose values this principal may not see, or only so that they can be counted.
     pub(super) fn protected_by(&self, statement: &Statement, results: Option<&Results>) -> BTreeSet<usize> {
         if self.labels.is_empty() {
             return BTreeSet::new();
@@ -717,7 +735,7 @@ impl Session {
         let relations = statements.into_iter().flatten().flat_map(|s| &s.relations);
         let found = relations.filter_map(|r| self.catalog.relation(&written(r.schema.as_deref(), &r.name)));
         let labels = found.flat_map(|r| self.catalog.protected(&self.labels, r));
-        labels.filter(|l| !results.is_some_and(|r| r.reveals(*l))).collect()
+        labels.filter(|l| !results.is_some_and(|r| r.reveals(*l) && !r.counts(*l))).collect()
     }
 
     /// Ends the flow once everything due has come.

@@ -6,8 +6,12 @@ use gateway_core::error::{Denial, DenialCode};
 use gateway_core::operation::Operation;
 
 use super::Session;
-use crate::analysis::{Access as Use, Change, ColumnUse, Place, SourceKind, Statement, reads_anything};
+use crate::analysis::{
+    Access as Use, Change, ColumnUse, Place, RelationUse, SourceKind, Statement, reads_anything,
+};
+use crate::carried::{Carried, Row};
 use crate::catalog::Catalog;
+use crate::effects;
 use crate::statement::written;
 
 impl Session {
@@ -66,19 +70,48 @@ impl Session {
                 Denial::new(DenialCode::Forbidden, message).with_hint("have somebody do it who may see them")
             );
         }
-        let names = self.names_of(&hidden, Some(statement));
-        let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         // With one table and nothing nested, what is put out is RETURNING, which is masked as any result.
-        let nested = statement.sources.len() > 1 || statement.outputs.is_empty() || !modifies(statement);
-        // Under names that an alias list gives, any column can be the hidden one.
-        let renamed = statement.sources.iter().any(|s| {
-            !s.columns.is_empty()
-                && matches!(s.kind, SourceKind::Relation(_) | SourceKind::Join | SourceKind::Pseudo(_))
-        });
+        let sources = statement.sources.iter().filter(|s| !matches!(s.kind, SourceKind::Pseudo(_))).count();
+        let nested = sources > 1 || statement.outputs.is_empty() || !modifies(statement);
         let moved = |c: &&ColumnUse| calls || c.places.iter().any(|p| is_stored(*p, nested));
-        match statement.columns.iter().filter(moved).find(|c| renamed || may_be(c, &names)) {
+        let lookup = self.lookup(&hidden);
+        let mut lineage = Carried::new(statement, &lookup);
+        match statement.columns.iter().filter(moved).find(|c| lineage.column(c)) {
             None => Ok(()),
             Some(column) => Err(cannot_move(column, stores)),
+        }
+    }
+
+    /// Whether each column of a statement's result may hold values of these labels; `None` if that is not known.
+    pub(super) fn protected_outputs(
+        &self,
+        statement: Option<&Statement>,
+        labels: &BTreeSet<usize>,
+    ) -> Option<Vec<bool>> {
+        const FOLLOWED: [&str; 7] = ["select", "values", "insert", "update", "delete", "merge", "copy_to"];
+        let statement = statement.filter(|s| s.explain.is_none() && FOLLOWED.contains(&&*s.kind))?;
+        Carried::new(statement, &self.lookup(labels)).outputs()
+    }
+
+    /// Whether rows that a statement returns may be those of a rule, of which its text and the relation say nothing.
+    pub(super) fn is_answered_by_rules(&self, statement: &Statement) -> bool {
+        let targets = statement.modifications.iter().filter_map(|m| statement.relations.get(m.relation));
+        let mut known = targets.filter_map(|used| {
+            let relation = self.catalog.relation(&written(used.schema.as_deref(), &used.name))?;
+            Some(effects::rules_answer(&self.catalog, relation, used.access))
+        });
+        known.any(|answered| answered)
+    }
+
+    /// Says of a relation which of its columns carry these labels.
+    fn lookup<'a>(&'a self, labels: &'a BTreeSet<usize>) -> impl Fn(&RelationUse) -> Option<Row> + 'a {
+        move |used| {
+            let relation = self.catalog.relation(&written(used.schema.as_deref(), &used.name))?;
+            let carriers = self.catalog.carriers(&self.labels, relation, labels);
+            let ruled = effects::rules_answer(&self.catalog, relation, used.access)
+                && !self.catalog.protected(&self.labels, relation).is_disjoint(labels);
+            let column = |name: &str| (name.to_owned(), ruled || carriers.contains(&name));
+            Some(Row { columns: relation.columns().map(column).collect(), system: !relation.is_view() })
         }
     }
 
@@ -118,10 +151,6 @@ fn is_stored(place: Place, nested: bool) -> bool {
         Place::Output | Place::Expression => nested,
         Place::Filter | Place::Order => false,
     }
-}
-
-fn may_be(column: &ColumnUse, names: &BTreeSet<&str>) -> bool {
-    column.star || column.whole_row || column.name.last().is_some_and(|name| names.contains(name.as_str()))
 }
 
 fn cannot_move(column: &ColumnUse, stores: bool) -> Denial {

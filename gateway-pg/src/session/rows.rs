@@ -10,9 +10,10 @@ use gateway_core::pipeline::Masker;
 
 use super::copy::Lines;
 use super::flow::unreadable;
-use super::shape::{self, Column, Encoding, Masked, Shape};
+use super::shape::{self, Column, Shape};
 use crate::codec::backend;
 use crate::codec::{HEADER_BYTES, ProtocolError, encode};
+use crate::types::Masked;
 
 /// What has to happen to one frame.
 #[derive(Debug)]
@@ -154,7 +155,7 @@ impl Chunk {
                 let (index, cell) = backend::cell_at(body, at - offset)?;
                 shape.columns.get(index).filter(|column| column.is_scanned()).map(|_| cell)
             }
-            Layout::Line(lines) => lines.cell_at(body, at - offset),
+            Layout::Line(lines) => lines.cell_at(body, at - offset).map(|(cell, _)| cell),
             Layout::Names => backend::name_at(body, at - offset),
         }?;
         Some(cell.start + offset..cell.end + offset)
@@ -209,10 +210,13 @@ fn row(
     backend::row_cells(body, shape.columns.len(), &mut values).map_err(|e| unreadable(&e.to_string()))?;
     let mut changed: Vec<(usize, Masked)> = Vec::new();
     for (i, (column, value)) in shape.columns.iter().zip(&values).enumerate() {
-        let Some((start, end)) = *value else { continue };
+        let Some((start, end)) = *value else {
+            changed.extend(shape::masked_null(masker, column).map(|m| (i, m)));
+            continue;
+        };
         let value = body.get(start..end).unwrap_or_default();
         let here = local(found, start + offset..end + offset);
-        changed.extend(masked(masker, column, value, &here).map(|m| (i, m)));
+        changed.extend(shape::masked(masker, column, value, &here).map(|m| (i, m)));
     }
     if !changed.is_empty() {
         let out = out.replace(&(piece.start..piece.end));
@@ -228,31 +232,6 @@ fn local(found: &[Finding], cell: Range<usize>) -> Vec<Finding> {
     inside.map(|f| Finding { range: moved(f), ..f.clone() }).collect()
 }
 
-/// A value as it may be seen, or `None` if it may pass as it is. `found`: what the scan found in it, if it was scanned.
-pub(super) fn masked(
-    masker: &mut Masker<'_>,
-    column: &Column,
-    value: &[u8],
-    found: &[Finding],
-) -> Option<Masked> {
-    match column {
-        Column::Pass => None,
-        Column::Scan(encoding) => match (encoding, found.is_empty()) {
-            (Encoding::Text | Encoding::Json, false) => Some(Some(masker.replace(value, found))),
-            (Encoding::NumberText | Encoding::JsonbBinary, false)
-            | (Encoding::Integer(_) | Encoding::NumericBinary, true) => shape::scan(masker, *encoding, value),
-            _ => None,
-        },
-        Column::Label(label, encoding) => Some(shape::label(masker, *label, *encoding, value)),
-        // The shape was made when it could be shown; the policies may have changed since.
-        Column::Reveal(label, encoding) if !masker.reveals(*label) => {
-            Some(shape::label(masker, *label, *encoding, value))
-        }
-        Column::Reveal(label, encoding) => shape::reveal(masker, *label, *encoding, value),
-        Column::Withhold(encoding) => Some(shape::withheld(masker, *encoding)),
-    }
-}
-
 /// Replaces the fields of a copied line in which something was found.
 fn line(masker: &mut Masker<'_>, out: &mut Splice<'_>, piece: &Piece, lines: &Lines, found: &[Finding]) {
     if found.is_empty() {
@@ -266,15 +245,19 @@ fn line(masker: &mut Masker<'_>, out: &mut Splice<'_>, piece: &Piece, lines: &Li
     out.extend_from_slice(b"d\0\0\0\0");
     let mut position = 0;
     for finding in found {
-        let Some(cell) = lines.cell_at(body, finding.range.start.saturating_sub(offset)) else { continue };
+        let Some((cell, column)) = lines.cell_at(body, finding.range.start.saturating_sub(offset)) else {
+            continue;
+        };
         if cell.start < position {
             continue;
         }
         let here = local(found, cell.start + offset..cell.end + offset);
         let value = body.get(cell.clone()).unwrap_or_default();
-        out.extend_from_slice(body.get(position..cell.start).unwrap_or_default());
-        out.extend_from_slice(&lines.encode(Some(&masker.replace(value, &here))));
-        position = cell.end;
+        if let Some(masked) = shape::masked(masker, column, value, &here) {
+            out.extend_from_slice(body.get(position..cell.start).unwrap_or_default());
+            out.extend_from_slice(&lines.encode(masked.as_deref()));
+            position = cell.end;
+        }
     }
     out.extend_from_slice(body.get(position..).unwrap_or_default());
     finish_frame(out, start);

@@ -11,8 +11,8 @@ use gateway_core::pipeline::Masker;
 
 use super::copy::MAX_LINE_BYTES;
 use super::flow::unreadable;
-use super::rows::{Chunk, Edit, encode_values, finish_frame, masked};
-use super::shape::Shape;
+use super::rows::{Chunk, Edit, encode_values, finish_frame};
+use super::shape::{self, Shape};
 use crate::codec::{ProtocolError, backend};
 
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
@@ -155,12 +155,15 @@ fn mask_tuple(
     backend::row_cells(tuple, shape.columns.len(), &mut values).map_err(|e| unreadable(&e.to_string()))?;
     let mut changed = Vec::new();
     for (i, (column, value)) in shape.columns.iter().zip(&values).enumerate() {
-        let Some(value) = value.and_then(|(start, end)| tuple.get(start..end)) else { continue };
+        let Some(value) = value.and_then(|(start, end)| tuple.get(start..end)) else {
+            changed.extend(shape::masked_null(masker, column).map(|m| (i, m)));
+            continue;
+        };
         let mut found = Vec::new();
         if column.is_scanned() {
             masker.within(value, |_| Some(0..value.len()), &mut found)?;
         }
-        changed.extend(masked(masker, column, value, &found).map(|m| (i, m)));
+        changed.extend(shape::masked(masker, column, value, &found).map(|m| (i, m)));
     }
     encode_values(out, tuple, &values, &changed);
     Ok(())

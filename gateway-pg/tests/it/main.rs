@@ -16,3 +16,4 @@ mod policies;
 mod scripts;
 mod splits;
 mod support;
+mod typed;

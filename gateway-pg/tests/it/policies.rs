@@ -80,7 +80,8 @@ fn psql(gateway: &Gateway, sql: &str) -> String {
 fn cedar_judges_real_statements() {
     let (gateway, _engine) = cedar();
     assert_eq!(psql(&gateway, "SELECT count(*) FROM customers"), "200");
-    assert!(psql(&gateway, "\\d customers").contains("email"), "catalog queries of psql are reads");
+    let described = psql(&gateway, "\\d customers");
+    assert!(described.contains("email"), "catalog queries of psql are reads: {described}");
     assert_eq!(psql(&gateway, "SELECT 1"), "1");
     psql(&gateway, "UPDATE products SET stock = 5 WHERE id = 1");
     assert_eq!(gateway.directly("SELECT stock FROM products WHERE id = 1"), "5");

@@ -3,6 +3,7 @@
 mod files;
 mod inbox;
 mod lines;
+mod opened;
 mod output;
 mod pump;
 
@@ -16,6 +17,7 @@ use russh::ChannelWriteHalf;
 use russh::server::Msg;
 
 pub(crate) use inbox::{Event, Inbox};
+pub(crate) use opened::{Opened, listen};
 use output::Output;
 
 use crate::command::Command;
@@ -27,8 +29,13 @@ use crate::upstream::{Leased, Purpose, UpstreamError};
 /// The encodings of released pieces in recordings: the bytes as they were sent to the client.
 pub const RECORD_ENCODINGS: [&str; 4] = [STDOUT, STDERR, TERMINAL, files::SFTP];
 
+/// The encodings of what clients sent, where a rule asks for it: the bytes as they were sent, masked.
+pub const INPUT_ENCODINGS: [&str; 2] = [INPUT, files::WRITTEN];
+
 const STDOUT: &str = "ssh/stdout";
 const STDERR: &str = "ssh/stderr";
+/// A program's standard input, what is typed at a terminal, and what a client sends into a forward.
+const INPUT: &str = "ssh/input";
 /// Standard output and error of a terminal are one stream.
 const TERMINAL: &str = "ssh/terminal";
 
@@ -40,6 +47,13 @@ struct Permitted {
     statement: Bytes,
     setting: Setting,
     raw: bool,
+}
+
+impl Permitted {
+    /// A channel that the target opened.
+    fn raw() -> Self {
+        Self { statement: Bytes::new(), setting: Setting::default(), raw: true }
+    }
 }
 
 /// What is to run, and in which setting.
@@ -61,6 +75,8 @@ pub(crate) enum Program {
     DirectTcpip(String, u32),
     /// A forwarded connection to a socket in the target's file system, permitted when it was opened.
     DirectStreamlocal(String),
+    /// A channel that the target opened.
+    Opened,
 }
 
 impl Program {
@@ -68,7 +84,7 @@ impl Program {
     fn bytes(&self) -> usize {
         match self {
             Self::Exec(line) => line.len(),
-            Self::Shell | Self::Commands => 0,
+            Self::Shell | Self::Commands | Self::Opened => 0,
             Self::Subsystem(name) | Self::DirectTcpip(name, _) | Self::DirectStreamlocal(name) => name.len(),
         }
     }
@@ -224,6 +240,8 @@ impl Task {
             Program::Shell => Ok(operation::shell(target, setting)),
             Program::Commands => Ok(operation::command_shell(target, setting)),
             Program::Subsystem(name) => Ok(operation::subsystem(target, name, setting)),
+            // Judged where it comes in, by what it is.
+            Program::Opened => Err(crate::session::unsupported("this channel")),
             Program::DirectTcpip(host, port) => Ok(operation::tcp(target, "direct_tcpip", host, *port)),
             Program::DirectStreamlocal(path) => Ok(operation::socket(target, "direct_streamlocal", path)),
         }

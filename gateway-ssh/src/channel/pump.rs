@@ -5,14 +5,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use gateway_core::error::{Denial, DenialCode};
 use gateway_core::masking::Controls;
-use gateway_core::pipeline::{ResultStream, Results};
+use gateway_core::pipeline::{Input, ResultStream, Results};
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Error, Sig, client};
 use tokio::time::timeout;
 
-use super::lines::Input;
 use super::output::{Exit, Stream};
-use super::{Ended, Event, Gone, Permitted, Program, STDERR, STDOUT, TERMINAL, Task};
-use crate::operation::{self, Setting, Size, Terminal};
+use super::{Ended, Event, Gone, INPUT, Permitted, Program, STDERR, STDOUT, TERMINAL, Task};
+use super::{lines, opened};
+use crate::operation::{self, Screen, Setting, Size, Terminal};
 use crate::upstream::Leased;
 
 type ToTarget = ChannelWriteHalf<client::Msg>;
@@ -28,6 +28,9 @@ pub(super) async fn run(
     let Permitted { statement, setting, raw } = permitted;
     let Leased { connection, channel } = leased;
     let (from_target, to_target) = channel.split();
+    let expected = setting.expected();
+    let knocks = connection.as_ref().filter(|_| !expected.is_empty()).map(|c| c.door.expect(expected));
+    let mut input = results.input(INPUT);
     let mut answer = Answer::new(task, results, setting.terminal.is_some(), raw);
     let outcome = match start(&to_target, program, statement, &setting).await {
         Err(_) => Outcome::Lost,
@@ -38,21 +41,25 @@ pub(super) async fn run(
                 biased;
                 () = task.inbox.closed() => Outcome::Gone,
                 outcome = answer.follow(from_target) => outcome,
-                never = feed(task, &to_target, setting.terminal.clone()) => match never {},
+                denial = feed(task, &to_target, setting.terminal.clone(), &mut input) => Outcome::Denied(denial),
+                never = opened::take(&task.session, knocks) => match never {},
             }
         }
     };
     if matches!(outcome, Outcome::Closed) {
         task.session.upstreams.keep(connection);
     }
-    answer.finish(outcome).await
+    match input.finish() {
+        Ok(()) => answer.finish(outcome).await,
+        Err(denial) => answer.finish(Outcome::Denied(denial)).await,
+    }
 }
 
 /// How a line of a command-at-a-time session is run.
 pub(super) struct Line<'a> {
     /// The client has a terminal, which the line does not know of.
     pub(super) terminal: bool,
-    pub(super) input: &'a mut Input,
+    pub(super) input: &'a mut lines::Input,
 }
 
 /// Runs one permitted line of a session that goes on afterwards: without input, until it ends or is interrupted. Gives its status.
@@ -89,7 +96,7 @@ pub(super) async fn run_line(
 }
 
 /// Passes the client's signals on; a second Ctrl-C gives the line up.
-async fn interrupted(task: &Task, to: &ToTarget, input: &mut Input) -> Outcome {
+async fn interrupted(task: &Task, to: &ToTarget, input: &mut lines::Input) -> Outcome {
     let mut before = false;
     loop {
         let Ok(signal) = input.signal(task).await else { return Outcome::Gone };
@@ -131,6 +138,12 @@ async fn start(
     for (name, value) in &setting.environment {
         to.set_env(false, name, value).await?;
     }
+    if setting.agent {
+        to.agent_forward(false).await?;
+    }
+    if let Some(Screen { single, protocol, cookie, number }) = &setting.screen {
+        to.request_x11(false, *single, &**protocol, &**cookie, *number).await?;
+    }
     if let Some(Terminal { term, size: Size { columns, rows, width, height }, modes }) = &setting.terminal {
         to.request_pty(true, term, *columns, *rows, *width, *height, modes).await?;
     }
@@ -138,7 +151,9 @@ async fn start(
         Program::Exec(_) => to.exec(true, statement).await?,
         Program::Shell | Program::Commands => to.request_shell(true).await?,
         Program::Subsystem(name) => to.request_subsystem(true, name).await?,
-        Program::DirectTcpip(..) | Program::DirectStreamlocal(_) => return Ok(Replies::None),
+        Program::DirectTcpip(..) | Program::DirectStreamlocal(_) | Program::Opened => {
+            return Ok(Replies::None);
+        }
     }
     Ok(if setting.terminal.is_some() { Replies::Terminal } else { Replies::Program })
 }
@@ -150,8 +165,6 @@ enum Replies {
     Program,
     None,
 }
-
-enum Never {}
 
 /// How far the end of the program's output has got.
 ///
@@ -168,11 +181,14 @@ enum OutputEnd {
 /// A program that closes its output commonly ends within milliseconds. 1 s.
 const STATUS_WAIT: Duration = Duration::from_secs(1);
 
-/// Moves the client's input to the target at the target's pace; never ends by itself.
-async fn feed(task: &Task, to: &ToTarget, mut terminal: Option<Terminal>) -> Never {
+/// Moves the client's input to the target at the target's pace; ends only if it cannot be recorded.
+async fn feed(task: &Task, to: &ToTarget, mut terminal: Option<Terminal>, input: &mut Input) -> Denial {
     loop {
         let sent = match task.inbox.next().await {
-            Event::Data(bytes) => to.data_bytes(bytes.freeze()).await,
+            Event::Data(bytes) => match noted(task, input, &bytes).await {
+                Ok(()) => to.data_bytes(bytes.freeze()).await,
+                Err(denial) => return denial,
+            },
             Event::Eof => to.eof().await,
             Event::Signal(signal) => deliver(task, to, signal).await,
             Event::Resize(size) => match &mut terminal {
@@ -187,6 +203,16 @@ async fn feed(task: &Task, to: &ToTarget, mut terminal: Option<Terminal>) -> Nev
             return std::future::pending().await;
         }
     }
+}
+
+/// Has input recorded, if a rule asks for it, no faster than the recorder takes it.
+async fn noted(task: &Task, input: &mut Input, bytes: &[u8]) -> Result<(), Denial> {
+    let guard = &task.session.guard;
+    if input.is_recorded() && !guard.has_room() {
+        guard.catch_up().await?;
+    }
+    input.take(bytes)?;
+    if input.is_recorded() && guard.is_strict() { guard.settle().await } else { Ok(()) }
 }
 
 async fn deliver(task: &Task, to: &ToTarget, signal: Sig) -> Result<(), Error> {

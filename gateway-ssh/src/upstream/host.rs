@@ -10,6 +10,7 @@ use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::{Certificate, HashAlg, PublicKeyOrCertificate};
 use russh::{Channel, ChannelOpenFailure};
 
+use super::door::{Door, Origin};
 use crate::login::{is_believed, wire};
 use crate::target::{HostKeys, Target};
 
@@ -50,20 +51,21 @@ impl Verdict {
     }
 }
 
-/// The client side's callbacks: checks the host, and takes no channel that the target would open.
+/// The client side's callbacks: checks the host, and takes no channel that the target opens unless its [`Door`] expects it.
 #[derive(Debug)]
 pub(crate) struct HostCheck {
     host: String,
     keys: HostKeys,
     now: SystemTime,
     verdict: Verdict,
+    door: Door,
 }
 
 impl HostCheck {
-    pub(crate) fn new(target: &Target, now: SystemTime) -> (Self, Verdict) {
+    pub(crate) fn new(target: &Target, now: SystemTime, door: Door) -> (Self, Verdict) {
         let verdict = Verdict::default();
         let (host, keys) = (target.host.clone(), target.host_keys.clone());
-        (Self { host, keys, now, verdict: verdict.clone() }, verdict)
+        (Self { host, keys, now, verdict: verdict.clone(), door }, verdict)
     }
 
     fn judge(&self, presented: &PublicKeyOrCertificate) -> Result<(), Refusal> {
@@ -122,38 +124,39 @@ impl Handler for HostCheck {
         Ok(believed)
     }
 
-    // The library accepts what the target opens unless told otherwise. Nothing here ever asks the target for such a channel.
+    // The library accepts what the target opens unless told otherwise.
 
     async fn server_channel_open_forwarded_tcpip(
         &mut self,
-        _: Channel<Msg>,
-        _: &str,
-        _: u32,
-        _: &str,
-        _: u32,
+        channel: Channel<Msg>,
+        address: &str,
+        port: u32,
+        from: &str,
+        from_port: u32,
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Self::Error> {
-        refuse(reply).await
+        let origin = Origin::Tcp { address: address.to_owned(), port, from: from.to_owned(), from_port };
+        self.door.knock(origin, channel, reply).await
     }
 
     async fn server_channel_open_forwarded_streamlocal(
         &mut self,
-        _: Channel<Msg>,
-        _: &str,
+        channel: Channel<Msg>,
+        path: &str,
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Self::Error> {
-        refuse(reply).await
+        self.door.knock(Origin::Socket(path.to_owned()), channel, reply).await
     }
 
     async fn server_channel_open_agent_forward(
         &mut self,
-        _: Channel<Msg>,
+        channel: Channel<Msg>,
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Self::Error> {
-        refuse(reply).await
+        self.door.knock(Origin::Agent, channel, reply).await
     }
 
     async fn server_channel_open_session(
@@ -190,13 +193,13 @@ impl Handler for HostCheck {
 
     async fn server_channel_open_x11(
         &mut self,
-        _: Channel<Msg>,
-        _: &str,
-        _: u32,
+        channel: Channel<Msg>,
+        from: &str,
+        from_port: u32,
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Self::Error> {
-        refuse(reply).await
+        self.door.knock(Origin::X11 { from: from.to_owned(), from_port }, channel, reply).await
     }
 }
 

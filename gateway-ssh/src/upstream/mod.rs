@@ -3,6 +3,7 @@
 //! One channel at a time uses a connection, so that a channel nobody reads from stops its own connection and no other. When it
 //! ends in good order the next channel takes the connection over; only channels at the same time need several.
 
+pub(crate) mod door;
 mod host;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,8 +14,10 @@ use russh::client::{self, Handle};
 use russh::keys::{Certificate, PrivateKey, PrivateKeyWithHashAlg};
 use russh::{Channel, SshId};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use self::door::{Door, Expected, Knock};
 use self::host::{HostCheck, Refusal};
 use crate::algorithms::{PACKET_BYTES, WINDOW_BYTES, preferred};
 use crate::target::Target;
@@ -60,11 +63,11 @@ pub(crate) enum Purpose<'a> {
 impl Purpose<'_> {
     async fn open(self, connection: &Connection) -> Result<Channel<client::Msg>, russh::Error> {
         match self {
-            Self::Session => connection.channel_open_session().await,
+            Self::Session => connection.handle.channel_open_session().await,
             Self::DirectTcpip(host, port) => {
-                connection.channel_open_direct_tcpip(host, port, "127.0.0.1", 0).await
+                connection.handle.channel_open_direct_tcpip(host, port, "127.0.0.1", 0).await
             }
-            Self::DirectStreamlocal(path) => connection.channel_open_direct_streamlocal(path).await,
+            Self::DirectStreamlocal(path) => connection.handle.channel_open_direct_streamlocal(path).await,
         }
     }
 }
@@ -90,7 +93,7 @@ impl Upstreams {
     ) -> Result<Self, UpstreamError> {
         let upstreams = Self { target, credential: Login::new(credential)?, idle: Mutex::default() };
         let first = upstreams.log_in().await?;
-        upstreams.keep(first);
+        upstreams.keep(Some(first));
         Ok(upstreams)
     }
 
@@ -103,17 +106,33 @@ impl Upstreams {
     pub(crate) async fn open(&self, purpose: Purpose<'_>) -> Result<Leased, UpstreamError> {
         while let Some(connection) = self.take() {
             if let Ok(Ok(channel)) = timeout(OPEN, purpose.open(&connection)).await {
-                return Ok(Leased { connection, channel });
+                return Ok(Leased { connection: Some(connection), channel });
             }
         }
         let connection = self.log_in().await?;
         let opened = timeout(OPEN, purpose.open(&connection)).await;
         let channel = opened.map_err(|_| UpstreamError::Slow(OPEN))??;
-        Ok(Leased { connection, channel })
+        Ok(Leased { connection: Some(connection), channel })
     }
 
-    /// Takes back a connection whose channel was closed by both sides.
-    pub(crate) fn keep(&self, connection: Connection) {
+    /// Has the target listen for the client, on a connection of its own. Gives the port it chose, if it was to choose one.
+    pub(crate) async fn listen(&self, expected: &Expected) -> Result<Listening, UpstreamError> {
+        let connection = match self.take() {
+            Some(connection) => connection,
+            None => self.log_in().await?,
+        };
+        let knocks = connection.door.expect(vec![expected.clone()]);
+        let port = match expected {
+            Expected::Tcp(address, port) => connection.handle.tcpip_forward(address, *port).await?,
+            Expected::Socket(path) => connection.handle.streamlocal_forward(path).await.map(|()| 0)?,
+            Expected::Agent | Expected::X11 => 0,
+        };
+        Ok(Listening { connection, knocks, port })
+    }
+
+    /// Takes back a connection whose channel was closed by both sides, unless the target may still open channels on it.
+    pub(crate) fn keep(&self, connection: Option<Connection>) {
+        let Some(connection) = connection.filter(|connection| !connection.door.was_opened()) else { return };
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < MAX_IDLE && !connection.is_closed() {
             idle.push(connection);
@@ -130,14 +149,15 @@ impl Upstreams {
             let address = (self.target.host.as_str(), self.target.port);
             let stream = TcpStream::connect(address).await.map_err(UpstreamError::Connect)?;
             stream.set_nodelay(true).map_err(UpstreamError::Connect)?;
-            let (check, verdict) = HostCheck::new(&self.target, SystemTime::now());
+            let door = Door::default();
+            let (check, verdict) = HostCheck::new(&self.target, SystemTime::now(), door.clone());
             let connected = client::connect_stream(Arc::new(self.config()), stream, check).await;
             let mut handle = connected.map_err(|error| match verdict.take() {
                 Some(refusal) => UpstreamError::HostKey(refusal),
                 None => UpstreamError::Protocol(error),
             })?;
             self.credential.present(&mut handle).await?;
-            Ok(handle)
+            Ok(Connection { handle, door })
         };
         timeout(CONNECT, log_in).await.map_err(|_| UpstreamError::Slow(CONNECT))?
     }
@@ -156,11 +176,34 @@ impl Upstreams {
     }
 }
 
-pub(crate) type Connection = Handle<HostCheck>;
+/// A logged-in connection, and what the target may open on it.
+pub(crate) struct Connection {
+    handle: Handle<HostCheck>,
+    pub(crate) door: Door,
+}
+
+impl Connection {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.handle.is_closed()
+    }
+
+    /// Waits until it breaks or is closed.
+    pub(crate) async fn ended(&mut self) {
+        let _ = (&mut self.handle).await;
+    }
+}
+
+/// Something the target listens on for the client. Dropping it ends that.
+pub(crate) struct Listening {
+    pub(crate) connection: Connection,
+    pub(crate) knocks: mpsc::Receiver<Knock>,
+    pub(crate) port: u32,
+}
 
 /// A channel and the connection it has for itself. Dropping it closes both.
 pub(crate) struct Leased {
-    pub(crate) connection: Connection,
+    /// `None` for channels that the target opened.
+    pub(crate) connection: Option<Connection>,
     pub(crate) channel: Channel<client::Msg>,
 }
 
@@ -195,7 +238,7 @@ impl Login {
         }
     }
 
-    async fn present(&self, handle: &mut Connection) -> Result<(), UpstreamError> {
+    async fn present(&self, handle: &mut Handle<HostCheck>) -> Result<(), UpstreamError> {
         let (user, result) = match self {
             Self::None(user) => (user, handle.authenticate_none(user).await?),
             Self::Password(user, password) => {

@@ -13,7 +13,8 @@ fn python(script: &str) -> String {
     python_through(&gateway(ALL), script)
 }
 
-fn python_through(gateway: &Gateway, script: &str) -> String {
+/// The same through this gateway.
+pub fn python_through(gateway: &Gateway, script: &str) -> String {
     let folder = tempfile::tempdir_in(server().home()).unwrap();
     let mut python = Command::new("/usr/bin/python3");
     python.arg("-").arg(gateway.address.port().to_string()).arg(keys().agent.private()).arg(folder.path());

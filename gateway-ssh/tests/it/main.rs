@@ -4,6 +4,7 @@
 mod ansible;
 mod clients;
 mod commands;
+mod content;
 mod documented;
 mod files;
 mod hostile;

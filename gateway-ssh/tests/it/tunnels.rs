@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -62,25 +62,149 @@ permit (principal, action == Action::"direct_tcpip", resource == Endpoint::"web1
     assert!(own.stdout.is_empty() && !own.status.success());
 }
 
+/// Everything, except what programs of the target might open towards the client.
+const NOTHING_BACK: &str = r#"permit (principal, action, resource)
+unless { [Action::"reveal", Action::"tcpip_forward", Action::"streamlocal_forward", Action::"agent_forward", Action::"x11"].contains(action) };"#;
+
+/// A client that has the target forward this to it; gone with the guard.
+fn reverse(gateway: &Gateway, forward: &str) -> Guard {
+    let mut ssh = gateway.client("ssh");
+    ssh.args(["-o", "ExitOnForwardFailure=yes", "-N", "-R", forward, "agent-7@127.0.0.1"]);
+    Guard::spawn(&mut ssh).unwrap()
+}
+
+fn greeting(mut stream: impl Read) -> String {
+    let mut came = String::new();
+    let _ = stream.read_to_string(&mut came);
+    came
+}
+
+/// The length of what clients sent, by the records.
+fn sent(gateway: &Gateway) -> Option<u64> {
+    gateway.records().into_iter().find_map(|record| match record {
+        Record::Digested { content, bytes, .. } if content == "ssh/input" => Some(bytes),
+        _ => None,
+    })
+}
+
 #[test]
-fn reverse_forwards_and_agents_are_refused_whatever_is_permitted() {
+fn a_permitted_reverse_forward_brings_connections_to_the_client() {
     let gateway = gateway(ALL);
-    let port = free_port().unwrap();
-    let forward = format!("127.0.0.1:{port}:127.0.0.1:1");
+    let (port, greeter) = (free_port().unwrap(), greeter());
+    let ssh = reverse(&gateway, &format!("127.0.0.1:{port}:127.0.0.1:{greeter}"));
+    let connect = || TcpStream::connect(("127.0.0.1", port));
+    assert!(wait_until(|| connect().is_ok_and(|stream| greeting(stream) == "hello\n"), DEADLINE));
+    assert!(wait_until(|| sent(&gateway) == Some(6), DEADLINE), "{:?}", gateway.records());
+    // Several at once, and they end by themselves.
+    let several: Vec<_> = (0..5).map(|_| connect().unwrap()).collect();
+    assert!(several.into_iter().all(|stream| greeting(stream) == "hello\n"));
+    // The target listens no longer than the client is there.
+    drop(ssh);
+    assert!(wait_until(|| connect().is_err(), DEADLINE));
+}
+
+#[test]
+fn a_permitted_reverse_forward_of_a_socket_brings_connections_to_the_client() {
+    let gateway = gateway(ALL);
+    let folder = tempfile::tempdir_in(server().home()).unwrap();
+    let socket = folder.path().join("back");
+    let _ssh = reverse(&gateway, &format!("{}:127.0.0.1:{}", socket.display(), greeter()));
+    let connect = || UnixStream::connect(&socket);
+    assert!(wait_until(|| connect().is_ok_and(|stream| greeting(stream) == "hello\n"), DEADLINE));
+}
+
+#[test]
+fn the_target_chooses_a_port_and_stops_listening_when_told() {
+    let gateway = gateway(ALL);
+    let said = crate::clients::python_through(
+        &gateway,
+        r#"
+import paramiko, sys, socket
+port, key = int(sys.argv[1]), sys.argv[2]
+client = paramiko.SSHClient()
+client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+client.connect("127.0.0.1", port, "agent-7", pkey=paramiko.Ed25519Key.from_private_key_file(key), allow_agent=False, look_for_keys=False)
+transport = client.get_transport()
+chosen = transport.request_port_forward("127.0.0.1", 0)
+outside = socket.create_connection(("127.0.0.1", chosen))
+channel = transport.accept(20)
+channel.sendall(b"in")
+outside.sendall(b"out")
+print(chosen > 0, outside.recv(9), channel.recv(9))
+channel.close()
+print(outside.recv(9))
+transport.cancel_port_forward("127.0.0.1", chosen)
+while True:
+    try: socket.create_connection(("127.0.0.1", chosen)).close()
+    except ConnectionRefusedError: break
+print("ended")
+"#,
+    );
+    assert_eq!(said, "True b'in' b'out'\nb''\nended\n");
+}
+
+#[test]
+fn what_is_not_permitted_is_not_opened_towards_the_client() {
+    let gateway = gateway(NOTHING_BACK);
+    let (port, greeter) = (free_port().unwrap(), greeter());
+    let forward = format!("127.0.0.1:{port}:127.0.0.1:{greeter}");
     let done = gateway.ssh(&["-o", "ExitOnForwardFailure=yes", "-R", &forward, "echo in"]);
     assert!(!done.status.success() && done.stdout.is_empty(), "{done:?}");
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
-    let agent = gateway.path("agent");
+    assert!(denied(&gateway, "tcpip_forward"));
+    let done = with_agent(&gateway, "echo [$SSH_AUTH_SOCK]");
+    assert_eq!(done.stdout, "[]\n");
+    assert!(denied(&gateway, "agent_forward"));
+}
+
+/// Runs a command with a client that lends its agent, which holds one key.
+fn with_agent(gateway: &Gateway, command: &str) -> testkit::Finished {
+    let agent = gateway.path("agent.sock");
     let _agent =
         Guard::spawn(Command::new("ssh-agent").args(["-D", "-a"]).arg(&agent).stdout(Stdio::null())).unwrap();
     assert!(wait_until(|| agent.exists(), DEADLINE));
+    let mut add = Command::new("ssh-add");
+    let done = run(add.arg(keys().agent.private()).env("SSH_AUTH_SOCK", &agent), "", DEADLINE).unwrap();
+    assert!(done.status.success(), "{}", done.stderr);
     let options = client_options(keys().agent.private(), gateway.address.port());
     let with_agent = format!("IdentityAgent={}", agent.display());
     let mut ssh = Command::new("ssh");
     ssh.args(options.iter().map(|option| option.replace("IdentityAgent=none", &with_agent)));
-    let done = run(ssh.args(["-A", "agent-7@127.0.0.1", "echo [$SSH_AUTH_SOCK]"]), "", DEADLINE).unwrap();
-    assert_eq!(done.stdout, "[]\n");
-    assert!(done.stderr.contains("agent forwarding is not offered"), "{}", done.stderr);
+    run(ssh.args(["-A", "agent-7@127.0.0.1", command]), "", DEADLINE).unwrap()
+}
+
+#[test]
+fn a_permitted_agent_answers_programs_of_the_target() {
+    let gateway = gateway(ALL);
+    let done = with_agent(&gateway, "ssh-add -l; ssh-add -l | wc -l");
+    assert!(done.stdout.contains("ED25519") && done.stdout.ends_with("\n1\n"), "{done:?}");
+    // Without the client's wish there is none.
+    assert_eq!(gateway.ssh(&["echo [$SSH_AUTH_SOCK]"]).stdout, "[]\n");
+}
+
+#[test]
+fn a_permitted_screen_is_drawn_on() {
+    let ask = r#"
+import paramiko, sys
+port, key = int(sys.argv[1]), sys.argv[2]
+client = paramiko.SSHClient()
+client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+client.connect("127.0.0.1", port, "agent-7", pkey=paramiko.Ed25519Key.from_private_key_file(key), allow_agent=False, look_for_keys=False)
+channel = client.get_transport().open_session()
+try:
+    channel.request_x11()
+    channel.exec_command("exec 3<>/dev/tcp/127.0.0.1/$((6000 + $(echo $DISPLAY | sed 's/.*:\\([0-9]*\\).*/\\1/'))); echo drawing >&3; read answer <&3; echo $answer")
+    screen = client.get_transport().accept(20)
+    print(screen.recv(100))
+    screen.sendall(b"drawn\n")
+    print(channel.recv(100))
+except paramiko.SSHException as refused:
+    print(refused)
+"#;
+    let said = crate::clients::python_through(&gateway(ALL), ask);
+    assert_eq!(said, "b'drawing\\n'\nb'drawn\\n'\n");
+    let said = crate::clients::python_through(&gateway(NOTHING_BACK), ask);
+    assert!(!said.contains("drawing"), "{said}");
 }
 
 /// Says hello to whoever connects to this socket.

@@ -225,6 +225,8 @@ MaxStartups 200
 MaxSessions 100
 LogLevel VERBOSE
 AcceptEnv *
+X11Forwarding yes
+XAuthLocation /bin/true
 SetEnv HOME={folder}/home
 Subsystem sftp internal-sftp -d {folder}/home
 "

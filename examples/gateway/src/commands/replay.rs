@@ -184,6 +184,12 @@ fn words(record: &Record, in_rows: bool) -> Option<String> {
             let rows = if in_rows { format!("{rows} rows, ") } else { String::new() };
             format!("#{operation} {}: {rows}{bytes} bytes, masked {}", Escaped(outcome), Escaped(&masked))
         }
+        Record::Received { operation, encoding, bytes, .. } => {
+            format!("#{operation} {encoding} < {}", Escaped(&String::from_utf8_lossy(bytes)))
+        }
+        Record::Digested { operation, content, bytes, sha256 } => {
+            format!("#{operation} {}: {bytes} bytes, sha256 {}", Escaped(content), Escaped(sha256))
+        }
         Record::Viewed { viewer, what } => {
             format!("{} looked at {}", Escaped(&viewer.to_string()), Escaped(what))
         }

@@ -301,6 +301,9 @@ impl Walker {
     fn type_named(&mut self, parts: &[String]) -> Walk {
         let name = self.qualified(parts)?;
         if is_builtin_type(name.schema.as_deref(), &name.name) {
+            if name.schema.is_none() {
+                names::extend_new(&mut self.found.server_types, &[name.name]);
+            }
             return Ok(());
         }
         self.found.flags.unproven = true;
@@ -474,6 +477,7 @@ impl Walker {
         names::extend_new(&mut self.found.functions, &inner.functions);
         names::extend_new(&mut self.found.operators, &inner.operators);
         names::extend_new(&mut self.found.types, &inner.types);
+        names::extend_new(&mut self.found.server_types, &inner.server_types);
         names::extend_new(&mut self.found.roles, &inner.roles);
         names::extend_new(&mut self.found.fields, &inner.fields);
         self.found.settings.extend(inner.settings.iter().cloned());
@@ -506,6 +510,7 @@ impl Walker {
         into.cascade |= from.cascade;
         into.set_operation |= from.set_operation;
         into.natural_join |= from.natural_join;
+        into.ordered_recursion |= from.ordered_recursion;
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    Alias, CteCycleClause, IntoClause, JoinExpr, LimitOption, LockingClause, Node, RangeFunction,
-    RangeSubselect, RangeTableFunc, RangeTableSample, RangeVar, ResTarget, SelectStmt, SetOperation,
-    WithClause,
+    Alias, CommonTableExpr, CteCycleClause, IntoClause, JoinExpr, LimitOption, LockingClause, Node,
+    RangeFunction, RangeSubselect, RangeTableFunc, RangeTableSample, RangeVar, ResTarget, SelectStmt,
+    SetOperation, WithClause,
 };
 
 use super::super::model::{Access, Change, ColumnUse, Output, OutputKind, Place, SourceKind};
@@ -233,6 +233,8 @@ impl Walker {
         if let Some(cycle) = cte.cycle_clause.as_deref() {
             self.cycle(cycle)?;
         }
+        self.found.flags.ordered_recursion |= cte.search_clause.is_some() || cte.cycle_clause.is_some();
+        append_order(&mut outputs, cte);
         match declared.and_then(|index| self.ctes.get_mut(index)) {
             Some(known) => known.outputs = outputs,
             None => self.ctes.push(Cte { name: cte.ctename.clone(), outputs }),
@@ -461,16 +463,18 @@ fn extend_sorted(into: &mut Vec<usize>, from: &BTreeSet<usize>) {
     into.dedup();
 }
 
-/// The outputs of a set operation: by position, or one star over everything where the arms cannot be lined up.
+/// The outputs of a set operation: by position, or one of an unknown number of columns where the arms cannot be lined up.
 fn merge_arms(left: Vec<Output>, right: Vec<Output>) -> Vec<Output> {
-    let star = left.iter().chain(&right).find_map(|output| match output.kind {
-        OutputKind::Star(index) => Some(index),
-        OutputKind::Column(_) | OutputKind::Expression | OutputKind::Expanded => None,
-    });
-    let Some(star) = star else { return merge_by_position(left, right) };
-    let columns: BTreeSet<usize> =
-        left.iter().chain(&right).flat_map(|output| output.columns.iter().copied()).collect();
-    vec![Output { kind: OutputKind::Star(star), ..expression(None, &columns) }]
+    if !left.iter().chain(&right).any(spreads) {
+        return merge_by_position(left, right);
+    }
+    vec![collapsed(left.iter().chain(&right))]
+}
+
+/// Outputs of which it is not known how many they are and what their names are.
+fn collapsed<'a>(outputs: impl Iterator<Item = &'a Output>) -> Output {
+    let columns: BTreeSet<usize> = outputs.flat_map(|output| output.columns.iter().copied()).collect();
+    Output { kind: OutputKind::Expanded, ..expression(None, &columns) }
 }
 
 /// The server refuses arms of different length; the rest of the longer one is kept all the same.
@@ -485,11 +489,19 @@ fn merge_by_position(left: Vec<Output>, right: Vec<Output>) -> Vec<Output> {
     longer.into_iter().map(merge).collect()
 }
 
+/// The columns that `SEARCH` and `CYCLE` add, in this order (PostgreSQL documentation, "Search Order", "Cycle Detection"): computed from
+/// columns that they name, each of which may be any.
+fn append_order(outputs: &mut Vec<Output>, cte: &CommonTableExpr) {
+    let all: BTreeSet<usize> = outputs.iter().flat_map(|output| output.columns.iter().copied()).collect();
+    let search = cte.search_clause.iter().map(|search| &search.search_seq_column);
+    let cycle = cte.cycle_clause.iter().flat_map(|c| [&c.cycle_mark_column, &c.cycle_path_column]);
+    outputs.extend(search.chain(cycle).map(|name| expression(Some(name.clone()), &all)));
+}
+
 /// Gives the outputs the names of a CTE's column list. Positions behind a star are unknown: then any name may mean any of them.
 fn rename(outputs: &mut Vec<Output>, columns: &[Node]) {
     if !columns.is_empty() && outputs.iter().any(spreads) {
-        let all = outputs.iter().flat_map(|output| output.columns.iter().copied()).collect();
-        *outputs = vec![Output { kind: OutputKind::Expanded, ..expression(None, &all) }];
+        *outputs = vec![collapsed(outputs.iter())];
         return;
     }
     for (output, name) in outputs.iter_mut().zip(columns) {

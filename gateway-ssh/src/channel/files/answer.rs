@@ -4,13 +4,14 @@ use bytes::Bytes;
 use gateway_core::error::Denial;
 use gateway_core::pipeline::{Masker, Results};
 
-use super::{Files, Lanes, OpenFile, Running, SFTP, Stop};
+use super::content::FileContent;
+use super::{Files, Lanes, OnFile, OpenFile, Running, SFTP, Stop};
 use crate::sftp::{FileKind, NameEntry, Reply, Response, SftpError, StatusCode};
 
 impl Files<'_> {
     pub(super) fn reply(&mut self, reply: Reply, lanes: &Lanes) -> Result<(), Stop> {
-        if let Some(handle) = self.by_handle.remove(&reply.client_id) {
-            return self.reply_on(&handle, reply, lanes);
+        if let Some(on) = self.by_handle.remove(&reply.client_id) {
+            return self.reply_on(&on, reply, lanes);
         }
         let Some(Running { mut results, opens, renames }) = self.running.remove(&reply.client_id) else {
             return Err(Stop::Broken(SftpError::UnknownId(reply.client_id)));
@@ -28,7 +29,8 @@ impl Files<'_> {
         lanes.down(release(&mut results, reply)?);
         match (handle, opens) {
             (Some(handle), Some(opening)) => {
-                let file = OpenFile { results, opening, revoked: None, closing: false, read: 0, written: 0 };
+                let content = FileContent::new(&results, opening.size);
+                let file = OpenFile { results, opening, revoked: None, closing: false, content };
                 self.open.insert(handle, file);
                 Ok(())
             }
@@ -37,7 +39,7 @@ impl Files<'_> {
     }
 
     /// An answer about an open file.
-    fn reply_on(&mut self, handle: &Bytes, reply: Reply, lanes: &Lanes) -> Result<(), Stop> {
+    fn reply_on(&mut self, on: &OnFile, reply: Reply, lanes: &Lanes) -> Result<(), Stop> {
         if reply.kind == FileKind::Close {
             let outcome = outcome(&reply.response);
             let status = match &reply.response {
@@ -46,10 +48,10 @@ impl Files<'_> {
             };
             let frame = reply.replace(&Response::status(status, words(status)))?;
             lanes.down(self.task.session.guard.originate(frame));
-            let closed = self.open.remove(handle).map(|file| file.complete(&outcome));
+            let closed = self.open.remove(&on.handle).map(|file| file.complete(&outcome));
             return Ok(closed.unwrap_or(Ok(()))?);
         }
-        let Some(file) = self.open.get_mut(handle) else {
+        let Some(file) = self.open.get_mut(&on.handle) else {
             // Closed while this was under way: nobody may see it any more.
             let frame = reply.replace(&Response::status(StatusCode::FAILURE, "the file is closed"))?;
             lanes.down(self.task.session.guard.originate(frame));
@@ -64,7 +66,15 @@ impl Files<'_> {
             return Ok(());
         }
         if let Response::Data { data } = &reply.response {
-            file.read += data.len() as u64;
+            let shown = file.content.within(on.offset, data);
+            file.content.reads(on.offset, &shown);
+            if shown.len() < data.len() {
+                // The file grew since it was judged.
+                let frame = reply.replace(&Response::Data { data: shown })?;
+                let released = file.results.release(SFTP, frame, 0, |_, _| Ok(None))?;
+                lanes.down(released);
+                return Ok(());
+            }
         }
         lanes.down(release(&mut file.results, reply)?);
         Ok(())

@@ -4,6 +4,7 @@
 //! opened it, and is judged anew when the policies change. Requests that name paths are judged in the order they came.
 
 mod answer;
+mod content;
 mod lane;
 mod read;
 mod request;
@@ -17,6 +18,8 @@ use gateway_core::operation::Operation;
 use gateway_core::pipeline::{Released, ResultStream, Results};
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Error, client};
 
+use self::content::FileContent;
+pub(super) use self::content::WRITTEN;
 use self::lane::Lane;
 use self::read::Window;
 use super::output::{Exit, Stream};
@@ -77,6 +80,8 @@ struct Waiting {
     serial: u64,
     operation: Box<FileOperation>,
     unanswered: usize,
+    /// How large a file to be read is, if it has a size.
+    size: Option<u64>,
     /// The server's answer where a path could not be resolved: the operation would fail as well.
     failed: Option<Response>,
 }
@@ -87,6 +92,8 @@ enum Question {
     Start,
     /// What the path with this index of that request really is; asked for so much of it.
     Real(u64, usize, Bytes),
+    /// How large the file of that request is.
+    Size(u64),
     /// File content around a client's read.
     Read { operation: Box<FileOperation>, handle: Bytes, window: Window, got: BytesMut },
 }
@@ -102,6 +109,7 @@ struct Running {
 
 struct Opening {
     operation: Operation,
+    size: Option<u64>,
     revealed: bool,
     path: gateway_core::operation::Resource,
 }
@@ -114,8 +122,14 @@ struct OpenFile {
     revoked: Option<Denial>,
     /// The client's CLOSE was sent on.
     closing: bool,
-    read: u64,
-    written: u64,
+    content: FileContent,
+}
+
+/// A request about an open file that the server has not answered yet.
+struct OnFile {
+    handle: Bytes,
+    /// Where it reads.
+    offset: u64,
 }
 
 /// One sftp session.
@@ -144,7 +158,7 @@ struct Files<'a> {
     /// A path request that came while names may change: what its path leads to is asked only afterwards, else it could be
     /// judged on one file and done to another. Nothing more is taken before it, so there is never a second.
     postponed: Option<Box<FileOperation>>,
-    by_handle: HashMap<u32, Bytes>,
+    by_handle: HashMap<u32, OnFile>,
     open: HashMap<Bytes, OpenFile>,
     exit: Option<Exit>,
 }
@@ -485,7 +499,7 @@ impl<'a> Files<'a> {
 
 impl OpenFile {
     fn complete(self, how: &str) -> Result<(), Denial> {
-        self.results.complete(&format!("{how}; {} bytes read, {} written", self.read, self.written))
+        self.content.complete(self.results, how)
     }
 }
 

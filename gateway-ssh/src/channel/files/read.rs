@@ -100,7 +100,12 @@ impl Files<'_> {
         self.show(&operation, &handle, part, got.freeze(), lanes)
     }
 
-    fn unread(&mut self, operation: &FileOperation, code: StatusCode, lanes: &Lanes) -> Result<(), Stop> {
+    pub(super) fn unread(
+        &mut self,
+        operation: &FileOperation,
+        code: StatusCode,
+        lanes: &Lanes,
+    ) -> Result<(), Stop> {
         let frame = self.wire.refuse(operation, code, super::answer::words(code));
         lanes.down(self.task.session.guard.originate(frame));
         Ok(())
@@ -120,12 +125,13 @@ impl Files<'_> {
             self.refuse(operation, StatusCode::PERMISSION_DENIED, &denial, lanes);
             return Ok(());
         }
-        file.read += part.len() as u64;
-        let wire = &mut self.wire;
+        let Request::Read { offset, .. } = *operation.request() else { return Ok(()) };
+        let (wire, content) = (&mut self.wire, &mut file.content);
         let released = file.results.release(SFTP, data, 0, |masker, raw| {
             let masked = masker.text_of_same_length(raw)?;
             let shown =
                 masked.map_or_else(|| raw.slice(part.clone()), |m| Bytes::from(m).slice(part.clone()));
+            content.reads(offset, &shown);
             Ok(Some(wire.answer(operation, &Response::Data { data: shown })))
         })?;
         lanes.down(released);

@@ -6,7 +6,7 @@ use gateway_core::operation::{Operation, Resource};
 use gateway_core::pipeline::{Judged, NoRewrites, Results};
 
 use super::read::Window;
-use super::{Files, Lanes, OpenFile, Opening, Question, Running, Stop, Waiting};
+use super::{Files, Lanes, OnFile, OpenFile, Opening, Question, Running, Stop, Waiting};
 use crate::denial;
 use crate::operation::{self, file};
 use crate::sftp::{FileAction, FileKind, FileOperation, OwnId, Request, Response, StatusCode, parent};
@@ -22,7 +22,7 @@ impl Files<'_> {
             | FileKind::HomeDirectory
             | FileKind::UsersGroupsById => self.unsupported(&request, lanes),
             // Changes more than was judged when the file was opened.
-            FileKind::Fsetstat => self.judge(*request, lanes).await,
+            FileKind::Fsetstat => self.judge(*request, None, lanes).await,
             _ if request.paths().iter().any(|path| path.by_handle) => self.by_handle(request, lanes),
             _ => self.resolve(request, lanes),
         }
@@ -78,15 +78,23 @@ impl Files<'_> {
             return Ok(());
         }
         file.closing |= closes;
+        let mut from = 0;
         match request.request() {
-            Request::Read { offset, length, .. } if !file.opening.revealed => {
-                let window = Window::around(*offset, *length);
-                return self.read_around(request, handle, window, lanes);
+            Request::Read { offset, length, .. } => {
+                from = *offset;
+                let left = file.content.left(from);
+                if left == 0 {
+                    return self.unread(&request, StatusCode::EOF, lanes);
+                }
+                if !file.opening.revealed {
+                    let length = u32::try_from(left).unwrap_or(u32::MAX).min(*length);
+                    return self.read_around(request, handle, Window::around(from, length), lanes);
+                }
             }
-            Request::Write { data, .. } => file.written += data.len() as u64,
+            Request::Write { offset, data, .. } => file.content.writes(*offset, data)?,
             _ => {}
         }
-        self.by_handle.insert(request.client_id(), handle);
+        self.by_handle.insert(request.client_id(), OnFile { handle, offset: from });
         lanes.up(self.wire.forward(*request)?);
         Ok(())
     }
@@ -117,12 +125,24 @@ impl Files<'_> {
             return Ok(());
         };
         self.serial += 1;
-        let unanswered = questions.len();
+        let mut unanswered = questions.len();
+        if let Some(path) = reads(&operation).then(|| questions.first().cloned()).flatten() {
+            let (id, frame) = self.wire.ask(&Request::Stat { path })?;
+            self.questions.insert(id, Question::Size(self.serial));
+            lanes.up(frame);
+            unanswered += 1;
+        }
         for (index, path) in questions.into_iter().enumerate() {
             self.ask_real(self.serial, index, path, lanes)?;
         }
         self.renaming += usize::from(operation.changes_names());
-        self.waiting.push_back(Waiting { serial: self.serial, operation, unanswered, failed: None });
+        self.waiting.push_back(Waiting {
+            serial: self.serial,
+            operation,
+            unanswered,
+            size: None,
+            failed: None,
+        });
         Ok(())
     }
 
@@ -147,6 +167,10 @@ impl Files<'_> {
                 if let Some(folder) = self.resolved(serial, index, &asked, response) {
                     return self.ask_real(serial, index, folder, lanes);
                 }
+                self.judge_waiting(lanes).await
+            }
+            Some(Question::Size(serial)) => {
+                self.sized(serial, &response);
                 self.judge_waiting(lanes).await
             }
             Some(Question::Read { operation, handle, window, got }) => {
@@ -185,14 +209,23 @@ impl Files<'_> {
         None
     }
 
+    /// Takes the server's word for a file's size. None, and 0, is no size: devices and what the system makes up have none.
+    fn sized(&mut self, serial: u64, response: &Response) {
+        let Some(waiting) = self.waiting.iter_mut().find(|w| w.serial == serial) else { return };
+        waiting.unanswered = waiting.unanswered.saturating_sub(1);
+        if let Response::Attrs { attributes } = response {
+            waiting.size = attributes.size.filter(|size| *size > 0);
+        }
+    }
+
     /// Judges what waits, in order, as far as it is resolved.
     async fn judge_waiting(&mut self, lanes: &Lanes) -> Result<(), Stop> {
         while self.waiting.front().is_some_and(|waiting| waiting.unanswered == 0) {
-            let Some(Waiting { operation, failed, .. }) = self.waiting.pop_front() else { break };
+            let Some(Waiting { operation, size, failed, .. }) = self.waiting.pop_front() else { break };
             self.renaming = self.renaming.saturating_sub(usize::from(operation.changes_names()));
             match failed {
                 Some(response) => self.judge_failed(*operation, &response, lanes).await?,
-                None => self.judge(*operation, lanes).await?,
+                None => self.judge(*operation, size, lanes).await?,
             }
         }
         Ok(())
@@ -205,7 +238,7 @@ impl Files<'_> {
         response: &Response,
         lanes: &Lanes,
     ) -> Result<(), Stop> {
-        match self.permitted(&request).await {
+        match self.permitted(&request, None).await {
             Ok((results, _)) => {
                 let code = match response {
                     Response::Status { code, .. } => *code,
@@ -221,8 +254,8 @@ impl Files<'_> {
         Ok(())
     }
 
-    async fn judge(&mut self, request: FileOperation, lanes: &Lanes) -> Result<(), Stop> {
-        let (results, operation) = match self.permitted(&request).await {
+    async fn judge(&mut self, request: FileOperation, size: Option<u64>, lanes: &Lanes) -> Result<(), Stop> {
+        let (results, operation) = match self.permitted(&request, size).await {
             Ok(permitted) => permitted,
             Err(denial) => {
                 self.refuse(&request, StatusCode::PERMISSION_DENIED, &denial, lanes);
@@ -230,7 +263,7 @@ impl Files<'_> {
             }
         };
         let opens = match request.request() {
-            Request::Open { .. } | Request::Opendir { .. } => Some(self.opening(operation).await?),
+            Request::Open { .. } | Request::Opendir { .. } => Some(self.opening(operation, size).await?),
             _ => None,
         };
         let renames = request.changes_names();
@@ -240,11 +273,11 @@ impl Files<'_> {
         Ok(())
     }
 
-    async fn opening(&self, operation: Operation) -> Result<Opening, Denial> {
+    async fn opening(&self, operation: Operation, size: Option<u64>) -> Result<Opening, Denial> {
         let path = operation.accesses.first().map(|access| access.resource.clone());
         let path = path.unwrap_or_else(|| self.task.session.target.clone());
         let revealed = self.revealed(&path).await?;
-        Ok(Opening { operation, revealed, path })
+        Ok(Opening { operation, size, revealed, path })
     }
 
     async fn revealed(&self, path: &Resource) -> Result<bool, Denial> {
@@ -254,9 +287,13 @@ impl Files<'_> {
 
     /// Judges at once: a session with many files cannot wait for people in the middle, so a rule that holds makes a request for
     /// approval and the client tries again.
-    async fn permitted(&self, request: &FileOperation) -> Result<(Results, Operation), Denial> {
+    async fn permitted(
+        &self,
+        request: &FileOperation,
+        size: Option<u64>,
+    ) -> Result<(Results, Operation), Denial> {
         let session = &self.task.session;
-        let operation = match described(&session.target, request) {
+        let operation = match described(&session.target, request, size) {
             Ok(operation) => operation,
             Err(denial) => {
                 let kind = request.kind().as_str();
@@ -323,8 +360,13 @@ fn creates_plainly(request: &Request) -> bool {
     plain && attributes.times.is_none() && attributes.extended.is_empty()
 }
 
-/// The request as an operation: each path with what is done to it.
-fn described(target: &Resource, request: &FileOperation) -> Result<Operation, Denial> {
+/// Whether it opens a file to read it.
+fn reads(request: &FileOperation) -> bool {
+    request.paths().iter().any(|path| path.actions.contains(&FileAction::Read))
+}
+
+/// The request as an operation: each path with what is done to it, and how large it is.
+fn described(target: &Resource, request: &FileOperation, size: Option<u64>) -> Result<Operation, Denial> {
     let unclear = || {
         Denial::new(DenialCode::NotUnderstood, "the path is not UTF-8, too deep, or unknown")
             .with_hint("use an absolute path in UTF-8")
@@ -335,6 +377,10 @@ fn described(target: &Resource, request: &FileOperation) -> Result<Operation, De
     let mut accesses = Vec::new();
     for used in request.paths() {
         let path = used.path.as_deref().and_then(|path| file(target, path)).ok_or_else(unclear)?;
+        let path = match size.map(i64::try_from) {
+            Some(Ok(size)) => path.with("size", size),
+            _ => path,
+        };
         text.push_str(&format!(" {}", String::from_utf8_lossy(used.path.as_deref().unwrap_or_default())));
         for action in used.actions.iter().filter(|action| !(plain && **action == FileAction::Setstat)) {
             operation::touch(&mut accesses, *action, &path);

@@ -108,6 +108,8 @@ enum Next {
 /// Runs the session until the client or `exit` ends it.
 pub(super) async fn run(task: &Task, results: Results, mut setting: Setting) -> Result<Ended, Gone> {
     let terminal = setting.terminal.take().is_some();
+    // Lines run one by one, on connections on which the target may open nothing.
+    (setting.agent, setting.screen) = (false, None);
     let input = Input { ahead: BytesMut::new(), ended: false, terminal, signal: None };
     let (editor, shown) = (Editor::new(terminal), "~".to_owned());
     let mut lines =
