@@ -276,6 +276,32 @@ fn a_user_function_is_not_run_for_an_estimate() {
 }
 
 #[test]
+fn a_check_of_a_type_is_not_run_for_an_estimate() {
+    let database = analysed();
+    let kinds = "CREATE FUNCTION seen(n integer) RETURNS boolean LANGUAGE plpgsql AS
+            $$ BEGIN RAISE LOG 'check run in %', current_database(); RETURN true; END $$;
+        CREATE DOMAIN small AS integer CHECK (VALUE < 100);
+        CREATE DOMAIN told AS integer CHECK (seen(VALUE));
+        CREATE TYPE mood AS ENUM ('good', 'bad');
+        CREATE TABLE fine (n small, m mood, l mood[]);
+        CREATE TABLE telling (n told);
+        GRANT ALL ON fine, telling TO app";
+    server().psql(&database, kinds).unwrap();
+    let gateway = gateway_to(&database, careful(), &[]);
+    let fine = "PREPARE p AS INSERT INTO fine VALUES ($1, 'good', '{bad}')";
+    assert_eq!(told(&gateway, &[fine], "EXECUTE p(5)").rows, Some(1));
+    // Planning an EXECUTE computes its arguments, as the types of its parameters.
+    let estimate = told(&gateway, &["PREPARE p AS INSERT INTO telling VALUES ($1)"], "EXECUTE p(5)");
+    assert_eq!(estimate.rows, None);
+    says(&estimate, "no estimate: planning could run code of the type `public.told`");
+    let log = server().log_of_everything_so_far().unwrap();
+    assert!(!log.contains(&format!("check run in {database}")));
+    server().psql(&database, "INSERT INTO telling VALUES (1)").unwrap();
+    let log = server().log_of_everything_so_far().unwrap();
+    assert!(log.contains(&format!("check run in {database}")), "the check tells nothing");
+}
+
+#[test]
 fn what_the_other_connection_cannot_see_has_no_estimate_and_is_asked_for_all_the_same() {
     let gateway = gateway_to(&analysed(), careful(), &[]);
     let temporary = "CREATE TEMPORARY TABLE order_items (n integer)";
