@@ -182,7 +182,7 @@ impl Approver for SqliteApprover {
 
     async fn estimates(&self, id: RequestId) -> Result<Vec<Estimate>, ApprovalError> {
         let look = move |connection: &mut Connection| -> Result<_, ApprovalError> {
-            Ok(ledger::estimates(connection, id)?.ok_or(ApprovalError::Unknown(id))?)
+            ledger::estimates(connection, id)?.ok_or(ApprovalError::Unknown(id))
         };
         self.0.database.call(look).await?
     }
