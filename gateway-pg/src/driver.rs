@@ -257,6 +257,9 @@ impl Driver {
                     let rewriter = PgRewriter {
                         possible: judge.rewritable,
                         backgrounds: Arc::clone(&judge.backgrounds),
+                        prepared: judge.prepare.as_ref().map_or(0, |p| p.batch().operations().len()),
+                        search_path: self.session.search_path(),
+                        settings: Arc::clone(self.session.settings()),
                         ..self.rewriter.clone()
                     };
                     self.deciding = Some(Box::pin(decide(self.guard.clone(), judge, rewriter)));

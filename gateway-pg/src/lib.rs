@@ -15,6 +15,7 @@ mod definitions;
 mod denial;
 mod driver;
 mod effects;
+mod estimate;
 mod intake;
 mod io;
 mod lineage;

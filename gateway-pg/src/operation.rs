@@ -19,7 +19,7 @@ use crate::catalog::{Catalog, Event, LabelIndex, Relation, quote};
 use crate::codec::frontend::Bind;
 use crate::effects;
 use crate::lineage::{self, Inference};
-use crate::rewriter::{self, Background, NamedTable};
+use crate::rewriter::{self, Background, NamedTable, Source};
 use crate::statement::{is_meaningful, is_two_phase, written};
 
 /// The policy schema fragment for PostgreSQL, for [`CedarEngine`](gateway_core::policy) builders.
@@ -121,8 +121,23 @@ pub(crate) struct Template {
 
 impl Template {
     /// What a rewrite must know besides the text. `stands_for`: the text of what it runs, as the server has it.
-    pub(crate) fn background(&self, stands_for: Option<Bytes>) -> Background {
-        Background { accesses: Arc::clone(&self.accesses), tables: Arc::clone(&self.tables), stands_for }
+    pub(crate) fn background(&self, stands_for: Option<Bytes>, source: Source) -> Background {
+        Background {
+            accesses: Arc::clone(&self.accesses),
+            tables: Arc::clone(&self.tables),
+            stands_for,
+            source,
+        }
+    }
+
+    /// Everything it touches.
+    pub(crate) fn accesses(&self) -> &[Access] {
+        &self.accesses
+    }
+
+    /// What gives it its meaning.
+    pub(crate) const fn binding(&self) -> &Binding {
+        &self.binding
     }
 
     /// The operation of a subject this is the template of.
@@ -139,7 +154,7 @@ impl Template {
 }
 
 impl Subject<'_> {
-    fn statements(&self) -> impl Iterator<Item = &Statement> {
+    pub(crate) fn statements(&self) -> impl Iterator<Item = &Statement> {
         [Some(self.statement), self.refers_to].into_iter().flatten()
     }
 

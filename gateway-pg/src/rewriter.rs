@@ -6,12 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use gateway_core::error::{Denial, DenialCode};
 use gateway_core::operation::{Access, Effect, Fact, Operation};
-use gateway_core::pipeline::Rewriter;
+use gateway_core::pipeline::{Estimator, Rewriter};
 
 use crate::analysis::{self, LexSettings, Limits, RelationUse, Restriction, RewriteError, Statement};
 use crate::catalog::{Catalog, Relation};
 use crate::effects;
-use crate::statement::written;
+use crate::estimate::{PgEstimator, Side};
+use crate::statement::{Prepared, Text, written};
 
 /// A table that a statement names, and what comes along with it.
 #[derive(Clone, Debug)]
@@ -58,6 +59,31 @@ pub(crate) struct Background {
     pub(crate) tables: Arc<[NamedTable]>,
     /// For `EXECUTE` and `FETCH`: the text of what they run, as the server has it.
     pub(crate) stands_for: Option<Bytes>,
+    pub(crate) source: Source,
+}
+
+/// The statement that an operation was made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) text: Arc<Text>,
+    /// Which statement of the text.
+    pub(crate) index: usize,
+    /// Type OIDs that Parse gives its parameters.
+    pub(crate) types: Arc<[u32]>,
+    /// What `EXECUTE` and the like stand for.
+    pub(crate) refers_to: Option<Arc<Prepared>>,
+}
+
+impl Source {
+    /// The statement itself.
+    pub(crate) fn statement(&self) -> Option<&Statement> {
+        self.text.statement(self.index)
+    }
+
+    /// The statement that it stands for.
+    pub(crate) fn referent(&self) -> Option<&Statement> {
+        self.refers_to.as_deref().and_then(Prepared::statement)
+    }
 }
 
 /// Applies the rewrites to texts that were not sent yet, and looks whether those that were keep to them.
@@ -67,6 +93,12 @@ pub(crate) struct PgRewriter {
     /// False where the server has the text already.
     pub(crate) possible: bool,
     pub(crate) backgrounds: Arc<[Background]>,
+    /// How many of them are only prepared; those that run follow.
+    pub(crate) prepared: usize,
+    /// Where estimates are asked for.
+    pub(crate) side: Arc<Side>,
+    pub(crate) search_path: Option<Arc<str>>,
+    pub(crate) settings: Arc<BTreeMap<String, String>>,
 }
 
 impl Rewriter for PgRewriter {
@@ -86,6 +118,17 @@ impl Rewriter for PgRewriter {
 
     fn undoes_changes(&self) -> bool {
         true
+    }
+
+    fn estimator(&self) -> Option<Arc<dyn Estimator>> {
+        Some(Arc::new(PgEstimator {
+            side: Arc::clone(&self.side),
+            lexing: self.lexing,
+            search_path: self.search_path.clone(),
+            settings: Arc::clone(&self.settings),
+            backgrounds: Arc::clone(&self.backgrounds),
+            prepared: self.prepared,
+        }))
     }
 }
 

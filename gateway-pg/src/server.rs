@@ -16,6 +16,7 @@ use gateway_core::identity::VerifiedPrincipal;
 use gateway_core::pipeline::{Guard, Label, Pipeline, SessionRequest};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
 use crate::analysis::AnalysisCache;
 use crate::cancel::{CancelEntry, CancelRegistry};
@@ -23,6 +24,7 @@ use crate::codec::backend::TransactionStatus;
 use crate::codec::{DEFAULT_MAX_FRAME_BYTES, encode, startup};
 use crate::definitions::Definitions;
 use crate::driver::Driver;
+use crate::estimate::{self, Side};
 use crate::io::BoxedStream;
 use crate::login::downstream::{Acceptance, Arrival, Arrived, TokenLogin, arrive, random_key};
 use crate::login::upstream::{
@@ -124,6 +126,7 @@ pub struct PgGateway {
     definitions: Arc<Definitions>,
     labels_checked: Arc<AtomicBool>,
     upstreams: Arc<Mutex<HashMap<String, Upstream>>>,
+    estimates: Arc<Semaphore>,
 }
 
 /// A label names something that the server does not have, or it could not be asked.
@@ -156,6 +159,7 @@ impl PgGateway {
             definitions: Arc::default(),
             labels_checked: Arc::default(),
             upstreams: Arc::default(),
+            estimates: Arc::new(Semaphore::new(estimate::MAX_CONNECTIONS)),
         }
     }
 
@@ -248,7 +252,8 @@ impl PgGateway {
         };
         match self.open(&wishes, principal, peer).await {
             Ok((guard, connected, database)) => {
-                self.ready(arrived.stream, version, guard, connected, database).map(Some)
+                let side = self.side(&guard, &database, wishes.settings);
+                self.ready(arrived.stream, version, guard, connected, side).map(Some)
             }
             Err(denial) => arrived.refuse(&denial).await.map(|()| None),
         }
@@ -287,6 +292,38 @@ impl PgGateway {
             Some(fixed) => Ok(fixed.clone()),
             None => Ok(wished),
         }
+    }
+
+    fn side(&self, guard: &Guard, database: &str, settings: BTreeMap<String, String>) -> Side {
+        let principal = guard.info().principal.clone();
+        Side { gateway: self.clone(), principal, database: database.to_owned(), settings }
+    }
+
+    /// Another login as a session's, for questions of the gateway's own.
+    pub(crate) async fn connect_aside(
+        &self,
+        principal: &VerifiedPrincipal,
+        database: &str,
+        settings: &BTreeMap<String, String>,
+    ) -> Result<Connected, String> {
+        let source = self.pipeline.credentials();
+        let credential = source.credential(&self.target.name, Some(principal)).await;
+        self.connect(&credential.map_err(|e| e.to_string())?, database, settings).await
+    }
+
+    /// Turns of connections for estimates.
+    pub(crate) fn estimates(&self) -> &Semaphore {
+        &self.estimates
+    }
+
+    /// What all sessions know of changed definitions.
+    pub(crate) const fn definitions(&self) -> &Arc<Definitions> {
+        &self.definitions
+    }
+
+    /// The target's name.
+    pub(crate) fn target_name(&self) -> &str {
+        &self.target.name
     }
 
     async fn connect(
@@ -361,7 +398,7 @@ impl PgGateway {
         version: u32,
         guard: Guard,
         connected: Connected,
-        database: String,
+        side: Side,
     ) -> io::Result<Ready> {
         let key = random_key(version).map_err(io::Error::other)?;
         let entry = self.cancels.register(key).map_err(io::Error::other)?;
@@ -378,10 +415,18 @@ impl PgGateway {
             max_frame_bytes: self.limits.frame_bytes,
             analyses: Arc::clone(&self.analyses),
             definitions: Arc::clone(&self.definitions),
-            database,
+            database: side.database.clone(),
             lexing: connected.lexing,
         };
-        let rewriter = PgRewriter { lexing: connected.lexing, possible: false, backgrounds: Arc::new([]) };
+        let rewriter = PgRewriter {
+            lexing: connected.lexing,
+            possible: false,
+            backgrounds: Arc::new([]),
+            prepared: 0,
+            side: Arc::new(side),
+            search_path: None,
+            settings: Arc::default(),
+        };
         let session = Session::new(guard.clone(), config, reported);
         let greeting = guard.originate(greeting.freeze());
         let driver = Box::new(Driver::new(

@@ -144,17 +144,17 @@ pub(crate) struct Prepared {
     /// Which statement of the text; its `inner` if it is a `PREPARE`.
     pub(crate) index: usize,
     /// Type OIDs that Parse gives its parameters.
-    pub(crate) types: Vec<u32>,
+    pub(crate) types: Arc<[u32]>,
 }
 
 impl Prepared {
     pub(crate) fn new(text: Arc<Text>, index: usize) -> Self {
-        Self { text, index, types: Vec::new() }
+        Self { text, index, types: Arc::default() }
     }
 
     /// With the parameter types that Parse gives.
     pub(crate) fn with_types(self, types: Vec<u32>) -> Self {
-        Self { types, ..self }
+        Self { types: types.into(), ..self }
     }
 
     /// What runs when it is executed; `None` for an empty text.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_core::approval::{
-    AccessRequest, Approver, Delivery, DigestKey, MemoryApprover, OperationSummary, RequestId, RequestState,
+    AccessRequest, Approver, Delivery, DigestKey, Estimate, MemoryApprover, OperationSummary, RequestId,
+    RequestState,
 };
 use gateway_core::clock::{Clock, SystemClock, Timestamp};
 use gateway_core::identity::{Principal, PrincipalKind};
@@ -76,6 +77,7 @@ fn request(key: &DigestKey, number: u32, now: Timestamp) -> Result<AccessRequest
             masked: text.clone(),
             exact: text,
             accesses: Vec::new(),
+            estimate: Estimate::default(),
         }],
         delivery: Delivery::Retry,
         created: now,

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use super::{
     AccessRequest, ApprovalError, ApprovalEvent, ApprovalEvents, ApprovalFeed, ApprovalLimits, Approver,
-    Delivery, Digest, RequestId, RequestState, Verdict,
+    Delivery, Digest, Estimate, RequestId, RequestState, Verdict,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::identity::VerifiedPrincipal;
@@ -158,6 +158,10 @@ impl Approver for MemoryApprover {
     ) -> Result<bool, ApprovalError> {
         let now = self.later(now);
         self.change(id, |request| Ok(request.redeem(digest, rules, now)))
+    }
+
+    async fn estimates(&self, id: RequestId) -> Result<Vec<Estimate>, ApprovalError> {
+        self.lock().get(&id).map(AccessRequest::estimates).ok_or(ApprovalError::Unknown(id))
     }
 
     async fn open_request(

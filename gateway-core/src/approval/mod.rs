@@ -6,6 +6,7 @@
 //! makes each transition atomic. Nothing here shows requests to people or asks for their identity.
 
 mod digest;
+mod estimate;
 mod events;
 mod memory;
 mod state;
@@ -18,6 +19,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use digest::{Digest, DigestKey, SessionDigest};
+pub use estimate::Estimate;
 pub use events::{ApprovalEvent, ApprovalEvents, ApprovalFeed};
 pub use memory::MemoryApprover;
 pub use state::ApprovalLimits;
@@ -143,6 +145,9 @@ pub struct OperationSummary {
     pub exact: String,
     /// Everything it touches.
     pub accesses: Vec<Access>,
+    /// What it is expected to do, masked; empty where the adapter tells nothing.
+    #[serde(default, skip_serializing_if = "Estimate::is_empty")]
+    pub estimate: Estimate,
 }
 
 impl Debug for OperationSummary {
@@ -152,6 +157,7 @@ impl Debug for OperationSummary {
             .field("masked", &self.masked)
             .field("exact_bytes", &self.exact.len())
             .field("accesses", &self.accesses)
+            .field("estimate", &self.estimate)
             .finish()
     }
 }
@@ -243,6 +249,10 @@ pub trait Approver: Debug + Send + Sync {
         let _ = (id, digest, rules, now);
         Ok(false)
     }
+
+    /// What people were told that the operations of a request would do, in order, also once it is used. Asked before an approved
+    /// operation runs, which an error refuses.
+    async fn estimates(&self, id: RequestId) -> Result<Vec<Estimate>, ApprovalError>;
 
     /// The open (pending or approved) suspend or retry request for this digest, so that a retry does not ask twice. A
     /// waiting hold is never returned: it dies with its session, and a retry would be left with a dead handle.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use zeroize::Zeroize;
 
 use super::{
-    AccessRequest, ApprovalError, Delivery, Digest, OperationSummary, RequestState, Review, Verdict,
+    AccessRequest, ApprovalError, Delivery, Digest, Estimate, OperationSummary, RequestState, Review, Verdict,
 };
 use crate::clock::Timestamp;
 use crate::identity::{Actor, Principal, PrincipalKind, VerifiedPrincipal};
@@ -173,6 +173,11 @@ impl AccessRequest {
         alive && (self.requester.involves(&viewer.actor) || self.check_reviewer(viewer, now).is_ok())
     }
 
+    /// What people were told that its operations would do, in order.
+    pub fn estimates(&self) -> Vec<Estimate> {
+        self.operations.iter().map(|operation| operation.estimate.clone()).collect()
+    }
+
     /// A copy without the exact texts, for lists, events and whoever asked.
     #[must_use]
     pub fn without_exact(&self) -> Self {
@@ -181,6 +186,7 @@ impl AccessRequest {
             masked: operation.masked.clone(),
             exact: String::new(),
             accesses: operation.accesses.clone(),
+            estimate: operation.estimate.clone(),
         };
         Self {
             digest: self.digest,

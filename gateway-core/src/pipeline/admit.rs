@@ -11,7 +11,7 @@ use super::memo::Memo;
 use super::permit::{Judged, Pending, Permit, Refused};
 use super::release::Results;
 use crate::approval::{
-    AccessRequest, ApprovalError, Delivery, Digest, OperationSummary, RequestId, RequestState,
+    AccessRequest, ApprovalError, Delivery, Digest, Estimate, OperationSummary, RequestId, RequestState,
 };
 use crate::error::{Denial, DenialCode};
 use crate::masking::ClassSet;
@@ -77,7 +77,10 @@ impl GuardInner {
             Verdict::Hold { then, .. } if pending.batch.stage() == Stage::Prepare => {
                 self.permit(pending, then, None).await
             }
-            Verdict::Hold { rules, .. } => self.hold(pending, rules, delivery).await,
+            Verdict::Hold { rules, .. } => {
+                pending.estimator = rewriter.estimator();
+                self.hold(pending, rules, delivery).await
+            }
         }
     }
 
@@ -250,11 +253,18 @@ impl GuardInner {
         }
         let request =
             self.request(&pending, digest, rules, delivery).map_err(|d| self.denied(&pending, d))?;
+        // Presented first: if the client leaves during the estimate, the record tells what it asked for.
+        self.presented(&pending).map_err(|e| recorder_failed(&e))?;
         self.ask(pending, request).await
     }
 
     /// Submits a request; the hold is durable in the record before anybody is told.
-    async fn ask(self: &Arc<Self>, pending: Pending, request: AccessRequest) -> Result<Judged, Denial> {
+    async fn ask(self: &Arc<Self>, pending: Pending, mut request: AccessRequest) -> Result<Judged, Denial> {
+        let estimates = self.estimates(&pending).await;
+        let estimated = Self::estimated(&pending, request.id, &estimates);
+        for (operation, estimate) in request.operations.iter_mut().zip(estimates) {
+            operation.estimate = estimate;
+        }
         let held = Record::Held {
             operations: pending.ids(),
             request: request.id,
@@ -262,7 +272,8 @@ impl GuardInner {
             expires: request.expires,
         };
         let position =
-            self.presented(&pending).and_then(|_| self.record(held)).map_err(|e| recorder_failed(&e))?;
+            [Some(held), estimated].into_iter().flatten().try_fold(Position(0), |_, r| self.record(r));
+        let position = position.map_err(|e| recorder_failed(&e))?;
         self.durable(position).await.map_err(|e| recorder_failed(&e))?;
         let (id, delivery) = (request.id, request.delivery);
         let held = Held::new(Arc::clone(self), pending, &request);
@@ -283,6 +294,8 @@ impl GuardInner {
         request: RequestId,
         rules: &[ApprovalRule],
     ) -> Result<Judged, Denial> {
+        // It takes a while: what is judged by is of after it.
+        self.still_as_told(&pending, request).await.map_err(|d| self.denied(&pending, d))?;
         let names: BTreeSet<_> = rules.iter().map(|r| r.name.clone()).collect();
         let verdict = match self.over() {
             Some(denial) => Err(denial),
@@ -360,6 +373,7 @@ impl GuardInner {
             masked: shortened(self.recorded_text(operation)),
             exact,
             accesses: self.recorded_accesses(operation).to_vec(),
+            estimate: Estimate::default(),
         })
     }
 
@@ -505,7 +519,7 @@ fn shortened(mut text: String) -> String {
 }
 
 /// Text for people: UTF-8 with control, bidirectional and invisible characters escaped, so that what is shown is what runs.
-fn escape(bytes: &[u8]) -> String {
+pub(super) fn escape(bytes: &[u8]) -> String {
     let plain = |b: &u8| matches!(b, b' '..=b'~' | b'\n' | b'\t');
     if let Ok(text) = std::str::from_utf8(bytes)
         && bytes.iter().all(plain)

@@ -129,7 +129,14 @@ impl Guard {
     pub fn pending(&self, batch: Batch) -> Pending {
         let count = batch.operations().len() as u64;
         let first = OperationId(self.0.next.fetch_add(count, Ordering::Relaxed));
-        Pending { guard: Arc::clone(&self.0), batch, first, settled: Vec::new(), undoes: false }
+        Pending {
+            guard: Arc::clone(&self.0),
+            batch,
+            first,
+            settled: Vec::new(),
+            undoes: false,
+            estimator: None,
+        }
     }
 
     /// The session's fixed facts.

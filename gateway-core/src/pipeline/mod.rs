@@ -13,6 +13,7 @@ mod admit;
 mod budgets;
 mod content;
 mod counters;
+mod estimates;
 mod exchange;
 mod guard;
 mod held;
@@ -25,6 +26,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 pub use content::{Input, Tally};
+pub use estimates::Estimator;
 pub use exchange::Hold;
 pub use guard::{Guard, SessionRequest};
 pub use held::Held;
@@ -55,6 +57,12 @@ pub trait Rewriter: Send + Sync {
     /// allows, which it finds among the [permit's obligations](Permit::obligations). Where it does not, such a change is denied.
     fn undoes_changes(&self) -> bool {
         false
+    }
+
+    /// Who tells people what operations would do. Called only for a batch that is to be held or has been approved; the default tells
+    /// nothing.
+    fn estimator(&self) -> Option<Arc<dyn Estimator>> {
+        None
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::estimates::Estimator;
 use super::guard::GuardInner;
 use super::held::Held;
 use super::release::Results;
@@ -20,6 +21,8 @@ pub struct Pending {
     pub(super) settled: Vec<String>,
     /// A change of too many rows is undone by the adapter.
     pub(super) undoes: bool,
+    /// Who tells what it would do, once it is to be held.
+    pub(super) estimator: Option<Arc<dyn Estimator>>,
 }
 
 impl Pending {

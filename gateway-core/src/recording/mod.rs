@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use memory::MemoryRecorder;
 
-use crate::approval::{Digest, RequestId, RequestState};
+use crate::approval::{Digest, Estimate, RequestId, RequestState};
 use crate::clock::Timestamp;
 use crate::error::Denial;
 use crate::identity::{Actor, Principal};
@@ -132,6 +132,15 @@ pub enum Record {
         rules: Vec<ApprovalRule>,
         /// Until when.
         expires: Timestamp,
+    },
+    /// What a held batch is expected to do: as people are told, and as it is found again before it runs.
+    Estimated {
+        /// Which operations.
+        operations: Vec<OperationId>,
+        /// The request.
+        request: RequestId,
+        /// One for each operation, masked.
+        estimates: Vec<Estimate>,
     },
     /// A held batch's request was decided.
     Decided {

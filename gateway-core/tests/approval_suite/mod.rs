@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_core::approval::{
-    AccessRequest, ApprovalError, ApprovalEvent, Approver, Delivery, Digest, DigestKey, OperationSummary,
-    RequestId, RequestState, Verdict,
+    AccessRequest, ApprovalError, ApprovalEvent, Approver, Delivery, Digest, DigestKey, Estimate,
+    OperationSummary, RequestId, RequestState, Verdict,
 };
 use gateway_core::clock::{Clock, ManualClock, Timestamp};
 use gateway_core::credentials::Secret;
@@ -43,7 +43,8 @@ macro_rules! approver_suite {
             a_withdrawn_request_is_over, an_abandoned_hold_is_never_redeemed, floods_are_refused, who_may_see_what,
             retries_find_their_open_request, racing_redeems_succeed_once, wrong_requests_are_refused,
             followers_hear_of_everything, waiters_wake_when_it_is_decided, waiters_wake_when_it_expires,
-            a_hold_redeems_its_own_request, lists_are_newest_first_and_limited, comments_are_kept_and_bounded);
+            a_hold_redeems_its_own_request, lists_are_newest_first_and_limited, comments_are_kept_and_bounded,
+            what_people_were_told_is_kept);
     };
     (@cases $make:expr, $($case:ident),+) => {
         $(#[tokio::test]
@@ -111,6 +112,7 @@ pub(crate) fn request(delivery: Delivery, rules: Vec<ApprovalRule>) -> AccessReq
             masked: "delete from orders where card = '***'".to_owned(),
             exact: EXACT.to_owned(),
             accesses: vec![Access::new(Action::new("delete"), table)],
+            estimate: Estimate::default(),
         }],
         delivery,
         created: START,
@@ -533,4 +535,18 @@ pub(crate) async fn comments_are_kept_and_bounded(s: Subject) {
     let reviewed = s.approver.review(id, &ada, Verdict::Approve, comment(4096), START).await.unwrap();
     assert_eq!(reviewed.reviews[0].comment, comment(4096));
     assert_eq!(reviewed.reviews[0].counts_for, ["risky"]);
+}
+
+pub(crate) async fn what_people_were_told_is_kept(s: Subject) {
+    let told = Estimate { rows: Some(12), notes: vec!["deletes about 12 rows".to_owned()] };
+    let mut asked = request(Delivery::Retry, dba_rule());
+    asked.operations[0].estimate = told.clone();
+    let id = s.submit(asked).await;
+    s.approver.review(id, &dba("alice").await, Verdict::Approve, None, START).await.unwrap();
+    let listed = s.approver.list(&dba("alice").await, 1).await.unwrap();
+    assert_eq!(listed[0].operations[0].estimate, told);
+    assert_eq!(s.approver.redeem(&digest("A"), &dba_rule(), START).await.unwrap(), Some(id));
+    assert_eq!(s.approver.estimates(id).await.unwrap(), [told], "also once it is used");
+    let unknown = RequestId::random().unwrap();
+    assert!(matches!(s.approver.estimates(unknown).await, Err(ApprovalError::Unknown(_))));
 }

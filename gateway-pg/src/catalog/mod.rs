@@ -113,6 +113,7 @@ pub(crate) struct Catalog {
     types: HashMap<u32, TypeInfo>,
     current_schema: Option<String>,
     snapshot: bool,
+    search_path: Option<Arc<str>>,
     /// Counts changes, so that what follows from the catalog can be told from what followed from it before.
     generation: u64,
 }
@@ -152,7 +153,7 @@ impl Unresolved {
 }
 
 /// A text[] literal (PostgreSQL documentation, "Array Input and Output Syntax").
-fn array(items: &[String]) -> Bytes {
+pub(crate) fn array(items: &[String]) -> Bytes {
     let quoted: Vec<_> =
         items.iter().map(|i| format!("\"{}\"", i.replace('\\', "\\\\").replace('"', "\\\""))).collect();
     Bytes::from(format!("{{{}}}", quoted.join(",")))
@@ -219,6 +220,7 @@ impl Catalog {
             for (setting, cell) in reading {
                 crate::codec::reads_as_understood(setting, cells.get(cell).copied().flatten().ok_or(SHAPE)?)?;
             }
+            self.search_path = cells.get(5).copied().flatten().map(Arc::from);
             return Ok(());
         }
         let [Some("name" | "relation" | "function" | "typename" | "type"), Some(key), ..] = cells.as_slice()
@@ -269,6 +271,16 @@ impl Catalog {
     /// The schema in which unqualified new objects are made.
     pub(crate) fn current_schema(&self) -> Option<&str> {
         self.current_schema.as_deref()
+    }
+
+    /// The search path at the last answer, as the setting is written.
+    pub(crate) fn search_path(&self) -> Option<Arc<str>> {
+        self.search_path.clone()
+    }
+
+    /// Every relation that was met.
+    pub(crate) fn relations(&self) -> impl Iterator<Item = &Relation> {
+        self.relations.values().map(|relation| &**relation)
     }
 
     /// Whether the last answer was read in a snapshot that stays the same to the end of the transaction (PostgreSQL documentation,

@@ -104,6 +104,17 @@ impl Relation {
         self.calls.iter().filter(move |call| call.events & event.bits() != 0)
     }
 
+    /// Functions of any stored expression that planning may compute, for whatever event: all but those of triggers.
+    pub(crate) fn planned_calls(&self) -> impl Iterator<Item = &StoredCall> {
+        let reads = |c: &StoredCall| crate::analysis::classify_function(Some(&c.schema), &c.name).is_read();
+        self.calls.iter().filter(move |call| call.via != "trigger" && !reads(call))
+    }
+
+    /// The types of its columns, as object ids.
+    pub(crate) fn types(&self) -> impl Iterator<Item = u32> {
+        self.types.values().copied()
+    }
+
     /// Foreign keys of other tables that pass changes on.
     pub(crate) fn cascades(&self) -> &[Cascade] {
         &self.cascades

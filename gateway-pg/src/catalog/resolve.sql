@@ -58,7 +58,7 @@ WITH RECURSIVE asked AS (
   WHERE x.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
 )
 SELECT 'schema', pg_catalog.current_schema()::pg_catalog.text, pg_catalog.current_setting('transaction_isolation'),
-  pg_catalog.current_setting('standard_conforming_strings'), pg_catalog.current_setting('client_encoding'), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+  pg_catalog.current_setting('standard_conforming_strings'), pg_catalog.current_setting('client_encoding'), pg_catalog.current_setting('search_path'), NULL, NULL, NULL, NULL, NULL, NULL, NULL
 UNION ALL
 SELECT 'name', a.ord::pg_catalog.text, a.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM asked a

@@ -121,6 +121,11 @@ pub fn bind(out: &mut BytesMut, portal: &str, statement: &str, parameters: Vec<O
     put(out, &Bind::new(name(portal), name(statement), Vec::new(), parameters, Vec::new()));
 }
 
+/// Bind of the unnamed statement to the unnamed portal, with parameters in these formats (0 text, 1 binary) and text results.
+pub fn bind_formatted(out: &mut BytesMut, formats: Vec<i16>, parameters: Vec<Option<Bytes>>) {
+    put(out, &Bind::new(None, None, formats, parameters, Vec::new()));
+}
+
 /// Describe of a portal.
 pub fn describe_portal(out: &mut BytesMut, portal: &str) {
     put(out, &Describe::new(b'P', name(portal)));

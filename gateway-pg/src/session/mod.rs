@@ -42,6 +42,7 @@ use kept::Kept;
 use rows::{Chunk, Edit};
 use script::Script;
 use segment::Segment;
+pub(crate) use settings::UNKNOWN as UNKNOWN_SETTING;
 use shape::Shapes;
 
 /// Messages of one segment before it is judged without waiting for Sync. Bounds what a pipeline can make the gateway hold.
@@ -210,7 +211,7 @@ pub(crate) struct Session {
     /// The last value of each setting that the server reports and the client may see.
     reported: BTreeMap<String, String>,
     /// Settings that change what statements do, as far as they were changed.
-    settings: BTreeMap<String, String>,
+    settings: Arc<BTreeMap<String, String>>,
     /// How often such a setting may have changed.
     settings_changed: u64,
     /// What the client knows of them, while a simple query runs in parts: the server reports at the end of a query.
@@ -253,7 +254,7 @@ impl Session {
             busy_at_end: false,
             resume_at_sync: false,
             script: None,
-            settings: settings::reported(&reported),
+            settings: Arc::new(settings::reported(&reported)),
             settings_changed: 0,
             reported,
             told: None,

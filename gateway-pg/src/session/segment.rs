@@ -21,7 +21,7 @@ use crate::codec::backend::{self, TransactionStatus};
 use crate::codec::frontend::{Bind, Message, Named, Parse};
 use crate::codec::{Frame, ProtocolError, encode};
 use crate::operation::{self, Subject};
-use crate::rewriter::Background;
+use crate::rewriter::{Background, Source};
 use crate::statement::{
     Prepared, Text, changes_definitions, changes_meaning, ends_transaction, imports_snapshot, names_something,
 };
@@ -696,7 +696,7 @@ impl Session {
         let mut earlier = Vec::new();
         let mut operations = Vec::new();
         for (index, statement) in text.analysis.statements.iter().enumerate() {
-            let understood = self.operation(text, index, statement, &earlier, None, &[])?;
+            let understood = self.operation(text, index, statement, &earlier, None, &Arc::default())?;
             self.in_order(order, statement, &understood.operation)?;
             operations.push(understood);
             if matches!(&*statement.kind, "prepare" | "declare_cursor") {
@@ -736,7 +736,7 @@ impl Session {
         statement: &Statement,
         earlier: &[(String, Arc<Prepared>)],
         bind: Option<&Bind>,
-        types: &[u32],
+        types: &Arc<[u32]>,
     ) -> Result<Understood, Denial> {
         self.room_for_made(text, statement)?;
         let refers_to = self.referent(statement, earlier)?;
@@ -773,7 +773,12 @@ impl Session {
         let statements: Vec<_> = [Some(statement), subject.refers_to].into_iter().flatten().collect();
         self.refuse_moving_hidden(&statements, &operation)?;
         let stands_for = refers_to.as_ref().map(|prepared| prepared.text.as_sent(prepared.index));
-        Ok(Understood { operation, background: template.background(stands_for), text: Arc::clone(text) })
+        let source = Source { text: Arc::clone(text), index, types: Arc::clone(types), refers_to };
+        Ok(Understood {
+            operation,
+            background: template.background(stands_for, source),
+            text: Arc::clone(text),
+        })
     }
 
     /// What `EXECUTE name`, `FETCH name` and the like stand for. A name nobody knows is not understood.

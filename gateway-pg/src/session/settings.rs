@@ -1,6 +1,7 @@
 //! Settings that change what a statement does though its text stays the same: part of what an approval is bound to.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use gateway_core::operation::{Binding, Operation};
 
@@ -25,6 +26,9 @@ const HARMLESS: [&str; 11] = [
     "statement_timeout",
 ];
 
+/// What the value of a setting begins with that is not known.
+pub(crate) const UNKNOWN: &str = "unknown since change";
+
 /// Those of the settings that the server reports which count.
 pub(super) fn reported(all: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let lower = all.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone()));
@@ -43,11 +47,21 @@ fn changed(operation: &Operation) -> impl Iterator<Item = &str> {
 }
 
 impl Session {
+    /// Settings that change what statements do, as far as they were changed.
+    pub(crate) const fn settings(&self) -> &Arc<BTreeMap<String, String>> {
+        &self.settings
+    }
+
+    /// The search path, if it was told.
+    pub(crate) fn search_path(&self) -> Option<Arc<str>> {
+        self.catalog.search_path()
+    }
+
     /// The server reported a setting.
     pub(super) fn setting_reported(&mut self, name: &str, value: &str) {
         let name = name.to_ascii_lowercase();
         if REPORTED.contains(&name.as_str()) {
-            self.settings.insert(name, value.to_owned());
+            Arc::make_mut(&mut self.settings).insert(name, value.to_owned());
             self.catalog.renew();
         }
     }
@@ -57,7 +71,7 @@ impl Session {
     pub(super) fn settings_change(&mut self, operations: &[Operation]) {
         for name in operations.iter().flat_map(changed).filter(|name| !REPORTED.contains(name)) {
             let unknown = self.never_twice();
-            self.settings.insert(name.to_owned(), unknown);
+            Arc::make_mut(&mut self.settings).insert(name.to_owned(), unknown);
             self.catalog.renew();
         }
     }
@@ -72,12 +86,14 @@ impl Session {
             |name: &&String| !HARMLESS.contains(&name.as_str()) && !REPORTED.contains(&name.as_str());
         match (change.kind, change.name.as_ref().filter(counts), &change.value) {
             (SettingKind::Set, Some(name), Some(value)) => {
-                self.settings.insert(name.clone(), value.clone());
+                Arc::make_mut(&mut self.settings).insert(name.clone(), value.clone());
             }
             (SettingKind::Default | SettingKind::Reset, Some(name), _) => {
-                self.settings.remove(name);
+                Arc::make_mut(&mut self.settings).remove(name);
             }
-            (SettingKind::ResetAll, ..) => self.settings.retain(|name, _| REPORTED.contains(&name.as_str())),
+            (SettingKind::ResetAll, ..) => {
+                Arc::make_mut(&mut self.settings).retain(|name, _| REPORTED.contains(&name.as_str()))
+            }
             _ => return,
         }
         self.catalog.renew();
@@ -91,6 +107,6 @@ impl Session {
 
     fn never_twice(&mut self) -> String {
         self.settings_changed += 1;
-        format!("unknown since change {} of session {}", self.settings_changed, self.guard.info().id)
+        format!("{UNKNOWN} {} of session {}", self.settings_changed, self.guard.info().id)
     }
 }

@@ -16,12 +16,12 @@ use gateway_store::Store;
 use testkit::raw_pg;
 use tokio::task::JoinSet;
 
-use crate::arena::{Gateway, Setup, ask, database, policy};
+use crate::arena::{Gateway, Setup, ask, database, policy, server};
 use crate::client::{Client, Door, block};
 use crate::trial::{Attack, Outcome};
 
 pub fn attacks() -> Vec<Attack> {
-    let list: [(&str, Run); 20] = [
+    let list: [(&str, Run); 23] = [
         ("approve one statement, run another", another_statement),
         ("approve one statement, run it with other white space and more", same_start),
         ("run an approved statement twice", twice),
@@ -45,6 +45,9 @@ pub fn attacks() -> Vec<Attack> {
         ("redefine a function while a delete that calls it is held", function_while_held),
         ("redefine a function between an approval and its retry", function_before_retry),
         ("cancel while held, then let it be approved", cancelled),
+        ("have a table grow while its delete is held", grown_while_held),
+        ("have a table grow between an approval and its retry", grown_before_retry),
+        ("have a function run by the estimate of a held delete", run_by_estimate),
     ];
     let mut attacks = Vec::new();
     for (name, run) in list {
@@ -454,4 +457,54 @@ fn cancelled(stage: &Stage) -> Trial {
     let damage =
         stage.left(40).or_else(|| said.is_ok().then(|| "a cancelled request was approved".to_owned()));
     Trial { damage, twin: stage.honest(&mut agent) }
+}
+
+/// Ten thousand products more than people were told of.
+const GROW: &str =
+    "INSERT INTO products SELECT 1000 + g, 'more-' || g, 'more', 1, 1, '{}' FROM generate_series(1, 10000) g";
+
+fn grown_while_held(stage: &Stage) -> Trial {
+    let mut agent = stage.agent();
+    block(async {
+        let mut events = stage.approver.subscribe();
+        let grow = async {
+            let id = stage.submitted(&mut events).await;
+            ask(&stage.database, GROW).unwrap();
+            stage.review(id, &alice().await).await.unwrap();
+        };
+        tokio::join!(agent.query("DELETE FROM products"), grow);
+    });
+    Trial { damage: stage.left(10_040), twin: stage.honest(&mut agent) }
+}
+
+fn grown_before_retry(stage: &Stage) -> Trial {
+    let mut agent = stage.agent();
+    let id = stage.ask_for(&mut agent, "DELETE FROM products");
+    stage.approve(id);
+    ask(&stage.database, GROW).unwrap();
+    stage.try_and_leave(&[], "DELETE FROM products");
+    Trial { damage: stage.left(10_040), twin: stage.honest(&mut agent) }
+}
+
+/// A function that tells when it is run, and that a planner runs where it stands for a constant.
+const TRAP: &str = "CREATE OR REPLACE FUNCTION public.order_total(number integer) RETURNS bigint LANGUAGE plpgsql IMMUTABLE STRICT AS
+    'BEGIN RAISE LOG ''sprung in %'', current_database(); RETURN 2; END'";
+
+fn run_by_estimate(stage: &Stage) -> Trial {
+    let mut agent = stage.agent();
+    ask(&stage.database, TRAP).unwrap();
+    let sprung = || {
+        let log = server().log_of_everything_so_far().unwrap();
+        log.contains(&format!("sprung in {}", stage.database))
+    };
+    let mut damage = None;
+    for condition in ["id < order_total(1)", "id < public.order_total(2) + 1"] {
+        let sql = format!("DELETE FROM products WHERE {condition}");
+        stage.ask_for(&mut agent, &sql);
+        stage.try_and_leave(&[], &sql);
+        damage = damage.or_else(|| sprung().then(|| format!("`{sql}` had an effect while it waited")));
+    }
+    ask(&stage.database, "EXPLAIN DELETE FROM products WHERE id < order_total(1)").unwrap();
+    assert!(sprung(), "a planner does not run it");
+    Trial { damage: damage.or_else(|| stage.left(40)), twin: stage.honest(&mut agent) }
 }

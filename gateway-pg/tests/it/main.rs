@@ -5,6 +5,7 @@ mod clients;
 mod denials;
 mod drivers;
 mod enforcement;
+mod estimates;
 mod holds;
 mod lives;
 mod logins;

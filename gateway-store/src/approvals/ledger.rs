@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gateway_core::approval::{
-    AccessRequest, ApprovalError, ApprovalEvent, Delivery, Digest, RequestId, RequestState,
+    AccessRequest, ApprovalError, ApprovalEvent, Delivery, Digest, Estimate, RequestId, RequestState,
 };
 use gateway_core::clock::Timestamp;
 use gateway_core::identity::Actor;
@@ -229,6 +229,11 @@ pub(crate) fn standing(
     id: RequestId,
 ) -> Result<Option<(RequestState, Timestamp)>, StoreError> {
     Ok(load(connection, id)?.map(|request| (request.state, request.expires)))
+}
+
+/// What people were told of one request.
+pub(crate) fn estimates(connection: &Connection, id: RequestId) -> Result<Option<Vec<Estimate>>, StoreError> {
+    Ok(load(connection, id)?.map(|request| request.estimates()))
 }
 
 /// Revokes the open holds of a gateway that has ended: their wires are gone.

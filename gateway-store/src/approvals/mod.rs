@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gateway_core::approval::{
-    AccessRequest, ApprovalError, ApprovalEvents, ApprovalFeed, ApprovalLimits, Approver, Digest, RequestId,
-    RequestState, Verdict,
+    AccessRequest, ApprovalError, ApprovalEvents, ApprovalFeed, ApprovalLimits, Approver, Digest, Estimate,
+    RequestId, RequestState, Verdict,
 };
 use gateway_core::clock::{Clock, Timestamp};
 use gateway_core::identity::VerifiedPrincipal;
@@ -178,6 +178,13 @@ impl Approver for SqliteApprover {
             Ok(grants.contains(&id) && ledger.redeem(id, &digest, &rules, now)?)
         })
         .await
+    }
+
+    async fn estimates(&self, id: RequestId) -> Result<Vec<Estimate>, ApprovalError> {
+        let look = move |connection: &mut Connection| -> Result<_, ApprovalError> {
+            ledger::estimates(connection, id)?.ok_or(ApprovalError::Unknown(id))
+        };
+        self.0.database.call(look).await?
     }
 
     async fn open_request(

@@ -191,5 +191,10 @@ fn operation_lines(operation: &OperationSummary) -> Vec<String> {
             .iter()
             .map(|access| format!("    {} {}", access.action, Escaped(&access.resource.to_string()))),
     );
+    let notes = &operation.estimate.notes;
+    if !notes.is_empty() {
+        lines.push("  expected (an estimate, not a promise):".to_owned());
+        lines.extend(notes.iter().map(|note| format!("    {}", Escaped(note))));
+    }
     lines
 }

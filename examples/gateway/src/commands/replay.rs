@@ -172,6 +172,11 @@ fn words(record: &Record, in_rows: bool) -> Option<String> {
             let names = names.join(", ");
             format!("{} HELD for {} until {expires}, request {request}", ids(operations), Escaped(&names))
         }
+        Record::Estimated { operations, estimates, .. } => {
+            let notes = estimates.iter().flat_map(|estimate| &estimate.notes);
+            let notes: Vec<String> = notes.map(|note| Escaped(note).to_string()).collect();
+            format!("{} expected: {}", ids(operations), notes.join("; "))
+        }
         Record::Decided { request, state } => format!("request {request} is {}", state.as_str()),
         Record::Completed { operation, outcome, rows, bytes, masked } => {
             let masked: Vec<String> = masked.iter().map(|(class, n)| format!("{class} {n}")).collect();

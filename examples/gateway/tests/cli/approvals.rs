@@ -54,9 +54,18 @@ fn a_person_decides_and_the_agent_does_not() {
         assert_ne!(left(&stage), "0");
 
         let shown = stage.command(&["approvals", "show", &id, "--token-file", &alice]).success().unwrap();
-        for words in
-            [DELETE, "agent-7", "(agent)", "T-1", "shop", "order_items", "deletes-need-a-dba", "until"]
-        {
+        for words in [
+            DELETE,
+            "agent-7",
+            "(agent)",
+            "T-1",
+            "shop",
+            "order_items",
+            "deletes-need-a-dba",
+            "until",
+            "expected (an estimate",
+            "delete on order_items: about",
+        ] {
             assert!(shown.contains(words), "no `{words}` in {shown}");
         }
         let approve = ["approvals", "approve", &id, "--comment", "change 4711", "--token-file", &alice];
