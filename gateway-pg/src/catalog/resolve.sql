@@ -31,8 +31,19 @@ WITH RECURSIVE asked AS (
       OR k.confupdtype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[]))
   ) x
 ), named AS (
-  SELECT n.ord, pg_catalog.to_regtype(n.name)::pg_catalog.oid AS oid
-  FROM pg_catalog.unnest($3::pg_catalog.text[]) WITH ORDINALITY AS n(name, ord)
+  -- `to_regtype` fails for a type that is only announced (CREATE TYPE without a definition): where there is one of that name, the same by hand.
+  SELECT n.ord, CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_type s
+      WHERE s.typname OPERATOR(pg_catalog.=) p.name AND NOT s.typisdefined)
+    THEN (SELECT t.oid FROM pg_catalog.pg_type t WHERE t.typname OPERATOR(pg_catalog.=) p.name AND CASE
+      WHEN p.schema IS NULL THEN pg_catalog.pg_type_is_visible(t.oid)
+      WHEN p.schema OPERATOR(pg_catalog.=) 'pg_temp' THEN t.typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()
+      ELSE t.typnamespace OPERATOR(pg_catalog.=) (SELECT w.oid FROM pg_catalog.pg_namespace w
+        WHERE w.nspname OPERATOR(pg_catalog.=) p.schema::pg_catalog.name) END)
+    ELSE pg_catalog.to_regtype(n.name)::pg_catalog.oid END AS oid
+  FROM pg_catalog.unnest($3::pg_catalog.text[]) WITH ORDINALITY AS n(name, ord),
+    LATERAL (SELECT pg_catalog.parse_ident(n.name) AS words) w,
+    LATERAL (SELECT w.words[pg_catalog.cardinality(w.words)]::pg_catalog.name AS name,
+      w.words[pg_catalog.cardinality(w.words) OPERATOR(pg_catalog.-) 1] AS schema) p
 ), kinds(oid) AS (
   -- User types that values of these relations and types can be made of: of columns, rows, elements, domains, ranges, fields.
   SELECT s.oid FROM (
