@@ -39,6 +39,8 @@ MAX_REFUSED = 0.02
 FILE_SECONDS = 600
 # Files whose tables others use (the comments of `parallel_schedule`), run first in every part that comes after them.
 GROUND = ("test_setup", "create_misc", "create_aggregate", "create_am", "create_view")
+# Where a function calls itself until the stack is full, every level's tree goes into the log with the context of all levels above.
+SHALLOW = {"infinite_recurse": "512kB"}
 # What ends the part of the log that is of one statement.
 OBSERVER = "SELECT 'observer"
 
@@ -57,6 +59,10 @@ class Run:
     def __enter__(self):
         self.relay = relay.Relay(self.before, self.judged, self.after)
         (self.dir / "operations").touch()
+        self.labels = frozenset()
+        if self.options.labels:
+            shutil.copy(self.options.labels, self.dir / "labels")
+            self.labels = frozenset(tuple(json.loads(line)) for line in self.options.labels.read_text().splitlines())
         self.tap = subprocess.Popen(
             [self.options.bin / "tap", self.dir, str(self.relay.back_port)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(self.dir / "tap.log", "wb"), text=True,
@@ -95,6 +101,7 @@ class Run:
                     "timezone_abbreviations": "Default", "timezone": "PST8PDT", "datestyle": "Postgres, MDY", "intervalstyle": "postgres_verbose"}
         self.admin("".join(f"ALTER DATABASE regression SET {k} = '{v}';" for k, v in settings.items()), "postgres")
         self.admin(observe.SETUP, "regression")
+        self.names.know_views(self.admin(observe.VIEWS, "regression").splitlines())
         self.log.file.seek(0, 2)
 
     def admin(self, sql, database):
@@ -114,16 +121,20 @@ class Run:
         answered = time.monotonic()
         text = asked.text.decode(errors="replace").strip()
         seen = observe.Seen()
+        if self.labels:
+            seen.want_columns()
         if front.back.trees:
             marker = f"{OBSERVER} {self.number}'"
             front.back.ask(marker)
+            # The gateway may have it run statement by statement.
+            texts = {text, *(operation["text"].strip() for operation in asked.operations)}
             for record in self.log.records(front.back.pid, marker):
-                if record.get("STATEMENT", "").strip() == text:
+                if record.get("STATEMENT", "").strip() in texts:
                     seen.take(record)
         operations = asked.operations
         name = self.names.of(front.back, seen)
-        if asked.denial or operations:
-            verdict = judge(asked, operations, seen, name)
+        if asked.denial or operations or asked.tags or asked.error:
+            verdict = judge(asked, operations, seen, name, self.labels)
             self.verdicts.append((self.file, max(len(operations), 1), text, verdict, operations))
             if self.options.verbose and verdict.kind in ("wrong", "refused"):
                 print(f"   {verdict.kind}: {verdict.why}\n      {text[:300]!r}", flush=True)
@@ -135,6 +146,8 @@ class Run:
     def run_file(self, name, counts=True):
         """Files that only prepare the ground for others do not count."""
         self.file = name
+        depth = SHALLOW.get(name, "2MB")
+        self.admin(f"ALTER DATABASE regression SET max_stack_depth = '{depth}'", "postgres")
         began, before = time.monotonic(), len(self.verdicts)
         regress = self.dir / "regress"
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PG")} | {
@@ -214,6 +227,7 @@ def main():
     arguments.add_argument("--keep", action="store_true")
     arguments.add_argument("--verbose", action="store_true")
     arguments.add_argument("--json", type=pathlib.Path)
+    arguments.add_argument("--labels", type=pathlib.Path, help="label these columns, lines of JSON `[schema, table, column]`, and compare dependence on them")
     arguments.add_argument("--page", type=pathlib.Path, help="verdicts of an earlier run, for the page alone")
     arguments.add_argument("files", nargs="*")
     options = arguments.parse_args()

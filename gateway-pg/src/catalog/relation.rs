@@ -96,6 +96,8 @@ pub(crate) struct Relation {
     stored: String,
     /// What its rules make of an event: (event, event on what the rule touches), without the rules of reading, which make views.
     rules: Vec<(Event, Event)>,
+    /// What its row policies read.
+    pub(super) policies: Vec<u32>,
 }
 
 impl Relation {
@@ -142,7 +144,7 @@ impl Relation {
     /// What it is, for binding an approval to it: another object or other columns give another text.
     pub(crate) fn definition(&self) -> String {
         format!(
-            "{}.{} #{} {} {:?} {:?} {:?} {:?} {:?} {:?} {}",
+            "{}.{} #{} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {}",
             self.schema,
             self.name,
             self.oid,
@@ -153,6 +155,7 @@ impl Relation {
             self.children,
             self.calls,
             self.cascades,
+            self.policies,
             self.stored
         )
     }
@@ -167,7 +170,7 @@ pub(super) fn relation(cells: &[Option<&str>]) -> Result<Relation, ProtocolError
     let [_, Some(oid), Some(schema), Some(name), Some(kind), more @ ..] = cells else {
         return Err(SHAPE);
     };
-    let [parents, columns, origins, children, calls, stored, cascades, rules] = more else {
+    let [parents, columns, origins, children, calls, stored, cascades, rules, policies] = more else {
         return Err(SHAPE);
     };
     let list = |text: &Option<&str>| {
@@ -189,6 +192,7 @@ pub(super) fn relation(cells: &[Option<&str>]) -> Result<Relation, ProtocolError
         cascades: list(cascades).iter().map(|t| cascade(t)).collect::<Result<_, _>>()?,
         stored: stored.unwrap_or_default().to_owned(),
         rules: list(rules).iter().map(|t| rule(t)).collect::<Result<Vec<_>, _>>()?.concat(),
+        policies: list(policies).iter().map(|t| number(t)).collect::<Result<_, _>>()?,
     })
 }
 

@@ -136,6 +136,7 @@ fn new_names_and_schemas_are_judged() {
         ("ALTER VIEW own.v SET SCHEMA public", false),
         ("CREATE FUNCTION own.f() RETURNS integer LANGUAGE sql AS 'SELECT 1'", true),
         ("ALTER FUNCTION own.f() SET SCHEMA public", false),
+        ("CREATE FUNCTION f() RETURNS integer LANGUAGE sql AS 'SELECT 1'", false),
         ("CREATE TYPE own.kind AS ENUM ('a')", true),
         ("ALTER TYPE own.kind SET SCHEMA public", false),
         ("ALTER SCHEMA own RENAME TO owned", true),

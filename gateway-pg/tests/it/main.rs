@@ -6,6 +6,7 @@ mod denials;
 mod drivers;
 mod enforcement;
 mod holds;
+mod judged;
 mod lives;
 mod logins;
 mod masking;
