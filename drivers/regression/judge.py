@@ -21,6 +21,8 @@ DOES = {
 }
 ROUTINES = ("function", "procedure", "aggregate")
 FIRST_USER_OID = 16384
+# The language SQL, by its object id (PostgreSQL source, catalog/pg_language.dat), behind a function's volatility.
+SQL = "14"
 TABLES = ("table", "view", "materialized view", "sequence", "foreign table", "index")
 # CommandComplete tags by the analysis's kind, where they are not the same words.
 TAGS = {
@@ -42,7 +44,7 @@ TAGS = {
     # ALTER TABLE ALL IN TABLESPACE and its kin.
     "alter_tablespace": {"ALTER TABLE", "ALTER INDEX", "ALTER MATERIALIZED VIEW", "ALTER TABLESPACE"},
     # What EXECUTE stands for tells its own name.
-    "execute": {"SELECT", "INSERT", "UPDATE", "DELETE", "CREATE TABLE AS"},
+    "execute": {"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "CREATE TABLE AS"},
     "discard": {"DISCARD ALL", "DISCARD PLANS", "DISCARD SEQUENCES", "DISCARD TEMP"},
     "deallocate": {"DEALLOCATE", "DEALLOCATE ALL"},
     "set_constraints": {"SET CONSTRAINTS"},
@@ -117,7 +119,7 @@ def harmless(operations, seen, name):
     calls = calls_of(operations)
     for oid in seen.functions:
         known = name(1, oid)
-        if oid < FIRST_USER_OID and known and known[2] == "v" and (known[0], known[1]) not in calls:
+        if oid < FIRST_USER_OID and known and known[2].startswith("v") and (known[0], known[1]) not in calls:
             yield known[1]
 
 
@@ -136,15 +138,18 @@ def calls_of(operations):
 
 def differences(asked, operations, seen, name):
     tables, calls = tables_of(operations), calls_of(operations)
+    # The planner puts what an SQL function selects in the place of its call, which is judged.
+    parsed, functions = {oid for oid, *_ in seen.parsed}, (name(1, oid) for oid in seen.functions)
+    inlines = any(f and f[2].endswith(SQL) and f[:2] in calls for f in functions)
     # The server's own views are judged as such, not as the tables they show, if the plan has the view.
-    shown = {below for oid, *_ in seen.parsed | seen.planned for below in name(5, oid) or ()} - {oid for oid, *_ in seen.parsed}
+    shown = {below for oid, *_ in seen.parsed | seen.planned for below in name(5, oid) or ()} - parsed
     for oid, kind, bits, changes in seen.parsed | seen.planned:
         known = name(0, oid)
         if known is None:
             continue
         actions = lookup(tables, *known)
         if actions is None:
-            if oid in shown:
+            if oid in shown or (inlines and oid not in parsed):
                 continue
             yield f"relation {'.'.join(known)} is not judged"
             continue
@@ -157,7 +162,7 @@ def differences(asked, operations, seen, name):
             known = name(what, oid)
             if oid >= FIRST_USER_OID and known:
                 words = known[1] if what == 1 else f"operator {known[1]}"
-                if (known[0], words) not in calls:
+                if not any(same_schema(schema, known[0]) and called == words for schema, called in calls):
                     yield f"function {known[0]}.{words} is not judged"
     for written, casts in ((True, seen.casts), (False, seen.implicit)):
         for oid, result in casts:

@@ -53,8 +53,7 @@ WHERE w.ev_class < 16384 AND (m.part)[1]::oid <> w.ev_class
 
 # RTEs of relations. Up to PostgreSQL 15 the permissions asked for stand in them, with the columns that UPDATE changes.
 RELATION = re.compile(
-    r":rtekind 0 :relid (\d+) :relkind (.) (?:(?!:rtekind ).)*?:requiredPerms (\d+) :checkAsUser \d+"
-    r" :selectedCols \([^)]*\) :insertedCols \([^)]*\) :updatedCols \(([^)]*)\)",
+    r"^(\d+) :relkind (.) .*?:requiredPerms (\d+) :checkAsUser \d+ :selectedCols \([^)]*\) :insertedCols \([^)]*\) :updatedCols \(([^)]*)\)",
     re.DOTALL,
 )
 # Functions called, by node: FUNCEXPR, AGGREF, WINDOWFUNC; operators by OPEXPR and its kin.
@@ -64,6 +63,12 @@ FUNCTION = re.compile(
 )
 OPERATOR = re.compile(r"\{(?:OPEXPR|DISTINCTEXPR|NULLIFEXPR|SCALARARRAYOPEXPR) :opno (\d+)")
 FIRST_USER_OID = 16384
+
+
+def entries(text):
+    """The range table entries of relations."""
+    found = (RELATION.match(part) for part in text.split(":rtekind 0 :relid ")[1:])
+    return [match.groups() for match in found if match]
 
 
 class Log:
@@ -138,7 +143,7 @@ class Seen:
         elif message in ("parse tree:", "plan:"):
             # The server breaks its lines at spaces.
             text = record.get("DETAIL", "").replace("\n", " ")
-            found = {(int(oid), kind, int(bits), columns != "b") for oid, kind, bits, columns in RELATION.findall(text)}
+            found = {(int(oid), kind, int(bits), columns != "b") for oid, kind, bits, columns in entries(text)}
             (self.parsed if message == "parse tree:" else self.planned).update(found)
             if message == "plan:":
                 self.plans += 1
@@ -184,7 +189,7 @@ class Names:
             rows = back.ask(
                 "SELECT 0, c.oid, n.nspname, c.relname, NULL FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
                 f" ON n.oid OPERATOR(pg_catalog.=) c.relnamespace WHERE c.oid OPERATOR(pg_catalog.=) ANY ({relations})"
-                " UNION ALL SELECT 1, p.oid, n.nspname, p.proname, p.provolatile::pg_catalog.text FROM pg_catalog.pg_proc p"
+                " UNION ALL SELECT 1, p.oid, n.nspname, p.proname, pg_catalog.concat(p.provolatile, p.prolang) FROM pg_catalog.pg_proc p"
                 " JOIN pg_catalog.pg_namespace n"
                 f" ON n.oid OPERATOR(pg_catalog.=) p.pronamespace WHERE p.oid OPERATOR(pg_catalog.=) ANY ({functions})"
                 " UNION ALL SELECT 2, o.oid, n.nspname, o.oprname, NULL FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n"
@@ -205,7 +210,7 @@ class Names:
         for oid in [oid for kind, oid in self.fixed if kind == 5]:
             open_views = list(self.fixed[5, oid])
             while open_views:
-                for below in self.fixed.get((5, open_views.pop()), ()) - self.fixed[5, oid]:
+                for below in self.fixed.get((5, open_views.pop()), set()) - self.fixed[5, oid]:
                     self.fixed[5, oid].add(below)
                     open_views.append(below)
 

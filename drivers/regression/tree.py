@@ -106,7 +106,9 @@ class Columns:
         targets = [*listed(query.get("targetList")), *listed(query.get("returningList"))]
         self.ordered(query, stack)
         for target in targets:
-            self.computed(target["expr"], stack)
+            # What is there to sort by alone is an order.
+            if target.get("resjunk") == "false":
+                self.computed(target["expr"], stack)
         for sublink in self.queries_in([query.get(f) for f in query if f not in ("rtable", "cteList", "")]):
             self.query(sublink, stack)
 

@@ -152,10 +152,16 @@ SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname
    FROM pg_catalog.pg_constraint k
    WHERE k.confrelid OPERATOR(pg_catalog.=) c.oid AND (k.confdeltype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[])
      OR k.confupdtype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[]))),
-  -- Rules: on which event, and the commands anywhere in what they do.
+  -- Rules: on which event, the commands anywhere in what they do (ON CONFLICT DO UPDATE has the number of an update), and whether they
+  -- touch the relation itself: then it is among the tables of theirs more often than as OLD and NEW.
   (SELECT pg_catalog.string_agg(pg_catalog.concat(w.ev_type, ':', (
      SELECT pg_catalog.string_agg(DISTINCT (m.part)[1], '+')
-     FROM pg_catalog.regexp_matches(w.ev_action::pg_catalog.text, ':commandType (\d+)', 'g') AS m(part))), ',')
+     FROM pg_catalog.regexp_matches(w.ev_action::pg_catalog.text, ':(?:commandType|onConflict \{ONCONFLICTEXPR :action) (\d+)', 'g') AS m(part)),
+     CASE WHEN (SELECT pg_catalog.count(*) FROM pg_catalog.regexp_matches(pg_catalog.concat(w.ev_qual, w.ev_action),
+         pg_catalog.concat(':rtekind 0 :relid ', c.oid, ' '), 'g'))
+       OPERATOR(pg_catalog.>) (SELECT pg_catalog.count(*) FROM pg_catalog.regexp_matches(w.ev_action::pg_catalog.text,
+         ':alias \{ALIAS :aliasname (?:old|new) :colnames <>\} :eref \{ALIAS :aliasname (?:old|new) ', 'g'))
+     THEN ':self' END), ',')
    FROM pg_catalog.pg_rewrite w WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid AND w.ev_type OPERATOR(pg_catalog.<>) '1'::pg_catalog."char"),
   -- What its row policies read.
   (SELECT pg_catalog.string_agg(DISTINCT (m.part)[1], ',') FROM pg_catalog.pg_policy q,

@@ -18,13 +18,24 @@ CREATE POLICY by_keys ON guarded USING (EXISTS (SELECT FROM keys k WHERE k.id = 
 CREATE POLICY by_deeper ON keys USING (id IN (SELECT d.id FROM deeper d));
 CREATE VIEW shown AS SELECT id FROM guarded;
 CREATE VIEW catalogued AS SELECT relname FROM pg_catalog.pg_class;
+CREATE TABLE told (id integer, twice integer);
+CREATE TABLE counted (id integer PRIMARY KEY, n integer);
+CREATE RULE told AS ON INSERT TO told DO ALSO INSERT INTO counted VALUES (new.id, 1) ON CONFLICT (id) DO UPDATE SET n = 2;
+CREATE TABLE turned (id integer);
+CREATE RULE turned AS ON INSERT TO turned WHERE EXISTS (SELECT FROM turned t WHERE t.id = new.id) DO INSTEAD
+    UPDATE turned SET id = 0 WHERE turned.id = new.id;
 CREATE MATERIALIZED VIEW kept AS SELECT name FROM products;";
 
 /// A statement and accesses it must be judged for, as action, schema and name.
-const JUDGED: [(&str, &[(&str, &str, &str)]); 14] = [
+const JUDGED: [(&str, &[(&str, &str, &str)]); 16] = [
     ("SELECT id FROM guarded", &[("select", "public", "keys"), ("select", "public", "deeper")]),
     ("SELECT id FROM shown", &[("select", "public", "keys"), ("select", "public", "deeper")]),
     ("DELETE FROM guarded WHERE id = 1", &[("delete", "public", "guarded"), ("select", "public", "keys")]),
+    (
+        "INSERT INTO told VALUES (1)",
+        &[("insert", "public", "counted"), ("update", "public", "counted"), ("select", "public", "counted")],
+    ),
+    ("INSERT INTO turned VALUES (1)", &[("update", "public", "turned"), ("select", "public", "turned")]),
     ("SELECT * FROM catalogued", &[("select", "pg_catalog", "pg_class")]),
     ("REFRESH MATERIALIZED VIEW kept", &[("maintain", "public", "kept"), ("select", "public", "products")]),
     (

@@ -16,8 +16,8 @@ use pg_query::protobuf::{
 use super::super::model::{Access, Change, Code, FunctionRole, ObjectChange, SettingScope};
 use super::{Walk, Walker, kind, names};
 
-/// What CREATE SCHEMA makes is made in that schema (PostgreSQL source, `transformCreateSchemaStmtElements`).
-fn made_in(element: &Node, schema: &str) -> Node {
+/// What CREATE SCHEMA makes is made in that schema (PostgreSQL source, `transformCreateSchemaStmtElements`). `None` if that has no name here.
+fn made_in(element: &Node, schema: &str) -> Option<Node> {
     let mut element = element.clone();
     let range = match element.node.as_mut() {
         Some(NodeEnum::CreateStmt(create)) => create.relation.as_mut(),
@@ -28,9 +28,12 @@ fn made_in(element: &Node, schema: &str) -> Node {
         _ => None,
     };
     if let Some(range) = range.filter(|range| range.schemaname.is_empty()) {
+        if schema.is_empty() {
+            return None;
+        }
         schema.clone_into(&mut range.schemaname);
     }
-    element
+    Some(element)
 }
 
 impl Walker {
@@ -98,10 +101,15 @@ impl Walker {
         let role = schema.authrole.as_ref().map_or("", |role| role.rolename.as_str());
         let name = Some(schema.schemaname.as_str()).filter(|name| !name.is_empty()).unwrap_or(role);
         for element in &schema.schema_elts {
-            if name.is_empty() {
-                return self.not_understood("objects in a schema that takes its name from whoever makes it");
+            match made_in(element, name) {
+                Some(element) => {
+                    self.nested(&element)?;
+                }
+                None => {
+                    return self
+                        .not_understood("an object in a schema that is called after whoever makes it");
+                }
             }
-            self.nested(&made_in(element, name))?;
         }
         self.found.outputs.clear();
         Ok(())
