@@ -34,6 +34,9 @@ pub(crate) enum Command {
     Policy(Policy),
     Approvals(Approvals),
     Sessions(Sessions),
+    /// Parses statements for a gateway, which starts it itself.
+    #[command(hide = true)]
+    Parser,
 }
 
 /// Run the gateway.

@@ -16,6 +16,9 @@ use cli::{Cli, Command};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if matches!(cli.command, Command::Parser) {
+        return parser();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
@@ -33,6 +36,16 @@ async fn run(command: Command) -> output::Outcome {
         Command::Policy(command) => commands::policy::run(command).await,
         Command::Approvals(options) => commands::approvals::run(options).await,
         Command::Sessions(options) => commands::sessions::run(options).await,
+        // Without a runtime; see `main`.
+        Command::Parser => Ok(parser()),
+    }
+}
+
+/// A parser for the gateway that started this process, until that is gone.
+fn parser() -> ExitCode {
+    match gateway_pg::analysis::serve_parser(std::io::stdin().lock(), std::io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
     }
 }
 

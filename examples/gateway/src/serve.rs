@@ -43,10 +43,24 @@ const LABEL_CHECK_TIME: Duration = Duration::from_secs(5);
 pub(crate) async fn run(options: Serve) -> Outcome {
     start_logging(options.log_format);
     let file = ConfigFile::load(&options.config.config)?;
+    if file.config.gateway.parser == config::Parser::Process {
+        isolate_parser()?;
+    }
     let parts = assemble(&file, EnvSecrets::from(&options.secrets))?;
     let announcer = Announcer::new(options.json);
     let signals = Signals::new()?;
     Gateway::start(&file, parts, announcer).await?.run(signals).await
+}
+
+/// Has this program's own `parser` command parse statements.
+fn isolate_parser() -> Result<(), Failure> {
+    let program = std::env::current_exe().map_err(|e| Failure::new(format!("this program's path: {e}")))?;
+    let start = move || {
+        let mut command = std::process::Command::new(&program);
+        command.arg("parser");
+        command
+    };
+    gateway_pg::analysis::isolate_parser(start).map_err(|e| Failure::new(e.to_string()))
 }
 
 impl From<&SecretsArg> for EnvSecrets {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::budgets::Key;
+use super::budgets::{Budgets, Key, Subject, Taken};
 use super::content::{Tally, content};
 use super::guard::{Guard, GuardInner, recorder_failed};
 use crate::error::{Denial, DenialCode};
@@ -139,6 +139,8 @@ pub struct Results {
     masked: BTreeMap<usize, u64>,
     /// What this is charged to, together with other operations.
     budgets: Arc<[Key]>,
+    /// For each label the class as which its values are counted; empty if none are.
+    counted: Arc<[Option<Arc<str>>]>,
 }
 
 /// One stream of an answer, masked piece by piece. Comes out of [`Results::stream`].
@@ -162,7 +164,9 @@ impl Results {
             obligations.iter().filter_map(pick).min().unwrap_or(u64::MAX)
         };
         let content = content(obligations);
+        let counted = Self::counted(&guard, obligations);
         Self {
+            counted,
             guard,
             first,
             content,
@@ -186,6 +190,24 @@ impl Results {
         budgets.collect()
     }
 
+    /// Which labels are counted as subjects by budgets.
+    fn counted(guard: &GuardInner, obligations: &[Obligation]) -> Arc<[Option<Arc<str>>]> {
+        let classes: Vec<&str> = obligations
+            .iter()
+            .filter_map(|duty| match duty {
+                Obligation::Budget(budget) => budget.subjects.as_ref().map(|subjects| &*subjects.of),
+                _ => None,
+            })
+            .collect();
+        if classes.is_empty() {
+            return Arc::default();
+        }
+        let class = |label: &Label| {
+            classes.iter().find(|class| **class == label.rule.class.name()).map(|class| Arc::from(*class))
+        };
+        guard.labels.iter().map(class).collect()
+    }
+
     /// The number of the batch's first operation.
     pub const fn first(&self) -> OperationId {
         self.first
@@ -196,9 +218,9 @@ impl Results {
     #[must_use]
     pub fn afterwards(&self) -> Self {
         let (guard, plan) = (Arc::clone(&self.guard), Arc::clone(&self.plan));
-        let budgets = Arc::clone(&self.budgets);
+        let (budgets, counted) = (Arc::clone(&self.budgets), Arc::clone(&self.counted));
         let tally = None;
-        Self { guard, plan, budgets, tally, masked: BTreeMap::new(), rows: 0, bytes: 0, ..*self }
+        Self { guard, plan, budgets, counted, tally, masked: BTreeMap::new(), rows: 0, bytes: 0, ..*self }
     }
 
     /// Whether the policies changed since the masks were decided: have [`Guard::catch_up`](super::Guard::catch_up) ask
@@ -225,6 +247,12 @@ impl Results {
         self.plan.reveals(label)
     }
 
+    /// Whether a budget counts this label's values as subjects: what cannot be given to [`Masker::subject`] as it is in the target, for
+    /// example because it was computed, must not be shown.
+    pub fn counts(&self, label: usize) -> bool {
+        matches!(self.counted.get(label), Some(Some(_)))
+    }
+
     /// Masks, counts, records and releases a piece of the answer that holds `rows` rows (records, lines).
     ///
     /// `mask` gets the target's bytes and returns what to send instead, or `None` to send them as they are.
@@ -247,10 +275,14 @@ impl Results {
             scope: self.guard.info.principal.task.as_deref().unwrap_or(""),
             masked: &mut self.masked,
             count: 0,
+            counted: &self.counted,
+            budgets: &self.guard.pipeline.budgets,
+            subjects: Vec::new(),
         };
         let bytes = mask(&mut masker, &raw)?.unwrap_or(raw);
         let masked = masker.count;
-        self.spend(rows, bytes.len() as u64)?;
+        let subjects = std::mem::take(&mut masker.subjects);
+        self.spend(Taken { rows, bytes: bytes.len() as u64, subjects: &subjects })?;
         if let Some(tally) = &mut self.tally {
             tally.add(&bytes);
             return Ok(Released(bytes));
@@ -326,7 +358,8 @@ impl Results {
         .map(Some)
     }
 
-    fn spend(&mut self, rows: u64, bytes: u64) -> Result<(), Denial> {
+    fn spend(&mut self, taken: Taken<'_>) -> Result<(), Denial> {
+        let Taken { rows, bytes, .. } = taken;
         self.rows += rows;
         self.bytes += bytes;
         let over = |what: &str| {
@@ -338,16 +371,16 @@ impl Results {
         };
         self.rows_left = self.rows_left.checked_sub(rows).ok_or_else(|| over("rows"))?;
         self.bytes_left = self.bytes_left.checked_sub(bytes).ok_or_else(|| over("bytes"))?;
-        self.charge(rows, bytes)
+        self.charge(taken)
     }
 
     /// Charges budgets; what they do not cover is recorded as denied, and withheld.
-    fn charge(&self, rows: u64, bytes: u64) -> Result<(), Denial> {
+    fn charge(&self, taken: Taken<'_>) -> Result<(), Denial> {
         if self.budgets.is_empty() {
             return Ok(());
         }
         let pipeline = &self.guard.pipeline;
-        pipeline.budgets.charge(&self.budgets, rows, bytes, pipeline.clock.now()).map_err(|denial| {
+        pipeline.budgets.charge(&self.budgets, taken, pipeline.clock.now()).map_err(|denial| {
             let record = Record::Denied { operations: vec![self.first], denial: (&denial).into() };
             self.guard.record(record).err().map_or(denial, |error| recorder_failed(&error))
         })
@@ -387,6 +420,9 @@ pub struct Masker<'a> {
     scope: &'a str,
     masked: &'a mut BTreeMap<usize, u64>,
     count: u64,
+    counted: &'a [Option<Arc<str>>],
+    budgets: &'a Budgets,
+    subjects: Vec<Subject>,
 }
 
 impl Masker<'_> {
@@ -473,6 +509,14 @@ impl Masker<'_> {
             out.get_mut(finding.range).unwrap_or_default().fill(b'*');
         }
         Ok(Some(out))
+    }
+
+    /// Counts a value of a labelled field, shown or masked, where a budget counts subjects. Call it with the target's bytes for every
+    /// such value that is not null.
+    pub fn subject(&mut self, label: usize, value: &[u8]) {
+        if let Some(Some(class)) = self.counted.get(label) {
+            self.subjects.push(self.budgets.subject(class, value));
+        }
     }
 
     /// A labelled text value masked by its rule; `None` is the protocol's null. A revealed label's value passes, masked by content.

@@ -126,9 +126,21 @@ pub struct Budget {
     pub rows: Option<u64>,
     /// Bytes as released, if limited.
     pub bytes: Option<u64>,
+    /// Different subjects, if limited: people or things that released values are about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subjects: Option<Subjects>,
     /// How long after the first release it is full again.
     #[serde(with = "seconds")]
     pub window: Duration,
+}
+
+/// How many different values of labelled fields may be released, shown or masked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Subjects {
+    /// At most so many.
+    pub limit: u64,
+    /// The class of the labelled fields whose values tell one subject from another, for example `email`.
+    pub of: String,
 }
 
 /// Which operations count together.

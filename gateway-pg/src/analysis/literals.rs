@@ -49,7 +49,7 @@ fn replace(
 }
 
 /// A number that is equal for statements of one shape (libpg_query's fingerprint): constants, list lengths and
-/// aliases do not count. For lists and statistics, not for decisions.
+/// aliases do not count. For lists and statistics, not for decisions; always taken in this process.
 ///
 /// # Errors
 /// The text does not scan or parse.

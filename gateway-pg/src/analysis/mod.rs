@@ -21,6 +21,7 @@ mod functions;
 mod literals;
 mod model;
 mod parse;
+mod process;
 mod restrict;
 mod rewrite;
 mod scan;
@@ -38,6 +39,7 @@ pub use model::{
     Prepared, QualifiedName, RelationUse, SettingChange, SettingKind, SettingScope, Source, SourceKind,
     Statement, Transaction,
 };
+pub use process::{AlreadyIsolated, isolate_parser, serve_parser};
 pub(crate) use restrict::{Restriction, limit_inside, restrict};
 pub use rewrite::{RewriteError, limit};
 

@@ -1,4 +1,4 @@
-//! The one place that calls the C parser.
+//! The one place that calls the C parser, here or in [a process of its own](process).
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,10 +6,29 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use pg_query::ParserOptions;
 use pg_query::protobuf::{ParseResult, RawStmt};
 
-use super::{AnalysisError, LexSettings};
+use super::{AnalysisError, LexSettings, process};
 
 /// Parses a text that passed the scan.
 pub(super) fn parse(text: &str, settings: &LexSettings) -> Result<ParseResult, AnalysisError> {
+    process::parse(text, settings).unwrap_or_else(|| parse_here(text, settings))
+}
+
+/// Writes a tree as PostgreSQL's own deparser does.
+pub(super) fn deparse(tree: &ParseResult) -> Result<String, AnalysisError> {
+    process::deparse(tree).unwrap_or_else(|| deparse_here(tree))
+}
+
+pub(super) fn deparse_here(tree: &ParseResult) -> Result<String, AnalysisError> {
+    pg_query::deparse(tree, pg_query::DeparseOptions::default()).map_err(parse_error)
+}
+
+/// A tree that came from another process.
+pub(super) fn decoded(tree: Result<ParseResult, prost::DecodeError>) -> Result<ParseResult, AnalysisError> {
+    tree.map_err(|error| parse_error(pg_query::Error::Decode(error)))
+}
+
+/// Parses in this process.
+pub(super) fn parse_here(text: &str, settings: &LexSettings) -> Result<ParseResult, AnalysisError> {
     // `pg_query::parse` also gathers summaries through macros that panic on a tree they do not expect. No text is
     // known to do it; should one, it is refused like any other that is not understood.
     let parsed = catch_unwind(AssertUnwindSafe(|| pg_query::parse(text, options(settings))));

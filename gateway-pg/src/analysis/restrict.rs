@@ -101,8 +101,7 @@ fn inner_select(tree: &mut ParseResult) -> Option<&mut SelectStmt> {
 
 /// The tree as the deparser writes it, proven to be read as the same tree.
 fn written(tree: &ParseResult, settings: &LexSettings, limits: &Limits) -> Result<String, RewriteError> {
-    let text = pg_query::deparse(tree, pg_query::DeparseOptions::default())
-        .map_err(|_| RewriteError::NotEquivalent)?;
+    let text = parse::deparse(tree).map_err(|_| RewriteError::NotEquivalent)?;
     scan(&text, settings, limits, |_| {})?;
     let again = parse::parse(&text, settings)?;
     if canonical(&again)? == canonical(tree)? { Ok(text) } else { Err(RewriteError::NotEquivalent) }

@@ -708,10 +708,13 @@ impl Session {
 
     fn column(&self, flow: &Flow, origin: Origin, encoding: shape::Encoding) -> Column {
         let shown = |l: &usize| flow.results.as_ref().is_some_and(|r| r.reveals(*l));
+        let counted = |l: &usize| flow.results.as_ref().is_some_and(|r| r.counts(*l));
         match origin {
             Origin::Plain => shape::unlabelled(encoding),
             Origin::Unknown => Column::Withhold(encoding),
-            Origin::Derived(labels) if !labels.iter().all(shown) => Column::Withhold(encoding),
+            Origin::Derived(labels) if !labels.iter().all(|l| shown(l) && !counted(l)) => {
+                Column::Withhold(encoding)
+            }
             Origin::Labelled(labels) | Origin::Derived(labels) => {
                 match (labels.iter().find(|l| !shown(l)), labels.first()) {
                     (Some(hidden), _) => Column::Label(*hidden, encoding),
@@ -722,7 +725,7 @@ impl Session {
         }
     }
 
-    /// Labels reachable from a statement whose values this principal may not see.
+    /// Labels reachable from a statement whose values this principal may not see, or only so that they can be counted.
     pub(super) fn protected_by(&self, statement: &Statement, results: Option<&Results>) -> BTreeSet<usize> {
         if self.labels.is_empty() {
             return BTreeSet::new();
@@ -732,7 +735,7 @@ impl Session {
         let relations = statements.into_iter().flatten().flat_map(|s| &s.relations);
         let found = relations.filter_map(|r| self.catalog.relation(&written(r.schema.as_deref(), &r.name)));
         let labels = found.flat_map(|r| self.catalog.protected(&self.labels, r));
-        labels.filter(|l| !results.is_some_and(|r| r.reveals(*l))).collect()
+        labels.filter(|l| !results.is_some_and(|r| r.reveals(*l) && !r.counts(*l))).collect()
     }
 
     /// Ends the flow once everything due has come.

@@ -143,6 +143,9 @@ pub(super) fn masked(
     value: &[u8],
     found: &[Finding],
 ) -> Option<Masked> {
+    if let Column::Label(label, _) | Column::Reveal(label, _) = column {
+        masker.subject(*label, value);
+    }
     match column {
         Column::Pass => None,
         Column::Scan(encoding) => scanned(masker, column, encoding, value, found),

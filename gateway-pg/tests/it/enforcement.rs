@@ -1,14 +1,20 @@
 //! Duties the gateway meets by changing what runs, or what surrounds it, on a real server.
 
+use gateway_core::masking::DataClass;
 use gateway_core::policy::cedar::{CedarEngine, PolicyFile};
 use gateway_core::recording::Record;
 use testkit::psql_script;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
-use crate::support::{Gateway, gateway_to, shop};
+use crate::support::{Gateway, gateway_to, label, shop};
 
 /// Everything is permitted, and these rules besides.
 fn under(rules: &str) -> Gateway {
+    labelled_under(rules, &[])
+}
+
+/// The same, with labels on columns.
+fn labelled_under(rules: &str, columns: &[(&str, &DataClass)]) -> Gateway {
     let database = shop();
     let all = r#"@id("all") permit (principal, action, resource) unless { action == Action::"reveal" };"#;
     let engine = CedarEngine::builder()
@@ -16,7 +22,8 @@ fn under(rules: &str) -> Gateway {
         .policy(PolicyFile::new("test.cedar", format!("{all}\n{}", rules.replace("DB", &database))))
         .build()
         .unwrap();
-    gateway_to(&database, engine, &[])
+    let labels: Vec<_> = columns.iter().map(|(column, class)| label(&database, column, class)).collect();
+    gateway_to(&database, engine, &labels)
 }
 
 fn psql(gateway: &Gateway, sql: &str) -> String {
@@ -250,4 +257,48 @@ fn sessions_of_a_task_share_a_budget() {
     });
     let records = format!("{:?}", gateway.recorder.sessions());
     assert!(records.contains("BudgetExceeded"), "it is recorded");
+}
+
+#[test]
+fn different_people_are_counted_however_they_are_read() {
+    for reveal in ["", r#"permit (principal, action == Action::"reveal", resource);"#] {
+        let budget = "@budget(\"name=people; subjects=5; of=us_ssn\") permit (principal, action, resource == Table::\"shop/DB/public/customers\");";
+        let ssn = [("public.customers.ssn", &DataClass::US_SSN)];
+        counted(&labelled_under(&format!("{budget}\n{reveal}"), &ssn));
+    }
+}
+
+fn counted(gateway: &Gateway) {
+    let of = |ids: &str| format!("SELECT ssn FROM customers WHERE id IN ({ids})");
+    let lines = |answer: String| answer.lines().count();
+    assert_eq!(lines(psql(gateway, &of("1, 2, 3"))), 3);
+    // The same people again, in other ways.
+    let join = "SELECT c.ssn FROM customers c JOIN products p ON p.id = c.id WHERE c.id IN (1, 2)";
+    for sql in [of("1, 2, 3"), join.to_owned(), format!("WITH p AS ({}) TABLE p", of("2"))] {
+        assert!(lines(psql(gateway, &sql)) > 0, "{sql}");
+    }
+    assert!(lines(psql(gateway, "SELECT id FROM customers")) > 5, "no people");
+    // What cannot be counted is not shown.
+    for sql in [
+        format!("COPY ({}) TO STDOUT", of("6, 7, 8, 9")),
+        "SELECT reverse(ssn) FROM customers".to_owned(),
+        "SELECT string_agg(ssn, ' ') FROM customers".to_owned(),
+    ] {
+        let (said, ssn) = (psql(gateway, &sql), gateway.directly("SELECT ssn FROM customers WHERE id = 9"));
+        let backwards: String = ssn.chars().rev().collect();
+        assert!(!said.contains(&ssn) && !said.contains(&backwards), "{sql}: {said}");
+    }
+    gateway.block_on(async {
+        let (first, second) = (connect(gateway).await, connect(gateway).await);
+        assert_eq!(first.query(&of("3, 4, 5"), &[]).await.unwrap().len(), 3);
+        let refused = second.query(&of("5, 6"), &[]).await.unwrap_err();
+        assert_eq!(refused.code().unwrap().code(), "53400");
+        assert!(refused.as_db_error().unwrap().message().contains("`people` of subjects for this task"));
+        assert!(second.query("TABLE customers", &[]).await.is_err(), "all of them");
+        assert_eq!(second.query(&of("1, 5"), &[]).await.unwrap().len(), 2, "known people");
+    });
+    for options in ["", " (FORMAT csv)", " (FORMAT binary)"] {
+        let said = psql(gateway, &format!("COPY customers TO STDOUT{options}"));
+        assert!(said.contains("of subjects"), "{options}: {said}");
+    }
 }

@@ -53,6 +53,19 @@ pub(crate) struct Config {
 pub(crate) struct Gateway {
     pub(crate) data_dir: PathBuf,
     pub(crate) admin_socket: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) parser: Parser,
+}
+
+/// Where PostgreSQL's parser, which is C, runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Parser {
+    /// In the gateway.
+    #[default]
+    Inside,
+    /// In processes of its own, so that a crash of it ends no session.
+    Process,
 }
 
 /// `[[issuer]]`

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
-use testkit::psql_command;
+use testkit::{psql_command, psql_script};
 
 use crate::stage::{Stage, gateway, server};
 
@@ -132,4 +132,34 @@ fn policies_are_reloaded_or_stay() {
     serving.next_event("reloaded");
     assert_eq!(serving.psql("SELECT count(*) FROM orders"), "500");
     serving.stop();
+}
+
+/// How many processes this one has started that still run.
+fn children(parent: u32) -> usize {
+    let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let stats = processes.filter_map(|process| fs::read_to_string(process.path().join("stat")).ok());
+    stats
+        .filter(|stat| stat.rsplit(") ").next().unwrap().split(' ').nth(1) == Some(&parent.to_string()))
+        .count()
+}
+
+#[test]
+fn a_parser_that_dies_costs_no_session() {
+    let stage = Stage::new();
+    let config = fs::read_to_string(stage.path("gateway.toml")).unwrap();
+    stage.write("gateway.toml", &config.replace("# parser = \"process\"", "parser = \"process\""));
+    let mut serving = stage.serve();
+    let gateway = serving.process.child().id();
+    assert_eq!(serving.psql("SELECT id FROM orders WHERE id = 1"), "1");
+    assert_eq!(children(gateway), 1, "one text at a time was parsed");
+    let kill = format!(
+        "for stat in /proc/[0-9]*/stat; do read -r pid name state parent rest <$stat; [ \"$parent\" != {gateway} ] || kill -9 $pid; done"
+    );
+    let script = format!(
+        "\\set ON_ERROR_STOP 0\nSELECT id, 7 FROM orders WHERE id = 2;\n\\! {kill}\n\
+         SELECT 'lost' FROM orders WHERE id = 3;\nSELECT 'goes on' FROM orders WHERE id = 4;\n"
+    );
+    let said = psql_script(&serving.url(&stage.agent()), &script).unwrap();
+    assert_eq!(said.trim(), "2|7\ngoes on");
+    assert_eq!(children(gateway), 1);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cedar_policy::{Effect, Policy};
 
 use super::diagnostics::nearest;
-use crate::policy::{Budget, Content, Per};
+use crate::policy::{Budget, Content, Per, Subjects};
 
 /// How long a request for approval stays open unless the rule says otherwise.
 const DEFAULT_TTL: Duration = Duration::from_secs(15 * 60);
@@ -180,7 +180,10 @@ fn approval_problem(what: &str) -> Problem {
     )
 }
 
-/// `rows=N; bytes=N; per=task; window=1d; name=...`.
+/// Different subjects that a budget may count; each is remembered. 100,000.
+const MAX_SUBJECTS: u64 = 100_000;
+
+/// `rows=N; bytes=N; subjects=N; of=CLASS; per=task; window=1d; name=...`.
 fn budget(value: &str) -> Result<Budget, Problem> {
     let problem = |message: String| {
         Problem::new(
@@ -188,8 +191,9 @@ fn budget(value: &str) -> Result<Budget, Problem> {
             "write it like `@budget(\"name=reading; rows=10000; per=task; window=1d\")`",
         )
     };
-    let mut budget =
-        Budget { name: String::new(), per: Per::Task, rows: None, bytes: None, window: DEFAULT_WINDOW };
+    let (mut subjects, mut of) = (None, None);
+    let (name, window) = (String::new(), DEFAULT_WINDOW);
+    let mut budget = Budget { name, per: Per::Task, rows: None, bytes: None, subjects: None, window };
     let mut seen = BTreeSet::new();
     for part in value.split(';').map(str::trim).filter(|part| !part.is_empty()) {
         let (key, value) = part.split_once('=').ok_or_else(|| problem(format!("`{part}` has no value")))?;
@@ -203,6 +207,8 @@ fn budget(value: &str) -> Result<Budget, Problem> {
             ("name", name) => budget.name = plain("name", name)?,
             ("rows", _) => budget.rows = Some(number()?),
             ("bytes", _) => budget.bytes = Some(number()?),
+            ("subjects", _) => subjects = Some(number()?),
+            ("of", class) => of = Some(plain("of", class)?),
             ("per", "task") => budget.per = Per::Task,
             ("per", "session") => budget.per = Per::Session,
             ("window", _) => {
@@ -212,8 +218,16 @@ fn budget(value: &str) -> Result<Budget, Problem> {
             _ => return Err(problem(format!("`{part}` is not understood"))),
         }
     }
-    if budget.name.is_empty() || (budget.rows, budget.bytes) == (None, None) {
-        return Err(problem("it needs a `name`, and `rows` or `bytes`".to_owned()));
+    budget.subjects = match (subjects, of) {
+        (None, None) => None,
+        (Some(limit), Some(of)) if limit <= MAX_SUBJECTS => Some(Subjects { limit, of }),
+        (Some(_), Some(_)) => return Err(problem(format!("`subjects` must be at most {MAX_SUBJECTS}"))),
+        _ => {
+            return Err(problem("`subjects` and `of` (the class of labelled fields) go together".to_owned()));
+        }
+    };
+    if budget.name.is_empty() || (budget.rows, budget.bytes, &budget.subjects) == (None, None, &None) {
+        return Err(problem("it needs a `name`, and `rows`, `bytes` or `subjects`".to_owned()));
     }
     Ok(budget)
 }
@@ -316,7 +330,10 @@ mod tests {
         let read = budget("name=a; rows=5; bytes=7; per=session; window=2h").unwrap();
         let window = Duration::from_secs(7200);
         let (rows, bytes) = (Some(5), Some(7));
-        assert_eq!(read, Budget { name: "a".to_owned(), per: Per::Session, rows, bytes, window });
+        let subjects = None;
+        assert_eq!(read, Budget { name: "a".to_owned(), per: Per::Session, rows, bytes, subjects, window });
+        let subjects = Some(Subjects { limit: 9, of: "email".to_owned() });
+        assert_eq!(budget("name=a; subjects=9; of=email").unwrap().subjects, subjects);
         assert_eq!(budget("name=a; rows=5").map(|b| (b.per, b.window)), Ok((Per::Task, DEFAULT_WINDOW)));
         for wrong in [
             "",
@@ -326,6 +343,10 @@ mod tests {
             "name=a; rows=5; rows=6",
             "name=a; rows=5; per=day",
             "name=a; row=5",
+            "name=a; subjects=5",
+            "name=a; of=email",
+            "name=a; of=email; rows=5",
+            "name=a; of=email; subjects=9000000",
             "name=a; rows=5; window=9d",
         ] {
             assert!(budget(wrong).is_err(), "{wrong}");
