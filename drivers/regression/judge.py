@@ -48,6 +48,8 @@ TAGS = {
     "discard": {"DISCARD ALL", "DISCARD PLANS", "DISCARD SEQUENCES", "DISCARD TEMP"},
     "deallocate": {"DEALLOCATE", "DEALLOCATE ALL"},
     "set_constraints": {"SET CONSTRAINTS"},
+    "set_transaction": {"SET"},
+    "begin": {"START TRANSACTION"},
 }
 RENAMES = re.compile(r"rename_|alter_|comment|set_schema|owner")
 
@@ -141,6 +143,8 @@ def differences(asked, operations, seen, name):
     # The planner puts what an SQL function selects in the place of its call, which is judged.
     parsed, functions = {oid for oid, *_ in seen.parsed}, (name(1, oid) for oid in seen.functions)
     inlines = any(f and f[2].endswith(SQL) and f[:2] in calls for f in functions)
+    # Of EXPLAIN only the plan is told, where the call is gone.
+    inlines |= any(o["kind"].startswith("explain") for o in operations) and any(schema != "pg_catalog" for schema, _ in calls)
     # The server's own views are judged as such, not as the tables they show, if the plan has the view.
     shown = {below for oid, *_ in seen.parsed | seen.planned for below in name(5, oid) or ()} - parsed
     for oid, kind, bits, changes in seen.parsed | seen.planned:
@@ -195,7 +199,8 @@ def definitions(asked, operations, seen):
         return
     tags = {re.sub(r"[ 0-9]+$", "", tag) for tag in asked.tags}
     for tag, kind, schema, name, identity, reads in seen.defined:
-        if tag in tags or "CREATE SCHEMA" in tags:
+        # Of what a schema is made with, tables bring sequences and indexes along.
+        if tag in tags or ("CREATE SCHEMA" in tags and kind not in ("sequence", "index")):
             yield from defined(operations, tag, kind, schema, name, identity)
         for there, read in reads or []:
             # What the same statement makes is new.

@@ -24,7 +24,8 @@ judged, or if the server's tree was not seen. **Refused** are valid statements t
 it, so that the next ones find what they expect. **As the server** are those that both refuse.
 
 What this does not compare: what functions, `DO` blocks and triggers do inside (calling them is judged, and so is an SQL function whose query
-the planner puts in place of its call), the tables below the server's own
+the planner puts in place of its call), functions and columns in `EXPLAIN`, `DECLARE` and `CREATE TABLE AS` (of which the log has the plan
+alone), the tables below the server's own
 views (`pg_roles` is judged as itself), functions that read values of a user's types where the text names no type, and objects that are
 neither relations nor routines by more than the action. Statements compared by their tag alone are counted below.
 
@@ -59,15 +60,17 @@ def of_columns(labelled):
     """What the run with labelled columns found."""
     compared = [verdict for verdict in labelled if verdict["columns"]]
     wrong = [verdict for verdict in compared if verdict["kind"] == "wrong" and MISSED.search(verdict["why"])]
-    return {"statements": len(compared), "columns": sum(verdict["columns"] for verdict in compared), "wrong": wrong}
+    files = sorted({verdict["file"] for verdict in labelled})
+    return {"files": files, "statements": len(compared), "columns": sum(verdict["columns"] for verdict in compared), "wrong": wrong}
 
 
-def columns_text(labelled):
+def columns_text(labelled, files):
     found = of_columns(labelled)
     wrong = len(found["wrong"])
     parts = [
         "## Columns\n",
-        "The files ran a second time with every column of every table labelled, because only labelled columns are judged by themselves. What the",
+        f"{'The' if len(found['files']) == files else 'Of the'} files {'ran' if len(found['files']) == files else ', '.join(found['files']) + ' ran'}"
+        " a second time with every column of every table labelled, because only labelled columns are judged by themselves. What the",
         "server's tree has in `WHERE`, `ON`, `HAVING` (**filter**), in orders, groups and windows (**order**) and in expressions (**compute**) was",
         "followed through its subqueries, joins and CTEs to columns of tables, and must be among what was judged, each for that action.\n",
         f"{found['statements']} statements depend on {found['columns']} columns that way; in {wrong} of them one was not judged.",
@@ -120,7 +123,7 @@ def text(server, source, verdicts, labelled, reasons):
     harmless = sorted({name for verdict in verdicts for name in verdict["harmless"]})
     parts.append(f"The server's own volatile functions that passed as reading: {', '.join(f'`{name}`' for name in harmless) or 'none'}.\n")
     if labelled:
-        parts.append(columns_text(labelled))
+        parts.append(columns_text(labelled, len({verdict["file"] for verdict in verdicts})))
     parts.append("## By file\n\n| file | complete | refused | wrong | as the server |\n|---|---|---|---|---|")
     files = {}
     for verdict in verdicts:

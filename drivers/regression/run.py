@@ -186,6 +186,8 @@ class Run:
                 process.kill()
                 process.wait()
                 print(f"{name}: cut short")
+        if len(self.verdicts) == before:
+            sys.exit(f"regression: nothing of {name} arrived: the gateway or the server is gone")
         if not counts:
             del self.verdicts[before:]
             return

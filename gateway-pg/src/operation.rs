@@ -385,9 +385,8 @@ fn policy_reads(subject: &Subject<'_>, relation: &Relation) -> Vec<Arc<Relation>
     };
     let mut open = reads(relation);
     while let Some(read) = open.pop() {
-        if !found.contains_key(&read.oid) {
+        if found.insert(read.oid, Arc::clone(&read)).is_none() {
             open.extend(reads(&read));
-            found.insert(read.oid, read);
         }
     }
     found.into_values().collect()

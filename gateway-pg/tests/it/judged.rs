@@ -26,8 +26,11 @@ CREATE RULE turned AS ON INSERT TO turned WHERE EXISTS (SELECT FROM turned t WHE
     UPDATE turned SET id = 0 WHERE turned.id = new.id;
 CREATE MATERIALIZED VIEW kept AS SELECT name FROM products;";
 
-/// A statement and accesses it must be judged for, as action, schema and name.
-const JUDGED: [(&str, &[(&str, &str, &str)]); 16] = [
+/// Accesses as action, schema and name.
+type Accesses = &'static [(&'static str, &'static str, &'static str)];
+
+/// A statement and accesses it must be judged for.
+const JUDGED: [(&str, Accesses); 16] = [
     ("SELECT id FROM guarded", &[("select", "public", "keys"), ("select", "public", "deeper")]),
     ("SELECT id FROM shown", &[("select", "public", "keys"), ("select", "public", "deeper")]),
     ("DELETE FROM guarded WHERE id = 1", &[("delete", "public", "guarded"), ("select", "public", "keys")]),
