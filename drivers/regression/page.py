@@ -78,8 +78,10 @@ def columns_text(labelled, files):
     return "\n".join(parts + [f"- {verdict['file']}: {verdict['why']}" for verdict in found["wrong"]]) + "\n"
 
 
-def text(server, source, verdicts, labelled, reasons):
+def text(server, source, verdicts, labelled, reasons, schedule):
     counts = count(verdicts)
+    ran = {verdict["file"] for verdict in verdicts}
+    missing = [name for name in schedule if name not in ran]
     authorities = collections.Counter()
     for verdict in verdicts:
         if verdict["kind"] in ("complete", "wrong"):
@@ -88,6 +90,8 @@ def text(server, source, verdicts, labelled, reasons):
     valid = total - counts["as the server"]
     share = lambda n, of: f"{100 * n / of:.2f} %" if of else "-"
     parts = [HEAD.format(server=server, source=source), "## The count\n"]
+    if missing:
+        parts.append(f"{len(ran)} of {len(schedule)} files; without {', '.join(missing)}.\n")
     rows = [
         ("statements", total, ""),
         ("as the server: both refuse", counts["as the server"], ""),

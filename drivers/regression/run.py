@@ -278,7 +278,7 @@ def main():
         reasons = tomllib.load(file)["refusal"]
     if not options.files:
         source = (options.sql / "version").read_text().strip()
-        PAGE.write_text(page.text(server, source, verdicts, labelled, reasons))
+        PAGE.write_text(page.text(server, source, verdicts, labelled, reasons, schedule(options.sql)))
         print(f"wrote {PAGE.relative_to(HERE.parent.parent)}")
     unexplained = {v["why"] for v in verdicts if v["kind"] == "refused" and page.explained(v["why"], reasons) == page.UNEXPLAINED}
     for why in sorted(unexplained):
