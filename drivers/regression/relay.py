@@ -178,8 +178,10 @@ class Front:
         else:
             asked = Asked(b"")
             asked.extended = True
-            while frame[-5:-4] != b"S" and frame[:1] != b"F":
-                frame += self.client.frame()
+            last = frame
+            while last[:1] not in (b"S", b"F"):
+                last = self.client.frame()
+                frame += last
         self.relay.before(self)
         self.gateway.send(frame)
         self.answer(self.gateway.frame, self.gateway.send, asked)
@@ -237,6 +239,7 @@ class Relay:
     def __init__(self, before, judged, after):
         self.before, self.judged, self.after = before, judged, after
         self.backs = queue.Queue()
+        self.clients = []
         self.front, self.back = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
         self.front_port, self.back_port = (s.getsockname()[1] for s in (self.front, self.back))
 
@@ -248,7 +251,14 @@ class Relay:
     def accept_front(self):
         while True:
             client, _ = self.front.accept()
-            threading.Thread(target=Front(wire.Wire(client), self).run, daemon=True).start()
+            thread = threading.Thread(target=Front(wire.Wire(client), self).run, daemon=True)
+            thread.start()
+            self.clients.append(thread)
+
+    def settle(self):
+        """Waits until the clients that have gone are done with: their last statement may still be compared."""
+        while self.clients:
+            self.clients.pop().join(PATIENCE)
 
     def accept_back(self):
         while True:

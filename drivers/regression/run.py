@@ -185,7 +185,8 @@ class Run:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-                print(f"{name}: cut short")
+                sys.exit(f"regression: {name} took longer than {FILE_SECONDS} s")
+        self.relay.settle()
         if len(self.verdicts) == before:
             sys.exit(f"regression: nothing of {name} arrived: the gateway or the server is gone")
         if not counts:
