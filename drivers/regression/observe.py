@@ -4,6 +4,8 @@ import json
 import re
 import time
 
+import tree
+
 # Longest wait for the server's log, in seconds.
 PATIENCE = 30
 
@@ -19,17 +21,19 @@ $$;
 CREATE FUNCTION observer.defined() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE told jsonb;
 BEGIN
-    SELECT jsonb_agg(jsonb_build_array(d.command_tag, d.object_type, n.nspname, c.relname, d.object_identity,
+    SELECT jsonb_agg(jsonb_build_array(d.command_tag, d.object_type, n.nspname, coalesce(c.relname, p.proname), d.object_identity,
         CASE WHEN d.command_tag IN ('CREATE VIEW', 'CREATE MATERIALIZED VIEW') THEN observer.reads(d.objid) END)) INTO told
     FROM pg_event_trigger_ddl_commands() d
-    LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid LEFT JOIN pg_namespace n ON n.oid = c.relnamespace;
+    LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
+    LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
+    LEFT JOIN pg_namespace n ON n.oid IN (c.relnamespace, p.pronamespace);
     RAISE LOG 'observer defined %', coalesce(told, '[]');
 END $$;
 CREATE FUNCTION observer.dropped() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE told jsonb;
 BEGIN
-    SELECT jsonb_agg(jsonb_build_array(tg_tag, d.object_type, d.schema_name, d.object_name)) INTO told
-    FROM pg_event_trigger_dropped_objects() d WHERE d.original AND d.object_name IS NOT NULL;
+    SELECT jsonb_agg(jsonb_build_array(tg_tag, d.object_type, d.schema_name, coalesce(d.object_name, d.address_names[array_length(d.address_names, 1)]))) INTO told
+    FROM pg_event_trigger_dropped_objects() d WHERE d.original;
     RAISE LOG 'observer dropped %', coalesce(told, '[]');
 END $$;
 CREATE EVENT TRIGGER observer_defined ON ddl_command_end EXECUTE FUNCTION observer.defined();
@@ -41,15 +45,30 @@ ALTER DATABASE regression SET debug_pretty_print = off;
 ALTER DATABASE regression SET jit = off;
 """
 
-# RTEs of relations. Up to PostgreSQL 15 the permissions asked for stand in them.
-RELATION = re.compile(r":rtekind 0 :relid (\d+) :relkind (.) .*?:requiredPerms (\d+)")
+VIEWS = r"""
+SELECT DISTINCT w.ev_class, (m.part)[1]
+FROM pg_rewrite w, regexp_matches(w.ev_action::text, ':rtekind 0 :relid (\d+)', 'g') AS m(part)
+WHERE w.ev_class < 16384 AND (m.part)[1]::oid <> w.ev_class
+"""
+
+# RTEs of relations. Up to PostgreSQL 15 the permissions asked for stand in them, with the columns that UPDATE changes.
+RELATION = re.compile(
+    r"^(\d+) :relkind (.) .*?:requiredPerms (\d+) :checkAsUser \d+ :selectedCols \([^)]*\) :insertedCols \([^)]*\) :updatedCols \(([^)]*)\)",
+    re.DOTALL,
+)
 # Functions called, by node: FUNCEXPR, AGGREF, WINDOWFUNC; operators by OPEXPR and its kin.
 # A FUNCEXPR says whether it was written as a call (0, 3), as a cast (1), or not at all (2).
 FUNCTION = re.compile(
-    r"\{(?:FUNCEXPR :funcid (\d+) :funcresulttype \d+ :funcretset \w+ :funcvariadic \w+ :funcformat (\d)|(?:AGGREF :aggfnoid|WINDOWFUNC :winfnoid) (\d+))"
+    r"\{(?:FUNCEXPR :funcid (\d+) :funcresulttype (\d+) :funcretset \w+ :funcvariadic \w+ :funcformat (\d)|(?:AGGREF :aggfnoid|WINDOWFUNC :winfnoid) (\d+))"
 )
 OPERATOR = re.compile(r"\{(?:OPEXPR|DISTINCTEXPR|NULLIFEXPR|SCALARARRAYOPEXPR) :opno (\d+)")
 FIRST_USER_OID = 16384
+
+
+def entries(text):
+    """The range table entries of relations."""
+    found = (RELATION.match(part) for part in text.split(":rtekind 0 :relid ")[1:])
+    return [match.groups() for match in found if match]
 
 
 class Log:
@@ -106,8 +125,11 @@ class Seen:
 
     def __init__(self):
         self.parsed, self.planned = set(), set()
-        self.functions, self.operators, self.casts = set(), set(), set()
-        self.trees = 0
+        self.functions, self.operators = set(), set()
+        # Functions that casts call, each with the type it yields: casts that are written, and those that are not.
+        self.casts, self.implicit = set(), set()
+        self.trees, self.plans = 0, 0
+        self.columns = None
         self.defined, self.dropped = [], []
 
     def take(self, record):
@@ -119,18 +141,35 @@ class Seen:
         elif "CONTEXT" in record:
             return
         elif message in ("parse tree:", "plan:"):
-            tree = record.get("DETAIL", "")
-            found = {(int(oid), kind, int(bits)) for oid, kind, bits in RELATION.findall(tree)}
+            # The server breaks its lines at spaces.
+            text = record.get("DETAIL", "").replace("\n", " ")
+            found = {(int(oid), kind, int(bits), columns != "b") for oid, kind, bits, columns in entries(text)}
             (self.parsed if message == "parse tree:" else self.planned).update(found)
+            if message == "plan:":
+                self.plans += 1
+                return
             self.trees += 1
-            if message == "parse tree:":
-                for called, form, aggregate in FUNCTION.findall(tree):
-                    oid = int(called or aggregate)
-                    (self.casts if form in ("1", "2") else self.functions).add(oid)
-                self.operators |= {int(oid) for oid in OPERATOR.findall(tree)}
+            for called, result, form, aggregate in FUNCTION.findall(text):
+                if form in ("1", "2"):
+                    (self.casts if form == "1" else self.implicit).add((int(called), int(result)))
+                else:
+                    self.functions.add(int(called or aggregate))
+            self.operators |= {int(oid) for oid in OPERATOR.findall(text)}
+            if self.columns is not None:
+                self.columns.take(text)
+
+    def want_columns(self):
+        self.columns = tree.Columns()
+        return self
 
     def relations(self):
-        return {oid for oid, _, _ in self.parsed | self.planned}
+        return {oid for oid, *_ in self.parsed | self.planned}
+
+    def oids(self):
+        """Of relations, functions, operators and types."""
+        casts = self.casts | self.implicit
+        columns = set() if self.columns is None else {oid for oid, _ in self.columns.filter | self.columns.order | self.columns.compute}
+        return self.relations() | columns, self.functions | {f for f, _ in casts}, self.operators, {t for _, t in casts}
 
 
 class Names:
@@ -139,21 +178,53 @@ class Names:
     def __init__(self):
         self.fixed = {}
         self.last = {}
+        # Columns of all tables met, `(schema, table, column)`.
+        self.columns = set()
 
     def of(self, back, seen):
-        wanted = sorted(seen.relations()), sorted(seen.functions | seen.casts), sorted(seen.operators)
+        wanted = [sorted(oids) for oids in seen.oids()]
         missing = [[oid for oid in oids if (i, oid) not in self.fixed] for i, oids in enumerate(wanted)]
         if any(missing) and back.status != b"E":
-            arrays = ["'{" + ",".join(map(str, oids)) + "}'::pg_catalog.oid[]" for oids in missing]
+            relations, functions, operators, types = ("'{" + ",".join(map(str, oids)) + "}'::pg_catalog.oid[]" for oids in missing)
             rows = back.ask(
-                "SELECT 0, c.oid, n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
-                f" ON n.oid OPERATOR(pg_catalog.=) c.relnamespace WHERE c.oid OPERATOR(pg_catalog.=) ANY ({arrays[0]})"
-                " UNION ALL SELECT 1, p.oid, n.nspname, p.proname FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n"
-                f" ON n.oid OPERATOR(pg_catalog.=) p.pronamespace WHERE p.oid OPERATOR(pg_catalog.=) ANY ({arrays[1]})"
-                " UNION ALL SELECT 2, o.oid, n.nspname, o.oprname FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n"
-                f" ON n.oid OPERATOR(pg_catalog.=) o.oprnamespace WHERE o.oid OPERATOR(pg_catalog.=) ANY ({arrays[2]})"
+                "SELECT 0, c.oid, n.nspname, c.relname, NULL FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
+                f" ON n.oid OPERATOR(pg_catalog.=) c.relnamespace WHERE c.oid OPERATOR(pg_catalog.=) ANY ({relations})"
+                " UNION ALL SELECT 1, p.oid, n.nspname, p.proname, pg_catalog.concat(p.provolatile, p.prolang) FROM pg_catalog.pg_proc p"
+                " JOIN pg_catalog.pg_namespace n"
+                f" ON n.oid OPERATOR(pg_catalog.=) p.pronamespace WHERE p.oid OPERATOR(pg_catalog.=) ANY ({functions})"
+                " UNION ALL SELECT 2, o.oid, n.nspname, o.oprname, NULL FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n"
+                f" ON n.oid OPERATOR(pg_catalog.=) o.oprnamespace WHERE o.oid OPERATOR(pg_catalog.=) ANY ({operators})"
+                " UNION ALL SELECT 3, t.oid, n.nspname, t.typname, NULL FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n"
+                f" ON n.oid OPERATOR(pg_catalog.=) t.typnamespace WHERE t.oid OPERATOR(pg_catalog.=) ANY ({types})"
+                " UNION ALL SELECT 4, a.attrelid, NULL, a.attname, a.attnum::pg_catalog.text FROM pg_catalog.pg_attribute a"
+                f" WHERE a.attrelid OPERATOR(pg_catalog.=) ANY ({relations}) AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped"
             )
-            for kind, oid, schema, name in rows or []:
-                where = self.fixed if int(oid) < FIRST_USER_OID else self.last
-                where[int(kind), int(oid)] = (schema, name)
+            self.note(rows or [])
         return lambda kind, oid: self.fixed.get((kind, oid)) or self.last.get((kind, oid))
+
+    def know_views(self, rows):
+        """What the server's own views show, as `view|table` by object id."""
+        for row in rows:
+            view, table = map(int, row.split("|"))
+            self.fixed.setdefault((5, view), set()).add(table)
+        for oid in [oid for kind, oid in self.fixed if kind == 5]:
+            open_views = list(self.fixed[5, oid])
+            while open_views:
+                for below in self.fixed.get((5, open_views.pop()), set()) - self.fixed[5, oid]:
+                    self.fixed[5, oid].add(below)
+                    open_views.append(below)
+
+    def note(self, rows):
+        # A relation before its columns.
+        for kind, oid, schema, name, more in sorted(rows, key=lambda row: int(row[0])):
+            kind, oid = int(kind), int(oid)
+            where = self.fixed if oid < FIRST_USER_OID else self.last
+            if kind == 0:
+                where[4, oid] = {}
+            if kind == 4:
+                where[4, oid][int(more)] = name
+                table = where[0, oid]
+                if oid >= FIRST_USER_OID and not table[0].startswith("pg_temp"):
+                    self.columns.add((*table, name))
+            else:
+                where[kind, oid] = (schema, name, more) if kind == 1 else (schema, name)

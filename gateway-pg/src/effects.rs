@@ -84,7 +84,10 @@ fn passed_on<'a>(
 
 /// What rules make of an event, as (event there, relation that the rule touches).
 fn by_rules(relation: &Relation, event: Event) -> impl Iterator<Item = (Event, u32)> + '_ {
-    relation.rules(event).flat_map(|made| relation.parents.iter().map(move |oid| (made, *oid)))
+    relation.rules(event).flat_map(|rule| {
+        let own = rule.own.then_some(relation.oid);
+        relation.parents.iter().copied().chain(own).map(move |oid| (rule.made, oid))
+    })
 }
 
 /// What a write to a view does to what it stands on (PostgreSQL documentation, CREATE VIEW, "Updatable Views").

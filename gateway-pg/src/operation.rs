@@ -2,7 +2,7 @@
 //!
 //! Actions and entities are those of `schema/postgres.cedarschema`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -290,8 +290,8 @@ fn accesses(subject: &Subject<'_>) -> BTreeSet<Access> {
         out.extend(calls::attribute_calls(subject, statement));
         out.extend(inferences(subject, statement));
         out.extend(statement.settings.iter().map(|s| setting_access(place, s)));
-        out.extend(statement.objects.iter().filter_map(|o| object_access(place, o)));
-        out.extend(statement.objects.iter().filter_map(|o| new_object_place(place, o)));
+        out.extend(statement.objects.iter().flat_map(|o| object_accesses(subject, o)));
+        out.extend(statement.objects.iter().flat_map(|o| new_object_places(subject, o)));
         out.extend(kind_accesses(place, statement));
     }
     out.extend(parameter_types(subject));
@@ -355,6 +355,8 @@ fn relation_accesses(
     let table = |r: &Relation| subject.place.table(&r.schema, &r.name).with("kind", kind_name(r.kind));
     let definition = matches!(used.access, Use::Ddl | Use::Maintain | Use::Reference);
     let view = relation.is_view();
+    // Its query runs, with its owner's rights.
+    let shows = view && (!definition || statement.kind == "refresh");
     out.insert(access(action, table(relation)));
     let columns = effects::updated_columns(statement, used);
     let parts = if used.only { Vec::new() } else { subject.catalog.descendants(relation) };
@@ -375,14 +377,34 @@ fn relation_accesses(
         if !(definition && view) {
             out.insert(access(action, table(&below)));
         }
-        if view && !definition {
+        if shows {
             out.insert(access("select", table(&below)));
             out.extend(stored_calls(subject, &below, Event::Read));
             out.extend(subject.catalog.descendants(&below).iter().map(|r| access("select", table(r))));
         }
     }
     out.extend(parts.iter().map(|r| access(action, table(r))));
+    if !definition || shows {
+        out.extend(policy_reads(subject, relation).iter().map(|r| access("select", table(r))));
+    }
     out.extend(calls::statements_of_others(subject, statement, relation));
+}
+
+/// What row policies read, of a relation and of all that it stands on and shows; what they read may have policies itself.
+fn policy_reads(subject: &Subject<'_>, relation: &Relation) -> Vec<Arc<Relation>> {
+    let mut found: BTreeMap<u32, Arc<Relation>> = BTreeMap::new();
+    let reads = |r: &Relation| {
+        let below = subject.catalog.reached(r);
+        let of = |r: &Relation| subject.catalog.read_by_policies(r);
+        [of(r), below.iter().flat_map(|r| of(r)).collect()].concat()
+    };
+    let mut open = reads(relation);
+    while let Some(read) = open.pop() {
+        if found.insert(read.oid, Arc::clone(&read)).is_none() {
+            open.extend(reads(&read));
+        }
+    }
+    found.into_values().collect()
 }
 
 const fn modifies(used: Use) -> bool {
@@ -452,9 +474,18 @@ fn relation_action(statement: &Statement, used: &RelationUse) -> &'static str {
         (Use::Ddl, _) => statement
             .objects
             .iter()
-            .find(|o| o.name.last() == Some(&used.name))
+            .find(|o| names_relation(o, &used.name))
             .map_or("alter", |o| change_action(o.change)),
     }
+}
+
+/// Whether an object is the relation of this name, or a column of it.
+fn names_relation(object: &ObjectChange, relation: &str) -> bool {
+    let mut parts = object.name.iter().rev();
+    if object.kind == "column" {
+        parts.next();
+    }
+    parts.next().is_some_and(|name| name == relation)
 }
 
 const fn change_action(change: Change) -> &'static str {
@@ -501,15 +532,16 @@ fn setting_access(place: &Place, change: &SettingChange) -> Access {
 }
 
 /// Objects other than relations, which are accesses of their own.
-fn object_access(place: &Place, object: &ObjectChange) -> Option<Access> {
-    let action = change_action(object.change);
-    let mut parts = object.name.iter().rev();
-    let name = parts.next().map_or("", String::as_str);
-    let schema = parts.next().map_or(UNRESOLVED, String::as_str);
+fn object_accesses(subject: &Subject<'_>, object: &ObjectChange) -> Vec<Access> {
+    let (place, action) = (subject.place, change_action(object.change));
+    let name = object.name.last().map_or("", String::as_str);
     let resource = match &*object.kind {
-        "column" => return None,
-        kind if RELATIONS.contains(&kind) => return None,
-        kind if FUNCTIONS.contains(&kind) => place.function(schema, name),
+        "column" => return Vec::new(),
+        kind if RELATIONS.contains(&kind) => return Vec::new(),
+        kind if FUNCTIONS.contains(&kind) => {
+            let schemas = function_schemas(subject, object).into_iter();
+            return schemas.map(|schema| access(action, place.function(schema, name))).collect();
+        }
         "schema" => place.schema(name),
         "role"
         | "database"
@@ -524,25 +556,47 @@ fn object_access(place: &Place, object: &ObjectChange) -> Option<Access> {
         | "access_method" => place.server(),
         _ => place.database(),
     };
-    Some(access(action, resource))
+    vec![access(action, resource)]
 }
 
 /// Kinds of objects that are functions.
-const FUNCTIONS: [&str; 4] = ["function", "procedure", "routine", "aggregate"];
+pub(crate) const FUNCTIONS: [&str; 4] = ["function", "procedure", "routine", "aggregate"];
+
+/// The schemas a function that is defined, changed or dropped may be in. A new one without a schema is made where objects are made;
+/// another one may be any of its name on the search path: the types of its arguments tell the server.
+fn function_schemas<'a>(subject: &'a Subject<'_>, object: &'a ObjectChange) -> Vec<&'a str> {
+    let mut parts = object.name.iter().rev().map(String::as_str);
+    let (name, schema) = (parts.next().unwrap_or_default(), parts.next());
+    if let Some(schema) = schema {
+        return vec![schema];
+    }
+    if matches!(object.change, Change::Create | Change::Replace) {
+        return vec![subject.catalog.current_schema().unwrap_or(UNRESOLVED)];
+    }
+    let mut found: Vec<_> = subject.catalog.user_functions(name).collect();
+    if matches!(analysis::classify_function(None, name), analysis::FunctionClass::Builtin { .. }) {
+        found.push("pg_catalog");
+    }
+    if found.is_empty() {
+        found.push(UNRESOLVED);
+    }
+    found
+}
 
 /// Where a function or schema is once it is renamed or moved, as [`new_place`] of relations.
-fn new_object_place(place: &Place, object: &ObjectChange) -> Option<Access> {
-    let new = object.renamed.as_deref()?;
-    let mut parts = object.name.iter().rev().map(String::as_str);
-    let (name, schema) = (parts.next().unwrap_or_default(), parts.next().unwrap_or(UNRESOLVED));
-    let resource = match (&*object.kind, object.change) {
-        ("schema", _) => place.schema(new),
-        (kind, Change::Move) if FUNCTIONS.contains(&kind) => place.function(new, name),
-        (kind, _) if FUNCTIONS.contains(&kind) => place.function(schema, new),
-        (_, Change::Move) => place.schema(new),
-        _ => return None,
+fn new_object_places(subject: &Subject<'_>, object: &ObjectChange) -> Vec<Access> {
+    let (Some(new), place) = (object.renamed.as_deref(), subject.place) else { return Vec::new() };
+    let name = object.name.last().map_or("", String::as_str);
+    let resources = match (&*object.kind, object.change) {
+        ("schema", _) => vec![place.schema(new)],
+        (kind, Change::Move) if FUNCTIONS.contains(&kind) => vec![place.function(new, name)],
+        (kind, _) if FUNCTIONS.contains(&kind) => {
+            function_schemas(subject, object).into_iter().map(|schema| place.function(schema, new)).collect()
+        }
+        (_, Change::Move) => vec![place.schema(new)],
+        _ => Vec::new(),
     };
-    Some(access("create", resource))
+    resources.into_iter().map(|resource| access("create", resource)).collect()
 }
 
 /// What a command does by being what it is.

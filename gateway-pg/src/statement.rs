@@ -12,6 +12,7 @@ use crate::analysis::{
 };
 use crate::catalog::{Catalog, Unresolved, quote};
 use crate::memo::{Memo, Memos};
+use crate::operation::FUNCTIONS;
 
 /// One text and what it says.
 #[derive(Debug)]
@@ -107,17 +108,19 @@ pub(crate) fn written(schema: Option<&str>, name: &str) -> String {
 
 /// Names that a user's function, operator or type on the search path could take over: calls without schema, which may also be casts
 /// (`type f`), qualified column references (`u.f` is also `f(u)` and a cast of the row, `row type f`), fields (`(e).f` is also `f(e)`
-/// and `e::f`), and operators without schema as `operator =`.
+/// and `e::f`), and operators without schema as `operator =`. Also of functions without schema that are defined, changed or dropped.
 pub(crate) fn unqualified_calls(statement: &Statement) -> impl Iterator<Item = String> {
     let calls = statement.functions.iter().filter(|f| f.schema.is_none() && f.role == FunctionRole::Call);
     let calls = calls.map(|f| &f.name).chain(&statement.fields);
     let columns = statement.columns.iter().filter(|c| c.name.len() > 1 && !c.star);
     let columns = columns.filter_map(|c| c.name.last());
     let operators = statement.operators.iter().filter(|o| o.schema.is_none());
+    let defined = statement.objects.iter().filter(|o| o.name.len() == 1 && FUNCTIONS.contains(&&*o.kind));
     calls
         .flat_map(|name| [name.clone(), format!("type {name}")])
         .chain(columns.flat_map(|name| [name.clone(), format!("row type {name}")]))
         .chain(operators.map(|o| format!("operator {}", o.name)))
+        .chain(defined.filter_map(|o| o.name.last().cloned()))
         .collect::<Vec<_>>()
         .into_iter()
 }

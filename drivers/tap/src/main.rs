@@ -1,6 +1,8 @@
 //! A PostgreSQL server and a gateway in front of it that permits everything and writes what it judged as lines of JSON.
 //!
 //! `tap FOLDER PORT` starts the server, its log in `FOLDER/server.log`.
+//! The columns in `FOLDER/labels`, if it is there, are labelled, each by a line of JSON `[schema, table, column]`; they are shown to the
+//! client, so that what depends on them is judged and nothing is masked.
 //! The gateway takes 127.0.0.1:PORT for its server: whoever runs this listens there and passes on to the real one; 0 is the real one. Standard output
 //! gets one line of JSON that says where everything is, `FOLDER/operations` a line for each operation before it is forwarded.
 //! It ends with its standard input.
@@ -9,13 +11,16 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use async_trait::async_trait;
 use gateway_core::approval::MemoryApprover;
 use gateway_core::clock::{SystemClock, Timestamp};
 use gateway_core::credentials::{Secret, StaticCredentials, UpstreamCredential};
+use gateway_core::error::{Denial, DenialCode};
 use gateway_core::identity::{Principal, PrincipalKind, StaticAuthenticator};
-use gateway_core::operation::Operation;
-use gateway_core::pipeline::Pipeline;
-use gateway_core::policy::{Allowed, Decision, FnPolicy, PolicyInput};
+use gateway_core::masking::{DataClass, FieldRule};
+use gateway_core::operation::{Operation, Resource};
+use gateway_core::pipeline::{Label, Pipeline};
+use gateway_core::policy::{Allowed, Decision, PolicyEngine, PolicyError, PolicyInput};
 use gateway_core::recording::MemoryRecorder;
 use gateway_pg::{Address, PgGateway, SslMode, Target};
 use serde_json::json;
@@ -36,7 +41,8 @@ async fn main() -> Result<(), Failure> {
         0 => server.port(),
         other => other,
     };
-    let target = Target::new("regression", Address::Tcp("127.0.0.1".to_owned(), port), SslMode::Disable);
+    let target = Target::new("regression", Address::Tcp("127.0.0.1".to_owned(), port), SslMode::Disable)
+        .labels(labels(&Path::new(&folder).join("labels"))?);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let places = json!({
         "admin": server.admin_url("postgres"),
@@ -75,16 +81,7 @@ fn pipeline(server: &Postgres, token: &str, folder: &Path) -> Result<Pipeline, F
     };
     let agent = Principal::new(PrincipalKind::Agent, "https://idp.test", "regression", Timestamp::MAX);
     let out = Mutex::new(std::fs::File::create(folder.join("operations"))?);
-    let policy = FnPolicy(move |input: &PolicyInput<'_>| {
-        let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
-        match out.write_all(format!("{}\n", line(input.operation)).as_bytes()) {
-            Ok(()) => Decision::Allow(Allowed::default()),
-            Err(error) => Decision::Deny(gateway_core::error::Denial::new(
-                gateway_core::error::DenialCode::PolicyError,
-                error.to_string(),
-            )),
-        }
-    });
+    let policy = PermitAll { out };
     Ok(Pipeline::builder(
         Arc::new(StaticAuthenticator::new()?.with(token, agent)),
         Arc::new(policy),
@@ -95,12 +92,47 @@ fn pipeline(server: &Postgres, token: &str, folder: &Path) -> Result<Pipeline, F
     .build()?)
 }
 
-/// An operation: its kind, its text, and its accesses as `[action, kind, schema, name]`.
+/// Permits and shows everything, and writes down what it permits.
+#[derive(Debug)]
+struct PermitAll {
+    out: Mutex<std::fs::File>,
+}
+
+#[async_trait]
+impl PolicyEngine for PermitAll {
+    async fn decide(&self, input: &PolicyInput<'_>) -> Result<Decision, PolicyError> {
+        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(match out.write_all(format!("{}\n", line(input.operation)).as_bytes()) {
+            Ok(()) => Decision::Allow(Allowed::default()),
+            Err(error) => Decision::Deny(Denial::new(DenialCode::PolicyError, error.to_string())),
+        })
+    }
+
+    async fn reveal(&self, _: &PolicyInput<'_>, labels: &[Resource]) -> Result<Vec<bool>, PolicyError> {
+        Ok(vec![true; labels.len()])
+    }
+}
+
+fn labels(path: &Path) -> Result<Vec<Label>, Failure> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let label = |line: &str| {
+        let (schema, table, column): (String, String, String) = serde_json::from_str(line)?;
+        let database = Resource::target("regression").child("Database", "regression");
+        let resource = database.child("Schema", schema).child("Table", table).child("Column", column);
+        Ok(Label { resource, rule: FieldRule::new(DataClass::US_SSN) })
+    };
+    std::fs::read_to_string(path)?.lines().map(label).collect()
+}
+
+/// An operation: its kind, its text, and its accesses as `[action, kind, schema, name, table]`: the table of a column.
 fn line(operation: &Operation) -> serde_json::Value {
     let accesses = operation.accesses.iter().map(|access| {
         let path = access.resource.path();
         let schema = path.iter().find(|(kind, _)| kind == "Schema").map_or("", |(_, name)| name);
-        json!([access.action.as_str(), access.resource.kind(), schema, access.resource.name()])
+        let table = path.iter().find(|(kind, _)| kind == "Table").map_or("", |(_, name)| name);
+        json!([access.action.as_str(), access.resource.kind(), schema, access.resource.name(), table])
     });
     json!({
         "kind": operation.kind,

@@ -347,6 +347,12 @@ impl Catalog {
         self.follow(relation, |r| &r.children)
     }
 
+    /// What the row policies of a relation read, with what that stands on and shows.
+    pub(crate) fn read_by_policies(&self, relation: &Relation) -> Vec<Arc<Relation>> {
+        let direct = relation.policies.iter().filter_map(|oid| self.relations.get(oid));
+        direct.flat_map(|read| [Arc::clone(read)].into_iter().chain(self.reached(read))).collect()
+    }
+
     fn follow(&self, relation: &Relation, next: fn(&Relation) -> &[u32]) -> Vec<Arc<Relation>> {
         let mut found: BTreeMap<u32, Arc<Relation>> = BTreeMap::new();
         let mut open = next(relation).to_vec();
@@ -555,6 +561,7 @@ impl Catalog {
                 Some("r"),
                 None,
                 Some(&columns),
+                None,
                 None,
                 None,
                 None,

@@ -68,6 +68,16 @@ pub(crate) struct Cascade {
     pub(crate) key: Vec<i16>,
 }
 
+/// One thing that a rule makes of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rule {
+    on: Event,
+    /// The event on what the rule touches, which is among the relation's parents.
+    pub(crate) made: Event,
+    /// It may happen to the relation itself.
+    pub(crate) own: bool,
+}
+
 /// A table, view or the like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Relation {
@@ -94,8 +104,10 @@ pub(crate) struct Relation {
     cascades: Vec<Cascade>,
     /// Changes with every change of a stored query.
     stored: String,
-    /// What its rules make of an event: (event, event on what the rule touches), without the rules of reading, which make views.
-    rules: Vec<(Event, Event)>,
+    /// What its rules make of an event, without the rules of reading, which make views.
+    rules: Vec<Rule>,
+    /// What its row policies read.
+    pub(super) policies: Vec<u32>,
 }
 
 impl Relation {
@@ -120,9 +132,9 @@ impl Relation {
         &self.cascades
     }
 
-    /// What rules make of an event on it, on the relations they touch, which are among its parents.
-    pub(crate) fn rules(&self, event: Event) -> impl Iterator<Item = Event> {
-        self.rules.iter().filter(move |(on, _)| *on == event).map(|(_, made)| *made)
+    /// What rules make of an event on it.
+    pub(crate) fn rules(&self, event: Event) -> impl Iterator<Item = Rule> + '_ {
+        self.rules.iter().filter(move |rule| rule.on == event).copied()
     }
 
     /// True for views and materialised views.
@@ -153,7 +165,7 @@ impl Relation {
     /// What it is, for binding an approval to it: another object or other columns give another text.
     pub(crate) fn definition(&self) -> String {
         format!(
-            "{}.{} #{} {} {:?} {:?} {:?} {:?} {:?} {:?} {}",
+            "{}.{} #{} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {}",
             self.schema,
             self.name,
             self.oid,
@@ -164,6 +176,7 @@ impl Relation {
             self.children,
             self.calls,
             self.cascades,
+            self.policies,
             self.stored
         )
     }
@@ -178,7 +191,7 @@ pub(super) fn relation(cells: &[Option<&str>]) -> Result<Relation, ProtocolError
     let [_, Some(oid), Some(schema), Some(name), Some(kind), more @ ..] = cells else {
         return Err(SHAPE);
     };
-    let [parents, columns, origins, children, calls, stored, cascades, rules] = more else {
+    let [parents, columns, origins, children, calls, stored, cascades, rules, policies] = more else {
         return Err(SHAPE);
     };
     let list = |text: &Option<&str>| {
@@ -200,12 +213,16 @@ pub(super) fn relation(cells: &[Option<&str>]) -> Result<Relation, ProtocolError
         cascades: list(cascades).iter().map(|t| cascade(t)).collect::<Result<_, _>>()?,
         stored: stored.unwrap_or_default().to_owned(),
         rules: list(rules).iter().map(|t| rule(t)).collect::<Result<Vec<_>, _>>()?.concat(),
+        policies: list(policies).iter().map(|t| number(t)).collect::<Result<_, _>>()?,
     })
 }
 
-/// `event:command+command`, as `pg_rewrite.ev_type` and `CmdType`.
-fn rule(text: &str) -> Result<Vec<(Event, Event)>, ProtocolError> {
+/// `event:command+command`, as `pg_rewrite.ev_type` and `CmdType`, and `:self` if it may touch its own relation. Whatever a rule does, it
+/// may read its relation and what it touches.
+fn rule(text: &str) -> Result<Vec<Rule>, ProtocolError> {
     let (on, commands) = text.split_once(':').ok_or(SHAPE)?;
+    let (commands, own) =
+        commands.strip_suffix(":self").map_or((commands, false), |commands| (commands, true));
     let on = match on {
         "2" => Event::Update,
         "3" => Event::Insert,
@@ -213,7 +230,9 @@ fn rule(text: &str) -> Result<Vec<(Event, Event)>, ProtocolError> {
         _ => return Err(SHAPE),
     };
     let codes = commands.split('+').filter_map(|code| code.bytes().next());
-    Ok(codes.flat_map(Event::of_command).map(|made| (on, *made)).collect())
+    let made = codes.flat_map(Event::of_command).filter(|made| **made != Event::Read);
+    let writes = made.map(|made| Rule { on, made: *made, own });
+    Ok(writes.chain([Rule { on, made: Event::Read, own: true }]).collect())
 }
 
 fn calls_of(json: Option<&str>) -> Result<Vec<StoredCall>, ProtocolError> {

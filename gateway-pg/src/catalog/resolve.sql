@@ -20,19 +20,34 @@ WITH RECURSIVE asked AS (
       AND d.refclassid OPERATOR(pg_catalog.=) 1259::pg_catalog.oid -- pg_class
       AND d.refobjid OPERATOR(pg_catalog.<>) w.ev_class
     UNION ALL
-    -- The server does not note that a view depends on its own tables; those of statistics (pg_statistic, pg_statistic_ext_data) count.
-    SELECT s.oid FROM (VALUES (2619::pg_catalog.oid), (3429::pg_catalog.oid)) AS s(oid)
-    WHERE CASE WHEN r.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid THEN (
-      SELECT pg_catalog.bool_or(pg_catalog.strpos(w.ev_action::pg_catalog.text, pg_catalog.concat(':relid ', s.oid, ' ')) OPERATOR(pg_catalog.>) 0)
-      FROM pg_catalog.pg_rewrite w WHERE w.ev_class OPERATOR(pg_catalog.=) r.oid) END
+    -- The server does not note that a user's view depends on the server's own tables (up to 11999: FirstUnpinnedObjectId).
+    SELECT (m.part)[1]::pg_catalog.oid FROM pg_catalog.pg_rewrite w,
+      LATERAL pg_catalog.regexp_matches(w.ev_action::pg_catalog.text, ':relid ([1-9]\d{0,3}|1[01]\d{3}) ', 'g') AS m(part)
+    WHERE w.ev_class OPERATOR(pg_catalog.=) r.oid AND r.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
+    UNION ALL
+    -- What row policies read.
+    SELECT (m.part)[1]::pg_catalog.oid FROM pg_catalog.pg_policy q,
+      LATERAL pg_catalog.regexp_matches(pg_catalog.concat(q.polqual, q.polwithcheck), ':relid ([1-9]\d*) ', 'g') AS m(part)
+    WHERE q.polrelid OPERATOR(pg_catalog.=) r.oid
     UNION ALL
     SELECT k.conrelid FROM pg_catalog.pg_constraint k
     WHERE k.confrelid OPERATOR(pg_catalog.=) r.oid AND (k.confdeltype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[])
       OR k.confupdtype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[]))
   ) x
 ), named AS (
-  SELECT n.ord, pg_catalog.to_regtype(n.name)::pg_catalog.oid AS oid
-  FROM pg_catalog.unnest($3::pg_catalog.text[]) WITH ORDINALITY AS n(name, ord)
+  -- `to_regtype` fails for a type that is only announced (CREATE TYPE without a definition): where there is one of that name, the same by hand.
+  SELECT n.ord, CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_type s
+      WHERE s.typname OPERATOR(pg_catalog.=) p.name AND NOT s.typisdefined)
+    THEN (SELECT t.oid FROM pg_catalog.pg_type t WHERE t.typname OPERATOR(pg_catalog.=) p.name AND CASE
+      WHEN p.schema IS NULL THEN pg_catalog.pg_type_is_visible(t.oid)
+      WHEN p.schema OPERATOR(pg_catalog.=) 'pg_temp' THEN t.typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()
+      ELSE t.typnamespace OPERATOR(pg_catalog.=) (SELECT w.oid FROM pg_catalog.pg_namespace w
+        WHERE w.nspname OPERATOR(pg_catalog.=) p.schema::pg_catalog.name) END)
+    ELSE pg_catalog.to_regtype(n.name)::pg_catalog.oid END AS oid
+  FROM pg_catalog.unnest($3::pg_catalog.text[]) WITH ORDINALITY AS n(name, ord),
+    LATERAL (SELECT pg_catalog.parse_ident(n.name) AS words) w,
+    LATERAL (SELECT w.words[pg_catalog.cardinality(w.words)]::pg_catalog.name AS name,
+      w.words[pg_catalog.cardinality(w.words) OPERATOR(pg_catalog.-) 1] AS schema) p
 ), kinds(oid) AS (
   -- User types that values of these relations and types can be made of: of columns, rows, elements, domains, ranges, fields.
   SELECT s.oid FROM (
@@ -58,9 +73,9 @@ WITH RECURSIVE asked AS (
   WHERE x.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
 )
 SELECT 'schema', pg_catalog.current_schema()::pg_catalog.text, pg_catalog.current_setting('transaction_isolation'),
-  pg_catalog.current_setting('standard_conforming_strings'), pg_catalog.current_setting('client_encoding'), pg_catalog.current_setting('search_path'), NULL, NULL, NULL, NULL, NULL, NULL, NULL
+  pg_catalog.current_setting('standard_conforming_strings'), pg_catalog.current_setting('client_encoding'), pg_catalog.current_setting('search_path'), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 UNION ALL
-SELECT 'name', a.ord::pg_catalog.text, a.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT 'name', a.ord::pg_catalog.text, a.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM asked a
 UNION ALL
 SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
@@ -73,10 +88,9 @@ SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname
      WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid AND d.classid OPERATOR(pg_catalog.=) 2618::pg_catalog.oid
        AND d.refclassid OPERATOR(pg_catalog.=) 1259::pg_catalog.oid AND d.refobjid OPERATOR(pg_catalog.<>) w.ev_class
      UNION ALL
-     SELECT s.oid FROM (VALUES (2619::pg_catalog.oid), (3429::pg_catalog.oid)) AS s(oid)
-     WHERE CASE WHEN c.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid THEN (
-       SELECT pg_catalog.bool_or(pg_catalog.strpos(w.ev_action::pg_catalog.text, pg_catalog.concat(':relid ', s.oid, ' ')) OPERATOR(pg_catalog.>) 0)
-       FROM pg_catalog.pg_rewrite w WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid) END
+     SELECT (m.part)[1]::pg_catalog.oid FROM pg_catalog.pg_rewrite w,
+       LATERAL pg_catalog.regexp_matches(w.ev_action::pg_catalog.text, ':relid ([1-9]\d{0,3}|1[01]\d{3}) ', 'g') AS m(part)
+     WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid AND c.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
   ) p),
   (SELECT pg_catalog.json_object_agg(t.attnum, pg_catalog.json_build_array(t.attname, t.atttypid::pg_catalog.int8))::pg_catalog.text FROM pg_catalog.pg_attribute t
    WHERE t.attrelid OPERATOR(pg_catalog.=) c.oid AND t.attnum OPERATOR(pg_catalog.>) 0 AND NOT t.attisdropped),
@@ -138,11 +152,21 @@ SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname
    FROM pg_catalog.pg_constraint k
    WHERE k.confrelid OPERATOR(pg_catalog.=) c.oid AND (k.confdeltype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[])
      OR k.confupdtype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[]))),
-  -- Rules: on which event, and the commands anywhere in what they do.
+  -- Rules: on which event, the commands anywhere in what they do (ON CONFLICT DO UPDATE has the number of an update), and whether they
+  -- touch the relation itself: then it is among the tables of theirs more often than as OLD and NEW.
   (SELECT pg_catalog.string_agg(pg_catalog.concat(w.ev_type, ':', (
      SELECT pg_catalog.string_agg(DISTINCT (m.part)[1], '+')
-     FROM pg_catalog.regexp_matches(w.ev_action::pg_catalog.text, ':commandType (\d+)', 'g') AS m(part))), ',')
-   FROM pg_catalog.pg_rewrite w WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid AND w.ev_type OPERATOR(pg_catalog.<>) '1'::pg_catalog."char")
+     FROM pg_catalog.regexp_matches(w.ev_action::pg_catalog.text, ':(?:commandType|onConflict \{ONCONFLICTEXPR :action) (\d+)', 'g') AS m(part)),
+     CASE WHEN (SELECT pg_catalog.count(*) FROM pg_catalog.regexp_matches(pg_catalog.concat(w.ev_qual, w.ev_action),
+         pg_catalog.concat(':rtekind 0 :relid ', c.oid, ' '), 'g'))
+       OPERATOR(pg_catalog.>) (SELECT pg_catalog.count(*) FROM pg_catalog.regexp_matches(w.ev_action::pg_catalog.text,
+         ':alias \{ALIAS :aliasname (?:old|new) :colnames <>\} :eref \{ALIAS :aliasname (?:old|new) ', 'g'))
+     THEN ':self' END), ',')
+   FROM pg_catalog.pg_rewrite w WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid AND w.ev_type OPERATOR(pg_catalog.<>) '1'::pg_catalog."char"),
+  -- What its row policies read.
+  (SELECT pg_catalog.string_agg(DISTINCT (m.part)[1], ',') FROM pg_catalog.pg_policy q,
+     LATERAL pg_catalog.regexp_matches(pg_catalog.concat(q.polqual, q.polwithcheck), ':relid ([1-9]\d*) ', 'g') AS m(part)
+   WHERE q.polrelid OPERATOR(pg_catalog.=) c.oid)
 -- As an array: the planner takes a recursive query for a large one, and then compiles this for longer than it runs (JIT).
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
@@ -152,7 +176,7 @@ UNION ALL
 SELECT 'function', p.proname::pg_catalog.text, n.nspname::pg_catalog.text,
   (n.nspname OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(true)))::pg_catalog.text,
   pg_catalog.md5(pg_catalog.string_agg(pg_catalog.to_jsonb(p)::pg_catalog.text, '' ORDER BY p.oid)),
-  NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+  NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM pg_catalog.pg_proc p
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
 WHERE p.proname OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::pg_catalog.name[])
@@ -160,7 +184,7 @@ WHERE p.proname OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::pg_catalog.na
 GROUP BY p.proname, n.nspname
 UNION ALL
 -- An unqualified operator may be a user's if one of that name lies in a schema on the path.
-SELECT DISTINCT 'function', ('operator ' OPERATOR(pg_catalog.||) o.oprname::pg_catalog.text), n.nspname::pg_catalog.text, 'true', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT DISTINCT 'function', ('operator ' OPERATOR(pg_catalog.||) o.oprname::pg_catalog.text), n.nspname::pg_catalog.text, 'true', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM pg_catalog.pg_operator o
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) o.oprnamespace
 WHERE ('operator ' OPERATOR(pg_catalog.||) o.oprname::pg_catalog.text) OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[])
@@ -169,7 +193,7 @@ WHERE ('operator ' OPERATOR(pg_catalog.||) o.oprname::pg_catalog.text) OPERATOR(
 UNION ALL
 -- `('x').trap` and `trap('x')` are casts if there is a type of that name (FuncNameAsType): any of a user's on the path; and `r.trap` of a row,
 -- if the type is a domain of a row.
-SELECT DISTINCT 'function', a.name, n.nspname::pg_catalog.text, 'true', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT DISTINCT 'function', a.name, n.nspname::pg_catalog.text, 'true', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM pg_catalog.unnest($2::pg_catalog.text[]) AS a(name)
 JOIN pg_catalog.pg_type t ON t.typname OPERATOR(pg_catalog.=) pg_catalog.regexp_replace(a.name, '^(?:row )?type ', '')::pg_catalog.name
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
@@ -180,7 +204,7 @@ WHERE a.name OPERATOR(pg_catalog.~) '^(?:row )?type ' AND t.typrelid OPERATOR(pg
     OR EXISTS (SELECT FROM pg_catalog.pg_type b
       WHERE b.oid OPERATOR(pg_catalog.=) t.typbasetype AND b.typtype OPERATOR(pg_catalog.=) ANY ('{c,d}'::pg_catalog."char"[])))
 UNION ALL
-SELECT 'typename', m.ord::pg_catalog.text, m.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT 'typename', m.ord::pg_catalog.text, m.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM named m
 UNION ALL
 -- How values of a user type are made: element, base, bounds, fields, first label, and which function sends them.
@@ -192,7 +216,7 @@ SELECT 'type', t.oid::pg_catalog.text, n.nspname::pg_catalog.text, t.typname::pg
    WHERE a.attrelid OPERATOR(pg_catalog.=) t.typrelid AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped),
   (SELECT e.enumlabel::pg_catalog.text FROM pg_catalog.pg_enum e WHERE e.enumtypid OPERATOR(pg_catalog.=) t.oid
    ORDER BY e.enumsortorder USING OPERATOR(pg_catalog.<) LIMIT 1),
-  p.proname::pg_catalog.text, NULL, NULL
+  p.proname::pg_catalog.text, NULL, NULL, NULL
 FROM pg_catalog.pg_type t
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
 LEFT JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) t.typsend::pg_catalog.oid

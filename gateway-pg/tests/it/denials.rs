@@ -136,10 +136,63 @@ fn new_names_and_schemas_are_judged() {
         ("ALTER VIEW own.v SET SCHEMA public", false),
         ("CREATE FUNCTION own.f() RETURNS integer LANGUAGE sql AS 'SELECT 1'", true),
         ("ALTER FUNCTION own.f() SET SCHEMA public", false),
+        ("CREATE FUNCTION f() RETURNS integer LANGUAGE sql AS 'SELECT 1'", false),
         ("CREATE TYPE own.kind AS ENUM ('a')", true),
         ("ALTER TYPE own.kind SET SCHEMA public", false),
         ("ALTER SCHEMA own RENAME TO owned", true),
     ]);
+}
+
+/// A type that is only announced has no meaning to `to_regtype`, which fails; others of its name still mean what they do.
+#[test]
+fn types_are_judged_beside_one_that_is_only_announced() {
+    let gateway = gateway(nothing_of(&["guarded", "pg_temp"]), &[]);
+    gateway.directly(
+        "CREATE TYPE public.announced; CREATE SCHEMA guarded; CREATE TYPE guarded.announced AS ENUM ('a');
+         CREATE SCHEMA fine; CREATE TYPE fine.announced AS ENUM ('a'); GRANT USAGE ON SCHEMA guarded, fine TO PUBLIC;",
+    );
+    gateway.directly(&format!("GRANT TEMPORARY ON DATABASE {} TO app", gateway.database));
+    gateway.block_on(async {
+        let mut client = RawPg::connect(gateway.address).await.unwrap();
+        client.log_in("agent", &gateway.database, crate::support::TOKEN).await.unwrap();
+        for (sql, error) in [
+            ("SELECT 'a'::announced", Some("is only a shell")),
+            ("SELECT 'a'::public.announced", Some("is only a shell")),
+            ("SELECT 'a'::fine.announced", None),
+            ("SELECT 'a'::guarded.announced", Some("nothing of guarded")),
+            ("SET search_path = fine, guarded, public", None),
+            ("SELECT 'a'::announced", None),
+            ("SET search_path = guarded, fine, public", None),
+            ("SELECT 'a'::announced", Some("nothing of guarded")),
+            ("CREATE DOMAIN pg_temp.announced AS text", None),
+            ("SELECT 'a'::announced", Some("nothing of pg_temp")),
+            ("SELECT 'a'::pg_temp.announced", Some("nothing of pg_temp")),
+        ] {
+            let told = client.query(sql).await.unwrap().error().map(|e| e.to_string());
+            match (&told, error) {
+                (None, None) => {}
+                (Some(told), Some(error)) => assert!(told.contains(error), "{sql}: {told}"),
+                _ => panic!("{sql}: {told:?}"),
+            }
+        }
+    });
+}
+
+/// Nothing of these schemas may be called; temporary ones have a number.
+fn nothing_of(schemas: &'static [&'static str]) -> impl PolicyEngine + 'static {
+    FnPolicy(move |input: &PolicyInput<'_>| {
+        let calls = input.operation.accesses.iter().filter(|access| access.action.as_str() == "call");
+        let schema = |resource: &Resource| {
+            let (_, name) = resource.path().get(2)?;
+            schemas.iter().copied().find(|schema| name.starts_with(schema))
+        };
+        match calls.into_iter().find_map(|access| schema(&access.resource)) {
+            Some(schema) => {
+                Decision::Deny(Denial::new(DenialCode::Forbidden, format!("nothing of {schema} is called")))
+            }
+            None => Decision::Allow(Allowed::default()),
+        }
+    })
 }
 
 /// Runs statements of which some are denied.

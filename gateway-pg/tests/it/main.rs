@@ -7,6 +7,7 @@ mod drivers;
 mod enforcement;
 mod estimates;
 mod holds;
+mod judged;
 mod lives;
 mod logins;
 mod masking;

@@ -38,6 +38,10 @@ impl Walker {
     fn on_conflict(&mut self, range: Option<&RangeVar>, conflict: &OnConflictClause, target: usize) -> Walk {
         if let Some(infer) = conflict.infer.as_deref() {
             self.infer(infer)?;
+            if !infer.conname.is_empty() {
+                // The columns of a constraint are read as those are that stand here by name.
+                self.read_access(target);
+            }
         }
         if conflict.action() != OnConflictAction::OnconflictUpdate {
             return Ok(());

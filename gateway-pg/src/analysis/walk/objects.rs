@@ -16,6 +16,26 @@ use pg_query::protobuf::{
 use super::super::model::{Access, Change, Code, FunctionRole, ObjectChange, SettingScope};
 use super::{Walk, Walker, kind, names};
 
+/// What CREATE SCHEMA makes is made in that schema (PostgreSQL source, `transformCreateSchemaStmtElements`). `None` if that has no name here.
+fn made_in(element: &Node, schema: &str) -> Option<Node> {
+    let mut element = element.clone();
+    let range = match element.node.as_mut() {
+        Some(NodeEnum::CreateStmt(create)) => create.relation.as_mut(),
+        Some(NodeEnum::ViewStmt(view)) => view.view.as_mut(),
+        Some(NodeEnum::IndexStmt(index)) => index.relation.as_mut(),
+        Some(NodeEnum::CreateSeqStmt(sequence)) => sequence.sequence.as_mut(),
+        Some(NodeEnum::CreateTrigStmt(trigger)) => trigger.relation.as_mut(),
+        _ => None,
+    };
+    if let Some(range) = range.filter(|range| range.schemaname.is_empty()) {
+        if schema.is_empty() {
+            return None;
+        }
+        schema.clone_into(&mut range.schemaname);
+    }
+    Some(element)
+}
+
 impl Walker {
     pub(super) fn create_one(&mut self, kind: &'static str, name: &str, options: &[Node]) -> Walk {
         self.object(kind, vec![name.to_owned()], Change::Create);
@@ -78,8 +98,18 @@ impl Walker {
         self.role(schema.authrole.as_ref());
         let name = names::filled(&schema.schemaname).into_iter().collect();
         self.object("schema", name, Change::Create).conditional = schema.if_not_exists;
+        let role = schema.authrole.as_ref().map_or("", |role| role.rolename.as_str());
+        let name = Some(schema.schemaname.as_str()).filter(|name| !name.is_empty()).unwrap_or(role);
         for element in &schema.schema_elts {
-            self.nested(element)?;
+            match made_in(element, name) {
+                Some(element) => {
+                    self.nested(&element)?;
+                }
+                None => {
+                    return self
+                        .not_understood("an object in a schema that is called after whoever makes it");
+                }
+            }
         }
         self.found.outputs.clear();
         Ok(())
