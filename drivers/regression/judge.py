@@ -199,10 +199,11 @@ def definitions(asked, operations, seen):
         return
     tags = {re.sub(r"[ 0-9]+$", "", tag) for tag in asked.tags}
     for tag, kind, schema, name, identity, reads in seen.defined:
+        made_here = tag in tags or "CREATE SCHEMA" in tags
         # Of what a schema is made with, tables bring sequences and indexes along.
-        if tag in tags or ("CREATE SCHEMA" in tags and kind not in ("sequence", "index")):
+        if tag in tags or (made_here and kind not in ("sequence", "index")):
             yield from defined(operations, tag, kind, schema, name, identity)
-        for there, read in reads or []:
+        for there, read in (reads or []) if made_here else []:
             # What the same statement makes is new.
             if not {"select", "create"} & (lookup(tables_of(operations), there, read) or set()):
                 yield f"{tag} reads {there}.{read}, which is not judged"

@@ -7,7 +7,7 @@ import time
 import tree
 
 # Longest wait for the server's log, in seconds.
-PATIENCE = 30
+PATIENCE = 120
 
 SETUP = r"""
 CREATE SCHEMA observer;
