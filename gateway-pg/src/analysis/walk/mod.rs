@@ -5,6 +5,7 @@
 mod commands;
 mod definitions;
 mod filter;
+mod frames;
 mod kind;
 mod modify;
 mod names;
@@ -24,6 +25,8 @@ use super::model::{
     Access, Change, ColumnUse, FunctionRole, FunctionUse, ObjectChange, Output, Place, QualifiedName,
     RelationUse, Source, SourceKind, Statement,
 };
+
+use frames::Frame;
 
 type Walk<T = ()> = Result<T, AnalysisError>;
 
@@ -74,7 +77,7 @@ struct Walker {
     found: Statement,
     ctes: Vec<Cte>,
     /// Sources visible by query level, innermost last.
-    frames: Vec<Vec<usize>>,
+    frames: Vec<Frame>,
     place: Place,
     known_columns: HashMap<ColumnKey, usize>,
     /// Columns met since each open capture began, outermost first.
@@ -164,7 +167,7 @@ impl Walker {
     }
 
     fn in_frame<T>(&mut self, walk: impl FnOnce(&mut Self) -> Walk<T>) -> Walk<T> {
-        self.frames.push(Vec::new());
+        self.frames.push(Frame::default());
         let result = walk(self);
         self.frames.pop();
         result
@@ -236,7 +239,7 @@ impl Walker {
         self.spend(1 + outputs.iter().map(|output| 1 + output.columns.len()).sum::<usize>());
         self.found.sources.push(Source { kind, alias, columns, outputs, inputs: Vec::new() });
         if let Some(frame) = self.frames.last_mut() {
-            frame.push(index);
+            frame.sources.push(index);
         }
         index
     }
@@ -354,7 +357,7 @@ impl Walker {
 
     /// Notes a column reference and says its index.
     fn column(&mut self, name: Vec<String>, star: bool) -> usize {
-        self.spend(1 + self.frames.iter().map(Vec::len).sum::<usize>());
+        self.spend(1 + self.frames.iter().map(|frame| frame.sources.len()).sum::<usize>());
         if self.exhausted() {
             return 0;
         }
@@ -380,54 +383,6 @@ impl Walker {
         self.found.columns.push(ColumnUse { name, star, whole_row, sources, places: BTreeSet::new() });
         self.known_columns.insert(key, index);
         index
-    }
-
-    /// Candidate sources of a column reference, and whether it may be an alias standing for its row.
-    fn resolve(&self, name: &[String], star: bool) -> (Vec<usize>, bool) {
-        let qualifier =
-            if star { name.last() } else { name.len().checked_sub(2).and_then(|index| name.get(index)) };
-        match (qualifier, name) {
-            (Some(qualifier), _) => (self.sources_called(qualifier).unwrap_or_else(|| self.visible()), false),
-            (None, [only]) => {
-                let whole_row = self.sources_called(only).is_some();
-                (self.visible(), whole_row)
-            }
-            _ => (
-                self.frames
-                    .last()
-                    .into_iter()
-                    .flatten()
-                    .copied()
-                    .filter(|&index| !self.is_pseudo(index))
-                    .collect(),
-                false,
-            ),
-        }
-    }
-
-    fn visible(&self) -> Vec<usize> {
-        self.frames.iter().rev().flatten().copied().filter(|&index| !self.is_pseudo(index)).collect()
-    }
-
-    /// `excluded`, `old` and `new` are reached by name only.
-    fn is_pseudo(&self, source: usize) -> bool {
-        matches!(self.found.sources.get(source), Some(Source { kind: SourceKind::Pseudo(_), .. }))
-    }
-
-    /// Sources of that name in the innermost query that has one; a join's alias stands for all of its query.
-    fn sources_called(&self, alias: &str) -> Option<Vec<usize>> {
-        self.frames.iter().rev().find_map(|frame| {
-            let called = |index: &&usize| {
-                self.found.sources.get(**index).is_some_and(|source| source.alias.as_deref() == Some(alias))
-            };
-            let matching: Vec<usize> = frame.iter().filter(called).copied().collect();
-            let join = matching.iter().any(|&index| self.is_join(index));
-            if join { Some(frame.clone()) } else { Some(matching).filter(|matching| !matching.is_empty()) }
-        })
-    }
-
-    fn is_join(&self, source: usize) -> bool {
-        self.found.sources.get(source).is_some_and(|source| source.kind == SourceKind::Join)
     }
 
     /// Columns of a relation are read: its read access is noted (targets of writes have none yet) with its flags.

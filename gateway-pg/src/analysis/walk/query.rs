@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    Alias, CommonTableExpr, CteCycleClause, IntoClause, JoinExpr, LimitOption, LockingClause, Node,
-    RangeFunction, RangeSubselect, RangeTableFunc, RangeTableSample, RangeVar, ResTarget, SelectStmt,
+    Alias, CoercionForm, CommonTableExpr, CteCycleClause, IntoClause, JoinExpr, LimitOption, LockingClause,
+    Node, RangeFunction, RangeSubselect, RangeTableFunc, RangeTableSample, RangeVar, ResTarget, SelectStmt,
     SetOperation, WithClause,
 };
 
@@ -248,7 +248,7 @@ impl Walker {
     }
 
     pub(super) fn from(&mut self, items: &[Node]) -> Walk {
-        self.at_place(Place::Other, |walker| walker.each(items))
+        self.in_from(|walker| walker.at_place(Place::Other, |walker| walker.each(items)))
     }
 
     /// A name in `FROM`: a CTE in scope, else a relation.
@@ -277,10 +277,12 @@ impl Walker {
 
     pub(super) fn range_subquery(&mut self, range: &RangeSubselect) -> Walk {
         // Its siblings are visible to it only if it is `LATERAL`.
-        let siblings = self.frames.last_mut().filter(|_| !range.lateral).map(std::mem::take);
-        let outputs = self.subquery(range.subquery.as_deref())?;
+        let frame = self.frames.last_mut().filter(|_| !range.lateral);
+        let siblings = frame.map(|frame| std::mem::take(&mut frame.sources));
+        // All that stands before it is, by its name.
+        let outputs = self.sure_from(0, |walker| walker.subquery(range.subquery.as_deref()))?;
         if let (Some(siblings), Some(frame)) = (siblings, self.frames.last_mut()) {
-            *frame = siblings;
+            frame.sources = siblings;
         }
         let (alias, columns) = names::alias_parts(range.alias.as_ref());
         self.source(SourceKind::Subquery, alias, columns, outputs);
@@ -289,7 +291,8 @@ impl Walker {
 
     pub(super) fn range_function(&mut self, range: &RangeFunction) -> Walk {
         // Each function is a list of the call and its column definitions.
-        let ((), inputs) = self.capture(|walker| walker.each(&range.functions))?;
+        let ((), inputs) =
+            self.capture(|walker| walker.sure_from(0, |walker| walker.each(&range.functions)))?;
         self.each(&range.coldeflist)?;
         let name = range.functions.first().and_then(called_name);
         self.function_source(range.alias.as_ref(), name, &inputs);
@@ -316,7 +319,7 @@ impl Walker {
             walker.each(&range.namespaces)?;
             walker.each(&range.columns)
         })?;
-        self.function_source(range.alias.as_ref(), None, &inputs);
+        self.function_source(range.alias.as_ref(), Some("xmltable".to_owned()), &inputs);
         Ok(())
     }
 
@@ -333,21 +336,9 @@ impl Walker {
     pub(super) fn join(&mut self, join: &JoinExpr) -> Walk {
         self.maybe(join.larg.as_deref())?;
         self.maybe(join.rarg.as_deref())?;
-        self.at_place(Place::Filter, |walker| {
-            if join.is_natural || !join.using_clause.is_empty() {
-                walker.implied_operators(&["="]);
-            }
-            if join.is_natural {
-                // The columns both sides have; which these are is not known from the text.
-                walker.found.flags.natural_join = true;
-                walker.column(Vec::new(), true);
-            }
-            for column in walker.strings(&join.using_clause)? {
-                walker.column(vec![column], false);
-            }
-            walker.maybe(join.quals.as_deref())
-        })?;
+        self.sure_from(first, |walker| walker.at_place(Place::Filter, |walker| walker.join_condition(join)))?;
         for alias in [join.alias.as_ref(), join.join_using_alias.as_ref()].into_iter().flatten() {
+        let first = self.width();
             let (alias, columns) = names::alias_parts(Some(alias));
             self.source(SourceKind::Join, alias, columns, Vec::new());
         }
@@ -362,7 +353,7 @@ impl Walker {
             let Some(NodeEnum::RangeVar(range)) = name.node.as_ref() else {
                 return self.not_understood("a lock");
             };
-            locked.extend(self.sources_called(&range.relname).unwrap_or_default());
+            locked.extend(self.sources_called(&range.relname, false).unwrap_or_default());
         }
         if clause.locked_rels.is_empty() {
             // Reaches into subqueries and views too: everything read is locked.
@@ -371,6 +362,21 @@ impl Walker {
         for relation in
             locked.into_iter().filter_map(|source| self.relation_of(source)).collect::<BTreeSet<_>>()
         {
+    fn join_condition(&mut self, join: &JoinExpr) -> Walk {
+        if join.is_natural || !join.using_clause.is_empty() {
+            self.implied_operators(&["="]);
+        }
+        if join.is_natural {
+            // The columns both sides have; which these are is not known from the text.
+            self.found.flags.natural_join = true;
+            self.column(Vec::new(), true);
+        }
+        for column in self.strings(&join.using_clause)? {
+            self.column(vec![column], false);
+        }
+        self.maybe(join.quals.as_deref())
+    }
+
             self.lock_relation(relation);
         }
         Ok(())
@@ -512,7 +518,11 @@ fn rename(outputs: &mut Vec<Output>, columns: &[Node]) {
 fn called_name(item: &Node) -> Option<String> {
     match item.node.as_ref()? {
         NodeEnum::List(list) => list.items.first().and_then(called_name),
-        NodeEnum::FuncCall(call) => call.funcname.last().and_then(names::string).map(str::to_owned),
+        NodeEnum::FuncCall(call) if call.funcformat() != CoercionForm::CoerceSqlSyntax => {
+            call.funcname.last().and_then(names::string).map(str::to_owned)
+        }
         _ => None,
     }
 }
+/// The name of a function in `FROM` without an alias. What the grammar spells in its own way (`EXTRACT`, `COALESCE`) has one that
+/// differs between the server's versions.
