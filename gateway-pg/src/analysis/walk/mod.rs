@@ -22,7 +22,7 @@ use pg_query::protobuf::{Node, RangeVar, RawStmt};
 use super::AnalysisError;
 use super::functions::{classify_function, is_builtin_operator, is_builtin_type};
 use super::model::{
-    Access, Change, ColumnUse, FunctionRole, FunctionUse, ObjectChange, Output, Place, QualifiedName,
+    Access, Change, ColumnUse, Cte, FunctionRole, FunctionUse, ObjectChange, Output, Place, QualifiedName,
     RelationUse, Source, SourceKind, Statement,
 };
 
@@ -62,12 +62,6 @@ pub(super) fn readings(text: &str, raw: &RawStmt) -> Walk<(Statement, Vec<Readin
     Ok((statement, walker.reads))
 }
 
-/// A CTE whose name is visible.
-struct Cte {
-    name: String,
-    outputs: Vec<Output>,
-}
-
 /// Identity of a column reference: parts, star, sources.
 type ColumnKey = (Vec<String>, bool, Vec<usize>);
 
@@ -75,7 +69,8 @@ struct Walker {
     /// Start of the statement in the text, for errors.
     offset: usize,
     found: Statement,
-    ctes: Vec<Cte>,
+    /// CTEs whose names are visible: indexes into those found.
+    ctes: Vec<usize>,
     /// Sources visible by query level, innermost last.
     frames: Vec<Frame>,
     place: Place,
@@ -418,9 +413,14 @@ impl Walker {
     fn absorb(&mut self, inner: &Statement) {
         let relations: Vec<usize> = inner.relations.iter().map(|used| self.absorb_relation(used)).collect();
         let (sources, columns) = (self.found.sources.len(), self.found.columns.len());
+        let ctes = self.found.ctes.len();
         self.found
             .sources
-            .extend(inner.sources.iter().map(|source| shift_source(source, &relations, columns)));
+            .extend(inner.sources.iter().map(|source| shift_source(source, &relations, columns, ctes)));
+        self.found.ctes.extend(inner.ctes.iter().map(|cte| Cte {
+            name: cte.name.clone(),
+            outputs: cte.outputs.iter().map(|output| shift_output(output, columns)).collect(),
+        }));
         self.found.columns.extend(inner.columns.iter().map(|column| ColumnUse {
             sources: column.sources.iter().map(|source| source + sources).collect(),
             ..column.clone()
@@ -469,11 +469,12 @@ impl Walker {
     }
 }
 
-fn shift_source(source: &Source, relations: &[usize], columns: usize) -> Source {
+fn shift_source(source: &Source, relations: &[usize], columns: usize, ctes: usize) -> Source {
     let relation = |index: usize| relations.get(index).copied().unwrap_or_default();
     let kind = match &source.kind {
         SourceKind::Relation(index) => SourceKind::Relation(relation(*index)),
         SourceKind::Pseudo(index) => SourceKind::Pseudo(index.map(relation)),
+        SourceKind::Cte(index) => SourceKind::Cte(index + ctes),
         other => other.clone(),
     };
     let outputs = source.outputs.iter().map(|output| shift_output(output, columns)).collect();

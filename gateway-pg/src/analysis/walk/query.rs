@@ -9,8 +9,8 @@ use pg_query::protobuf::{
     SetOperation, WithClause,
 };
 
-use super::super::model::{Access, Change, ColumnUse, Output, OutputKind, Place, SourceKind};
-use super::{Cte, Reading, Walk, Walker, names};
+use super::super::model::{Access, Change, ColumnUse, Cte, Output, OutputKind, Place, SourceKind};
+use super::{Reading, Walk, Walker, names};
 
 impl Walker {
     /// Walks a query and says what it returns.
@@ -204,12 +204,14 @@ impl Walker {
             // All names of a recursive list are visible in all of its queries.
             for cte in &with.ctes {
                 if let Some(NodeEnum::CommonTableExpr(cte)) = cte.node.as_ref() {
-                    self.ctes.push(Cte { name: cte.ctename.clone(), outputs: Vec::new() });
+                    let index = self.new_cte(cte, Vec::new());
+                    self.ctes.push(index);
                 }
             }
         }
         for (position, cte) in with.ctes.iter().enumerate() {
-            self.cte(cte, with.recursive.then_some(first + position))?;
+            let declared = self.ctes.get(first + position).copied().filter(|_| with.recursive);
+            self.cte(cte, declared)?;
         }
         Ok(())
     }
@@ -235,11 +237,27 @@ impl Walker {
         }
         self.found.flags.ordered_recursion |= cte.search_clause.is_some() || cte.cycle_clause.is_some();
         append_order(&mut outputs, cte);
-        match declared.and_then(|index| self.ctes.get_mut(index)) {
+        self.spend(outputs.iter().map(|output| 1 + output.columns.len()).sum());
+        match declared.and_then(|index| self.found.ctes.get_mut(index)) {
             Some(known) => known.outputs = outputs,
-            None => self.ctes.push(Cte { name: cte.ctename.clone(), outputs }),
+            None => {
+                let index = self.new_cte(cte, outputs);
+                self.ctes.push(index);
+            }
         }
         Ok(())
+    }
+
+    fn new_cte(&mut self, cte: &CommonTableExpr, outputs: Vec<Output>) -> usize {
+        self.found.ctes.push(Cte { name: cte.ctename.clone(), outputs });
+        self.found.ctes.len() - 1
+    }
+
+    /// The nearest CTE of this name.
+    fn cte_called(&self, name: &str) -> Option<(usize, &Cte)> {
+        let mut visible =
+            self.ctes.iter().rev().filter_map(|&index| Some((index, self.found.ctes.get(index)?)));
+        visible.find(|(_, cte)| cte.name == name)
     }
 
     pub(super) fn cycle(&mut self, cycle: &CteCycleClause) -> Walk {
@@ -257,9 +275,8 @@ impl Walker {
         let alias = alias.or_else(|| Some(range.relname.clone()));
         self.spend(self.ctes.len());
         let plain = range.schemaname.is_empty() && range.catalogname.is_empty();
-        let cte = self.ctes.iter().rev().find(|cte| plain && cte.name == range.relname);
-        if let Some(cte) = cte {
-            let (kind, outputs) = (SourceKind::Cte(cte.name.clone()), cte.outputs.clone());
+        if let Some((index, cte)) = self.cte_called(&range.relname).filter(|_| plain) {
+            let (kind, outputs) = (SourceKind::Cte(index), cte.outputs.clone());
             self.source(kind, alias, columns, outputs);
         } else {
             let relation = self.relation(range, Access::Read);
@@ -334,15 +351,30 @@ impl Walker {
     }
 
     pub(super) fn join(&mut self, join: &JoinExpr) -> Walk {
+        let first = self.width();
         self.maybe(join.larg.as_deref())?;
         self.maybe(join.rarg.as_deref())?;
         self.sure_from(first, |walker| walker.at_place(Place::Filter, |walker| walker.join_condition(join)))?;
         for alias in [join.alias.as_ref(), join.join_using_alias.as_ref()].into_iter().flatten() {
-        let first = self.width();
             let (alias, columns) = names::alias_parts(Some(alias));
             self.source(SourceKind::Join, alias, columns, Vec::new());
         }
         Ok(())
+    }
+
+    fn join_condition(&mut self, join: &JoinExpr) -> Walk {
+        if join.is_natural || !join.using_clause.is_empty() {
+            self.implied_operators(&["="]);
+        }
+        if join.is_natural {
+            // The columns both sides have; which these are is not known from the text.
+            self.found.flags.natural_join = true;
+            self.column(Vec::new(), true);
+        }
+        for column in self.strings(&join.using_clause)? {
+            self.column(vec![column], false);
+        }
+        self.maybe(join.quals.as_deref())
     }
 
     pub(super) fn locking(&mut self, clause: &LockingClause) -> Walk {
@@ -362,21 +394,6 @@ impl Walker {
         for relation in
             locked.into_iter().filter_map(|source| self.relation_of(source)).collect::<BTreeSet<_>>()
         {
-    fn join_condition(&mut self, join: &JoinExpr) -> Walk {
-        if join.is_natural || !join.using_clause.is_empty() {
-            self.implied_operators(&["="]);
-        }
-        if join.is_natural {
-            // The columns both sides have; which these are is not known from the text.
-            self.found.flags.natural_join = true;
-            self.column(Vec::new(), true);
-        }
-        for column in self.strings(&join.using_clause)? {
-            self.column(vec![column], false);
-        }
-        self.maybe(join.quals.as_deref())
-    }
-
             self.lock_relation(relation);
         }
         Ok(())
@@ -515,6 +532,8 @@ fn rename(outputs: &mut Vec<Output>, columns: &[Node]) {
     }
 }
 
+/// The name of a function in `FROM` without an alias. What the grammar spells in its own way (`EXTRACT`, `COALESCE`) has one that
+/// differs between the server's versions.
 fn called_name(item: &Node) -> Option<String> {
     match item.node.as_ref()? {
         NodeEnum::List(list) => list.items.first().and_then(called_name),
@@ -524,5 +543,3 @@ fn called_name(item: &Node) -> Option<String> {
         _ => None,
     }
 }
-/// The name of a function in `FROM` without an alias. What the grammar spells in its own way (`EXTRACT`, `COALESCE`) has one that
-/// differs between the server's versions.
