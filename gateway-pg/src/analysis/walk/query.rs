@@ -65,8 +65,8 @@ impl Walker {
                 let left = self.arm(left)?;
                 let right = self.arm(right)?;
                 self.spend(left.iter().chain(&right).map(|output| 1 + output.columns.len()).sum());
-                if !select.all {
-                    // Equal rows are found by comparing all of their columns.
+                if select.op() != SetOperation::SetopUnion || !select.all {
+                    // Equal rows are found by comparing all of their columns; only `UNION ALL` looks for none.
                     self.mark(left.iter().chain(&right), Place::Order);
                 }
                 Ok(merge_arms(self.named_outputs(left), right))
