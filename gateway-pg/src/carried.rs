@@ -92,9 +92,9 @@ pub(crate) struct Carried<'a> {
     /// Sources being looked at.
     open: HashSet<usize>,
     /// What recursive CTEs yield, as far as found.
-    recursive: HashMap<String, Vec<bool>>,
+    recursive: HashMap<usize, Vec<bool>>,
     /// A recursive CTE was read whose columns were not all found yet.
-    assumed: HashSet<String>,
+    assumed: HashSet<usize>,
 }
 
 impl<'a> Carried<'a> {
@@ -203,7 +203,7 @@ impl<'a> Carried<'a> {
         match &source.kind {
             SourceKind::Relation(index) | SourceKind::Pseudo(Some(index)) => self.relation(*index),
             SourceKind::Pseudo(None) => Columns::Unknown(self.any_relation()),
-            SourceKind::Cte(name) if source.outputs.is_empty() => self.inside_itself(name),
+            SourceKind::Cte(cte) if source.outputs.is_empty() => self.before_its_end(*cte),
             SourceKind::Cte(_) | SourceKind::Subquery => self.expand(&source.outputs),
             SourceKind::Function => Columns::Unknown(self.any_of(&source.inputs)),
             // What it joins stands beside it; new names may be those of any of it.
@@ -278,25 +278,22 @@ impl<'a> Carried<'a> {
         Some((all, certain))
     }
 
-    /// What a recursive CTE yields to its own recursive term.
-    fn inside_itself(&mut self, name: &str) -> Columns {
-        self.assumed.insert(name.to_owned());
-        let Some(outputs) = self.definition(name) else { return Columns::Unknown(self.any_relation()) };
+    /// What a recursive CTE yields where it is read before its end.
+    fn before_its_end(&mut self, cte: usize) -> Columns {
+        self.assumed.insert(cte);
+        let Some(outputs) = self.definition(cte) else { return Columns::Unknown(self.any_relation()) };
         let names = outputs.iter().map(|output| output.alias.clone());
-        let found = self.recursive.get(name);
+        let found = self.recursive.get(&cte);
         let protected = |index: usize| found.and_then(|f| f.get(index)).copied().unwrap_or_default();
         let columns = names.enumerate().map(|(i, name)| Named { name, protected: protected(i) }).collect();
         Columns::Known { columns, in_place: !self.statement.flags.ordered_recursion }
     }
 
-    /// The outputs of a recursive CTE, where the text leaves no doubt which and how many.
-    fn definition(&self, name: &str) -> Option<&'a [Output]> {
-        let statement: &'a Statement = self.statement;
-        let called = |source: &&Source| matches!(&source.kind, SourceKind::Cte(cte) if cte == name);
-        let mut known = statement.sources.iter().filter(called).filter(|source| !source.outputs.is_empty());
-        let first = &known.next()?.outputs;
+    /// The outputs of a CTE, where the text leaves no doubt how many.
+    fn definition(&self, cte: usize) -> Option<&'a [Output]> {
+        let outputs = &self.statement.ctes.get(cte)?.outputs;
         let spread = |output: &Output| matches!(output.kind, OutputKind::Star(_) | OutputKind::Expanded);
-        (known.all(|source| source.outputs == *first) && !first.iter().any(spread)).then_some(first)
+        (!outputs.is_empty() && !outputs.iter().any(spread)).then_some(outputs)
     }
 
     /// Follows recursive CTEs until nothing more is found.
@@ -310,14 +307,14 @@ impl<'a> Carried<'a> {
             self.sources.clear();
             (0..self.statement.sources.len()).for_each(|index| drop(self.source(index)));
             let mut changed = false;
-            for name in self.assumed.clone() {
-                let Some(outputs) = self.definition(&name) else { continue };
+            for cte in self.assumed.clone() {
+                let Some(outputs) = self.definition(cte) else { continue };
                 let now: Vec<_> = match self.expand(outputs) {
                     Columns::Known { columns, .. } => columns.iter().map(|c| c.protected).collect(),
                     Columns::Unknown(_) => vec![true; outputs.len()],
                 };
-                changed |= self.recursive.get(&name) != Some(&now);
-                self.recursive.insert(name, now);
+                changed |= self.recursive.get(&cte) != Some(&now);
+                self.recursive.insert(cte, now);
             }
             if !changed {
                 return;
@@ -404,6 +401,25 @@ mod tests {
         }
     }
 
+    /// The server goes on in outer queries where a name is there but not visible.
+    #[test]
+    fn names_that_the_server_cannot_see_do_not_stand_in_the_way() {
+        for (sql, expected) in [
+            ("SELECT (SELECT upper(p.ssn) FROM ((SELECT '' AS ssn) AS p CROSS JOIN o) AS j) FROM p", "x"),
+            ("SELECT (SELECT upper(p.name) FROM ((SELECT '' AS name) AS p CROSS JOIN o) AS j) FROM p", "."),
+            ("SELECT (SELECT upper(t::text) FROM (SELECT p.*) t) FROM p", "x"),
+            (
+                "SELECT (SELECT (SELECT upper(t::text) FROM (SELECT p.*) t) FROM ((SELECT 1 AS k) AS p CROSS JOIN o) AS j) FROM p",
+                "x",
+            ),
+            ("SELECT (SELECT upper(public.p.ssn) FROM (SELECT '' AS ssn) AS p) FROM public.p", "x"),
+            ("SELECT (SELECT upper(p.ssn) FROM (SELECT '' AS ssn) AS p) FROM public.p", "."),
+            ("SELECT (SELECT max(p.owner) FROM o AS p JOIN o AS q ON p.id = q.id) FROM p", "."),
+        ] {
+            assert_eq!(outputs(sql), expected, "{sql}");
+        }
+    }
+
     #[test]
     fn recursion_is_followed_to_its_end() {
         let tree =
@@ -426,6 +442,51 @@ mod tests {
         assert_eq!(outputs(inside), "x");
         let whole = "WITH RECURSIVE t AS (SELECT * FROM p UNION ALL SELECT * FROM t)";
         assert_eq!(outputs(&format!("{whole} SELECT upper(name) FROM t")), "x");
+    }
+
+    #[test]
+    fn ctes_of_the_same_name_are_told_apart() {
+        let before = "WITH RECURSIVE a AS (SELECT upper(x) AS y FROM b), b AS (SELECT ssn AS x FROM p)";
+        let other = "(WITH b AS (SELECT 'q' AS x) SELECT x FROM b)";
+        assert_eq!(outputs(&format!("{before} SELECT y, {other} FROM a")), "x.");
+        let plain = "WITH RECURSIVE a AS (SELECT upper(x) AS y FROM b), b AS (SELECT name AS x FROM p)";
+        assert_eq!(
+            outputs(&format!(
+                "{plain} SELECT y, (WITH b AS (SELECT ssn AS x FROM p) SELECT x FROM b) FROM a"
+            )),
+            ".x"
+        );
+        assert_eq!(
+            outputs(
+                "WITH b AS (SELECT ssn AS x FROM p), a AS (WITH b AS (SELECT 'q' AS x) SELECT x FROM b) SELECT a.x || '' FROM a, b"
+            ),
+            "."
+        );
+        assert_eq!(
+            outputs(
+                "WITH RECURSIVE a AS (SELECT * FROM b), b AS (SELECT * FROM p) SELECT upper(name) FROM a"
+            ),
+            "x"
+        );
+    }
+
+    /// A function's name is known only where the text tells it.
+    #[test]
+    fn functions_without_an_alias_are_reached() {
+        for (name, function, expected) in [
+            ("coalesce", "COALESCE(p.ssn)", "x"),
+            ("coalesce", "COALESCE(p.note)", "."),
+            ("date_part", "EXTRACT(year FROM p.ssn)", "x"),
+            ("xmltable", "XMLTABLE('/a' PASSING xmlelement(name a, p.ssn) COLUMNS f text PATH '.')", "x"),
+            ("upper", "upper(p.ssn)", "x"),
+            ("lower", "upper(p.ssn)", "."),
+        ] {
+            let other = format!("(SELECT '' AS f) AS \"{name}\"");
+            let inner = format!("LATERAL (SELECT \"{name}\".f AS r FROM {function}) q");
+            let sql = format!("SELECT upper(q.r) FROM p, {other}, {inner}");
+            assert_eq!(outputs(&sql), expected, "{sql}");
+        }
+        assert_eq!(outputs("SELECT p.id + 1, upper(p.name) FROM p, COALESCE(p.note)"), "..");
     }
 
     #[test]

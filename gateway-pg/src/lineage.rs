@@ -205,14 +205,14 @@ impl<'a> Lineage<'a> {
         }
     }
 
-    /// What a subquery or CTE yields. The own term of a recursive CTE yields what the CTE does.
+    /// What a subquery or CTE yields, the latter also where it is read before its end.
     fn outputs(&self, source: &'a Source) -> Option<&'a [Output]> {
         if !source.outputs.is_empty() {
             return Some(&source.outputs);
         }
-        let known = |other: &&Source| other.kind == source.kind && !other.outputs.is_empty();
-        let recursive = matches!(source.kind, SourceKind::Cte(_));
-        self.statement.sources.iter().filter(|_| recursive).find(known).map(|other| other.outputs.as_slice())
+        let SourceKind::Cte(cte) = source.kind else { return None };
+        let outputs = &self.statement.ctes.get(cte)?.outputs;
+        Some(outputs.as_slice()).filter(|outputs| !outputs.is_empty())
     }
 
     /// The labels of an output, if it may have this name.
@@ -320,6 +320,72 @@ mod tests {
             ("prepare p as select 1 from people where ssn = $1", vec![Filter]),
         ] {
             assert_eq!(inferred(sql), expected, "{sql}");
+        }
+    }
+
+    /// Through names that stand nearer, but that the server does not see.
+    #[test]
+    fn uses_of_outer_queries_are_found() {
+        use Inference::{Compute, Filter};
+        for (sql, expected) in [
+            (
+                "select (select upper(p.ssn) from ((select '' as ssn) p cross join orders o) j) from people p",
+                vec![Compute],
+            ),
+            (
+                "select (select upper(public.people.ssn) from (select '' as ssn) people) from public.people",
+                vec![Compute],
+            ),
+            (
+                "select (select count(*) from (select '' as ssn) p, (orders x join orders y on p.ssn = '5')) from people p",
+                vec![Filter],
+            ),
+            (
+                "select (select count(*) from (orders x join (select '' as ssn) p on p.ssn = '5')) from people p",
+                vec![],
+            ),
+            ("select (select upper(p.ssn) from (select '' as ssn) p) from people p", vec![]),
+            (
+                "select (select upper(\"coalesce\".c) from coalesce(p.ssn)) from people p, (select '' as c) as \"coalesce\"",
+                vec![Filter, Compute],
+            ),
+            (
+                "select 1 from people p where exists (select 1 from orders p join orders o on o.id = p.people_id)",
+                vec![],
+            ),
+        ] {
+            assert_eq!(inferred(sql), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn ctes_of_the_same_name_are_told_apart() {
+        use Inference::{Filter, Order};
+        let hidden =
+            "t(n, x) as (select 1, ssn from people union all select n + 1, x from t where x like '5%')";
+        let decoy = "z as (with t(n, x) as (select 0, '') select x from t)";
+        assert_eq!(inferred(&format!("with recursive {decoy}, {hidden} select 1 from t, z")), [Filter]);
+        let plain =
+            "t(n, x) as (select 1, name from people union all select n + 1, x from t where x like '5%')";
+        assert_eq!(inferred(&format!("with recursive {decoy}, {plain} select 1 from t, z")), []);
+        let before = "with recursive a as (select x from b order by x), b as (select ssn as x from people)";
+        assert_eq!(
+            inferred(&format!("{before} select 1 from (with b as (select '' as x) select x from b) s, a")),
+            [Order]
+        );
+    }
+
+    #[test]
+    fn all_but_union_all_compares_rows() {
+        use Inference::Order;
+        for (operation, expected) in [
+            ("union all", vec![]),
+            ("union", vec![Order]),
+            ("intersect all", vec![Order]),
+            ("except all", vec![Order]),
+        ] {
+            let sql = format!("select id from (select id, ssn from people {operation} select 1, '5') s");
+            assert_eq!(inferred(&sql), expected, "{sql}");
         }
     }
 

@@ -34,7 +34,7 @@ pub use functions::{
 };
 pub use literals::{fingerprint, mask_literals, normalise};
 pub use model::{
-    Access, Analysis, Change, Code, ColumnUse, Copy, CopyDirection, CopyEndpoint, CopyFormat, Cursor,
+    Access, Analysis, Change, Code, ColumnUse, Copy, CopyDirection, CopyEndpoint, CopyFormat, Cte, Cursor,
     Explain, Filter, Flags, FunctionRole, FunctionUse, Modification, ObjectChange, Output, OutputKind, Place,
     Prepared, QualifiedName, RelationUse, SettingChange, SettingKind, SettingScope, Source, SourceKind,
     Statement, Transaction,

@@ -43,6 +43,8 @@ pub struct Statement {
     pub roles: Vec<String>,
     /// Range table: everything columns can come from, in order of appearance at any depth.
     pub sources: Vec<Source>,
+    /// CTEs in order of appearance at any depth; several may have the same name.
+    pub ctes: Vec<Cte>,
     /// Column references, without duplicates.
     pub columns: Vec<ColumnUse>,
     /// Fields selected from an expression, `(expr).field`, without duplicates: each may stand for a call `field(expr)`.
@@ -166,13 +168,23 @@ pub struct Source {
     pub inputs: Vec<usize>,
 }
 
+/// A `WITH` query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cte {
+    /// Its name.
+    pub name: String,
+    /// What it yields; empty when nothing, or when not known from the text.
+    pub outputs: Vec<Output>,
+}
+
 /// What a [`Source`] is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceKind {
     /// A relation: index into [`Statement::relations`].
     Relation(usize),
-    /// A CTE of that name; its outputs stand in [`Source::outputs`], except inside its own recursive term.
-    Cte(String),
+    /// A CTE: index into [`Statement::ctes`]. Its outputs stand in [`Source::outputs`] too, except where it is read before its end:
+    /// in its own recursive term, and in CTEs of a `WITH RECURSIVE` that come before it.
+    Cte(usize),
     /// A subquery or `VALUES` in `FROM`.
     Subquery,
     /// Functions in `FROM`, `ROWS FROM`, `XMLTABLE`, `JSON_TABLE`.
@@ -542,6 +554,7 @@ impl Statement {
                 + outputs(&source.outputs)
                 + size_of_val(&source.inputs[..])
         });
+        let ctes = self.ctes.iter().map(|cte| size_of::<Cte>() + NAME + outputs(&cte.outputs));
         let copies = self.copy.iter().map(|copy| NAME * (4 + copy.columns.len() + copy.options.len() * 3));
         let values = self.settings.iter().map(|setting| setting.value.as_ref().map_or(0, String::len));
         size_of::<Self>()
@@ -558,6 +571,7 @@ impl Statement {
                 .sum::<usize>()
             + columns.sum::<usize>()
             + sources.sum::<usize>()
+            + ctes.sum::<usize>()
             + copies.sum::<usize>()
             + values.sum::<usize>()
             + outputs(&self.outputs)

@@ -195,7 +195,7 @@ fn source_name(statement: &Statement, index: usize) -> String {
     let source = &statement.sources[index];
     match &source.kind {
         SourceKind::Relation(relation) => statement.relations[*relation].name.clone(),
-        SourceKind::Cte(name) => format!("cte:{name}"),
+        SourceKind::Cte(cte) => format!("cte:{}", statement.ctes[*cte].name),
         SourceKind::Subquery => "subquery".to_owned(),
         SourceKind::Function => "function".to_owned(),
         SourceKind::Join => "join".to_owned(),

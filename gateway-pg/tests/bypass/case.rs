@@ -91,7 +91,7 @@ const fn yes() -> bool {
     true
 }
 
-const FILES: [&str; 26] = [
+const FILES: [&str; 27] = [
     include_str!("cases/01-several-statements.toml"),
     include_str!("cases/02-hidden-writes.toml"),
     include_str!("cases/03-wrapped.toml"),
@@ -107,6 +107,7 @@ const FILES: [&str; 26] = [
     include_str!("cases/13-expressions.toml"),
     include_str!("cases/14-whole-rows.toml"),
     include_str!("cases/15-queries.toml"),
+    include_str!("cases/15-nearer-names.toml"),
     include_str!("cases/15-duties.toml"),
     include_str!("cases/16-stored-elsewhere.toml"),
     include_str!("cases/17-errors-and-notices.toml"),

@@ -5,6 +5,7 @@
 mod commands;
 mod definitions;
 mod filter;
+mod frames;
 mod kind;
 mod modify;
 mod names;
@@ -21,9 +22,11 @@ use pg_query::protobuf::{Node, RangeVar, RawStmt};
 use super::AnalysisError;
 use super::functions::{classify_function, is_builtin_operator, is_builtin_type};
 use super::model::{
-    Access, Change, ColumnUse, FunctionRole, FunctionUse, ObjectChange, Output, Place, QualifiedName,
+    Access, Change, ColumnUse, Cte, FunctionRole, FunctionUse, ObjectChange, Output, Place, QualifiedName,
     RelationUse, Source, SourceKind, Statement,
 };
+
+use frames::Frame;
 
 type Walk<T = ()> = Result<T, AnalysisError>;
 
@@ -59,12 +62,6 @@ pub(super) fn readings(text: &str, raw: &RawStmt) -> Walk<(Statement, Vec<Readin
     Ok((statement, walker.reads))
 }
 
-/// A CTE whose name is visible.
-struct Cte {
-    name: String,
-    outputs: Vec<Output>,
-}
-
 /// Identity of a column reference: parts, star, sources.
 type ColumnKey = (Vec<String>, bool, Vec<usize>);
 
@@ -72,9 +69,10 @@ struct Walker {
     /// Start of the statement in the text, for errors.
     offset: usize,
     found: Statement,
-    ctes: Vec<Cte>,
+    /// CTEs whose names are visible: indexes into those found.
+    ctes: Vec<usize>,
     /// Sources visible by query level, innermost last.
-    frames: Vec<Vec<usize>>,
+    frames: Vec<Frame>,
     place: Place,
     known_columns: HashMap<ColumnKey, usize>,
     /// Columns met since each open capture began, outermost first.
@@ -164,7 +162,7 @@ impl Walker {
     }
 
     fn in_frame<T>(&mut self, walk: impl FnOnce(&mut Self) -> Walk<T>) -> Walk<T> {
-        self.frames.push(Vec::new());
+        self.frames.push(Frame::default());
         let result = walk(self);
         self.frames.pop();
         result
@@ -236,7 +234,7 @@ impl Walker {
         self.spend(1 + outputs.iter().map(|output| 1 + output.columns.len()).sum::<usize>());
         self.found.sources.push(Source { kind, alias, columns, outputs, inputs: Vec::new() });
         if let Some(frame) = self.frames.last_mut() {
-            frame.push(index);
+            frame.sources.push(index);
         }
         index
     }
@@ -354,7 +352,7 @@ impl Walker {
 
     /// Notes a column reference and says its index.
     fn column(&mut self, name: Vec<String>, star: bool) -> usize {
-        self.spend(1 + self.frames.iter().map(Vec::len).sum::<usize>());
+        self.spend(1 + self.frames.iter().map(|frame| frame.sources.len()).sum::<usize>());
         if self.exhausted() {
             return 0;
         }
@@ -380,54 +378,6 @@ impl Walker {
         self.found.columns.push(ColumnUse { name, star, whole_row, sources, places: BTreeSet::new() });
         self.known_columns.insert(key, index);
         index
-    }
-
-    /// Candidate sources of a column reference, and whether it may be an alias standing for its row.
-    fn resolve(&self, name: &[String], star: bool) -> (Vec<usize>, bool) {
-        let qualifier =
-            if star { name.last() } else { name.len().checked_sub(2).and_then(|index| name.get(index)) };
-        match (qualifier, name) {
-            (Some(qualifier), _) => (self.sources_called(qualifier).unwrap_or_else(|| self.visible()), false),
-            (None, [only]) => {
-                let whole_row = self.sources_called(only).is_some();
-                (self.visible(), whole_row)
-            }
-            _ => (
-                self.frames
-                    .last()
-                    .into_iter()
-                    .flatten()
-                    .copied()
-                    .filter(|&index| !self.is_pseudo(index))
-                    .collect(),
-                false,
-            ),
-        }
-    }
-
-    fn visible(&self) -> Vec<usize> {
-        self.frames.iter().rev().flatten().copied().filter(|&index| !self.is_pseudo(index)).collect()
-    }
-
-    /// `excluded`, `old` and `new` are reached by name only.
-    fn is_pseudo(&self, source: usize) -> bool {
-        matches!(self.found.sources.get(source), Some(Source { kind: SourceKind::Pseudo(_), .. }))
-    }
-
-    /// Sources of that name in the innermost query that has one; a join's alias stands for all of its query.
-    fn sources_called(&self, alias: &str) -> Option<Vec<usize>> {
-        self.frames.iter().rev().find_map(|frame| {
-            let called = |index: &&usize| {
-                self.found.sources.get(**index).is_some_and(|source| source.alias.as_deref() == Some(alias))
-            };
-            let matching: Vec<usize> = frame.iter().filter(called).copied().collect();
-            let join = matching.iter().any(|&index| self.is_join(index));
-            if join { Some(frame.clone()) } else { Some(matching).filter(|matching| !matching.is_empty()) }
-        })
-    }
-
-    fn is_join(&self, source: usize) -> bool {
-        self.found.sources.get(source).is_some_and(|source| source.kind == SourceKind::Join)
     }
 
     /// Columns of a relation are read: its read access is noted (targets of writes have none yet) with its flags.
@@ -463,9 +413,14 @@ impl Walker {
     fn absorb(&mut self, inner: &Statement) {
         let relations: Vec<usize> = inner.relations.iter().map(|used| self.absorb_relation(used)).collect();
         let (sources, columns) = (self.found.sources.len(), self.found.columns.len());
+        let ctes = self.found.ctes.len();
         self.found
             .sources
-            .extend(inner.sources.iter().map(|source| shift_source(source, &relations, columns)));
+            .extend(inner.sources.iter().map(|source| shift_source(source, &relations, columns, ctes)));
+        self.found.ctes.extend(inner.ctes.iter().map(|cte| Cte {
+            name: cte.name.clone(),
+            outputs: cte.outputs.iter().map(|output| shift_output(output, columns)).collect(),
+        }));
         self.found.columns.extend(inner.columns.iter().map(|column| ColumnUse {
             sources: column.sources.iter().map(|source| source + sources).collect(),
             ..column.clone()
@@ -514,11 +469,12 @@ impl Walker {
     }
 }
 
-fn shift_source(source: &Source, relations: &[usize], columns: usize) -> Source {
+fn shift_source(source: &Source, relations: &[usize], columns: usize, ctes: usize) -> Source {
     let relation = |index: usize| relations.get(index).copied().unwrap_or_default();
     let kind = match &source.kind {
         SourceKind::Relation(index) => SourceKind::Relation(relation(*index)),
         SourceKind::Pseudo(index) => SourceKind::Pseudo(index.map(relation)),
+        SourceKind::Cte(index) => SourceKind::Cte(index + ctes),
         other => other.clone(),
     };
     let outputs = source.outputs.iter().map(|output| shift_output(output, columns)).collect();

@@ -123,7 +123,7 @@ impl Walker {
         // The join condition reads the target whatever the arms do.
         let target = self.target_relation(merge.relation.as_ref(), Access::Read)?;
         self.target_source(merge.relation.as_ref(), target);
-        self.at_place(Place::Other, |walker| walker.maybe(merge.source_relation.as_deref()))?;
+        self.from(merge.source_relation.as_deref().map_or(&[], std::slice::from_ref))?;
         let filter = self.row_filter(merge.join_condition.as_deref())?;
         for clause in &merge.merge_when_clauses {
             let Some(NodeEnum::MergeWhenClause(clause)) = clause.node.as_ref() else {
@@ -228,7 +228,7 @@ impl Walker {
             _ => None,
         }));
         for alias in aliases {
-            if self.sources_called(&alias).is_none() {
+            if !self.is_surely_called(&alias) {
                 self.source(SourceKind::Pseudo(Some(target)), Some(alias), Vec::new(), Vec::new());
             }
         }

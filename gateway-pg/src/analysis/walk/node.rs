@@ -590,7 +590,7 @@ impl Walker {
 
     fn json_table(&mut self, table: &JsonTable) -> Walk {
         let ((), inputs) = self.capture(|walker| walker.json_table_parts(table))?;
-        self.function_source(table.alias.as_ref(), None, &inputs);
+        self.function_source(table.alias.as_ref(), Some("json_table".to_owned()), &inputs);
         Ok(())
     }
 

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    Alias, CommonTableExpr, CteCycleClause, IntoClause, JoinExpr, LimitOption, LockingClause, Node,
-    RangeFunction, RangeSubselect, RangeTableFunc, RangeTableSample, RangeVar, ResTarget, SelectStmt,
+    Alias, CoercionForm, CommonTableExpr, CteCycleClause, IntoClause, JoinExpr, LimitOption, LockingClause,
+    Node, RangeFunction, RangeSubselect, RangeTableFunc, RangeTableSample, RangeVar, ResTarget, SelectStmt,
     SetOperation, WithClause,
 };
 
-use super::super::model::{Access, Change, ColumnUse, Output, OutputKind, Place, SourceKind};
-use super::{Cte, Reading, Walk, Walker, names};
+use super::super::model::{Access, Change, ColumnUse, Cte, Output, OutputKind, Place, SourceKind};
+use super::{Reading, Walk, Walker, names};
 
 impl Walker {
     /// Walks a query and says what it returns.
@@ -65,8 +65,8 @@ impl Walker {
                 let left = self.arm(left)?;
                 let right = self.arm(right)?;
                 self.spend(left.iter().chain(&right).map(|output| 1 + output.columns.len()).sum());
-                if !select.all {
-                    // Equal rows are found by comparing all of their columns.
+                if select.op() != SetOperation::SetopUnion || !select.all {
+                    // Equal rows are found by comparing all of their columns; only `UNION ALL` looks for none.
                     self.mark(left.iter().chain(&right), Place::Order);
                 }
                 Ok(merge_arms(self.named_outputs(left), right))
@@ -204,12 +204,14 @@ impl Walker {
             // All names of a recursive list are visible in all of its queries.
             for cte in &with.ctes {
                 if let Some(NodeEnum::CommonTableExpr(cte)) = cte.node.as_ref() {
-                    self.ctes.push(Cte { name: cte.ctename.clone(), outputs: Vec::new() });
+                    let index = self.new_cte(cte, Vec::new());
+                    self.ctes.push(index);
                 }
             }
         }
         for (position, cte) in with.ctes.iter().enumerate() {
-            self.cte(cte, with.recursive.then_some(first + position))?;
+            let declared = self.ctes.get(first + position).copied().filter(|_| with.recursive);
+            self.cte(cte, declared)?;
         }
         Ok(())
     }
@@ -235,11 +237,27 @@ impl Walker {
         }
         self.found.flags.ordered_recursion |= cte.search_clause.is_some() || cte.cycle_clause.is_some();
         append_order(&mut outputs, cte);
-        match declared.and_then(|index| self.ctes.get_mut(index)) {
+        self.spend(outputs.iter().map(|output| 1 + output.columns.len()).sum());
+        match declared.and_then(|index| self.found.ctes.get_mut(index)) {
             Some(known) => known.outputs = outputs,
-            None => self.ctes.push(Cte { name: cte.ctename.clone(), outputs }),
+            None => {
+                let index = self.new_cte(cte, outputs);
+                self.ctes.push(index);
+            }
         }
         Ok(())
+    }
+
+    fn new_cte(&mut self, cte: &CommonTableExpr, outputs: Vec<Output>) -> usize {
+        self.found.ctes.push(Cte { name: cte.ctename.clone(), outputs });
+        self.found.ctes.len() - 1
+    }
+
+    /// The nearest CTE of this name.
+    fn cte_called(&self, name: &str) -> Option<(usize, &Cte)> {
+        let mut visible =
+            self.ctes.iter().rev().filter_map(|&index| Some((index, self.found.ctes.get(index)?)));
+        visible.find(|(_, cte)| cte.name == name)
     }
 
     pub(super) fn cycle(&mut self, cycle: &CteCycleClause) -> Walk {
@@ -248,7 +266,7 @@ impl Walker {
     }
 
     pub(super) fn from(&mut self, items: &[Node]) -> Walk {
-        self.at_place(Place::Other, |walker| walker.each(items))
+        self.in_from(|walker| walker.at_place(Place::Other, |walker| walker.each(items)))
     }
 
     /// A name in `FROM`: a CTE in scope, else a relation.
@@ -257,9 +275,8 @@ impl Walker {
         let alias = alias.or_else(|| Some(range.relname.clone()));
         self.spend(self.ctes.len());
         let plain = range.schemaname.is_empty() && range.catalogname.is_empty();
-        let cte = self.ctes.iter().rev().find(|cte| plain && cte.name == range.relname);
-        if let Some(cte) = cte {
-            let (kind, outputs) = (SourceKind::Cte(cte.name.clone()), cte.outputs.clone());
+        if let Some((index, cte)) = self.cte_called(&range.relname).filter(|_| plain) {
+            let (kind, outputs) = (SourceKind::Cte(index), cte.outputs.clone());
             self.source(kind, alias, columns, outputs);
         } else {
             let relation = self.relation(range, Access::Read);
@@ -277,10 +294,12 @@ impl Walker {
 
     pub(super) fn range_subquery(&mut self, range: &RangeSubselect) -> Walk {
         // Its siblings are visible to it only if it is `LATERAL`.
-        let siblings = self.frames.last_mut().filter(|_| !range.lateral).map(std::mem::take);
-        let outputs = self.subquery(range.subquery.as_deref())?;
+        let frame = self.frames.last_mut().filter(|_| !range.lateral);
+        let siblings = frame.map(|frame| std::mem::take(&mut frame.sources));
+        // All that stands before it is, by its name.
+        let outputs = self.sure_from(0, |walker| walker.subquery(range.subquery.as_deref()))?;
         if let (Some(siblings), Some(frame)) = (siblings, self.frames.last_mut()) {
-            *frame = siblings;
+            frame.sources = siblings;
         }
         let (alias, columns) = names::alias_parts(range.alias.as_ref());
         self.source(SourceKind::Subquery, alias, columns, outputs);
@@ -289,7 +308,8 @@ impl Walker {
 
     pub(super) fn range_function(&mut self, range: &RangeFunction) -> Walk {
         // Each function is a list of the call and its column definitions.
-        let ((), inputs) = self.capture(|walker| walker.each(&range.functions))?;
+        let ((), inputs) =
+            self.capture(|walker| walker.sure_from(0, |walker| walker.each(&range.functions)))?;
         self.each(&range.coldeflist)?;
         let name = range.functions.first().and_then(called_name);
         self.function_source(range.alias.as_ref(), name, &inputs);
@@ -316,7 +336,7 @@ impl Walker {
             walker.each(&range.namespaces)?;
             walker.each(&range.columns)
         })?;
-        self.function_source(range.alias.as_ref(), None, &inputs);
+        self.function_source(range.alias.as_ref(), Some("xmltable".to_owned()), &inputs);
         Ok(())
     }
 
@@ -331,27 +351,30 @@ impl Walker {
     }
 
     pub(super) fn join(&mut self, join: &JoinExpr) -> Walk {
+        let first = self.width();
         self.maybe(join.larg.as_deref())?;
         self.maybe(join.rarg.as_deref())?;
-        self.at_place(Place::Filter, |walker| {
-            if join.is_natural || !join.using_clause.is_empty() {
-                walker.implied_operators(&["="]);
-            }
-            if join.is_natural {
-                // The columns both sides have; which these are is not known from the text.
-                walker.found.flags.natural_join = true;
-                walker.column(Vec::new(), true);
-            }
-            for column in walker.strings(&join.using_clause)? {
-                walker.column(vec![column], false);
-            }
-            walker.maybe(join.quals.as_deref())
-        })?;
+        self.sure_from(first, |walker| walker.at_place(Place::Filter, |walker| walker.join_condition(join)))?;
         for alias in [join.alias.as_ref(), join.join_using_alias.as_ref()].into_iter().flatten() {
             let (alias, columns) = names::alias_parts(Some(alias));
             self.source(SourceKind::Join, alias, columns, Vec::new());
         }
         Ok(())
+    }
+
+    fn join_condition(&mut self, join: &JoinExpr) -> Walk {
+        if join.is_natural || !join.using_clause.is_empty() {
+            self.implied_operators(&["="]);
+        }
+        if join.is_natural {
+            // The columns both sides have; which these are is not known from the text.
+            self.found.flags.natural_join = true;
+            self.column(Vec::new(), true);
+        }
+        for column in self.strings(&join.using_clause)? {
+            self.column(vec![column], false);
+        }
+        self.maybe(join.quals.as_deref())
     }
 
     pub(super) fn locking(&mut self, clause: &LockingClause) -> Walk {
@@ -362,7 +385,7 @@ impl Walker {
             let Some(NodeEnum::RangeVar(range)) = name.node.as_ref() else {
                 return self.not_understood("a lock");
             };
-            locked.extend(self.sources_called(&range.relname).unwrap_or_default());
+            locked.extend(self.sources_called(&range.relname, false).unwrap_or_default());
         }
         if clause.locked_rels.is_empty() {
             // Reaches into subqueries and views too: everything read is locked.
@@ -509,10 +532,14 @@ fn rename(outputs: &mut Vec<Output>, columns: &[Node]) {
     }
 }
 
+/// The name of a function in `FROM` without an alias. What the grammar spells in its own way (`EXTRACT`, `COALESCE`) has one that
+/// differs between the server's versions.
 fn called_name(item: &Node) -> Option<String> {
     match item.node.as_ref()? {
         NodeEnum::List(list) => list.items.first().and_then(called_name),
-        NodeEnum::FuncCall(call) => call.funcname.last().and_then(names::string).map(str::to_owned),
+        NodeEnum::FuncCall(call) if call.funcformat() != CoercionForm::CoerceSqlSyntax => {
+            call.funcname.last().and_then(names::string).map(str::to_owned)
+        }
         _ => None,
     }
 }
