@@ -5,12 +5,13 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::{
     AlterDomainStmt, AlterExtensionContentsStmt, AlterFunctionStmt, AlterObjectDependsStmt,
     AlterObjectSchemaStmt, AlterOperatorStmt, AlterOwnerStmt, AlterPublicationStmt, AlterSubscriptionStmt,
-    AlterUserMappingStmt, CompositeTypeStmt, CreateAmStmt, CreateCastStmt, CreateConversionStmt,
-    CreateDomainStmt, CreateEventTrigStmt, CreateExtensionStmt, CreateFunctionStmt, CreateOpClassItem,
-    CreateOpClassStmt, CreatePLangStmt, CreatePublicationStmt, CreateSchemaStmt, CreateSubscriptionStmt,
-    CreateTableSpaceStmt, CreateTransformStmt, CreateUserMappingStmt, DefElem, DefineStmt, DropStmt,
-    DropUserMappingStmt, FunctionParameter, ImportForeignSchemaStmt, Node, ObjectType, ObjectWithArgs,
-    PublicationObjSpec, PublicationTable, RangeVar, RenameStmt,
+    AlterTypeStmt, AlterUserMappingStmt, CompositeTypeStmt, CreateAmStmt, CreateCastStmt,
+    CreateConversionStmt, CreateDomainStmt, CreateEventTrigStmt, CreateExtensionStmt, CreateFunctionStmt,
+    CreateOpClassItem, CreateOpClassStmt, CreatePLangStmt, CreatePublicationStmt, CreateRangeStmt,
+    CreateSchemaStmt, CreateSubscriptionStmt, CreateTableSpaceStmt, CreateTransformStmt,
+    CreateUserMappingStmt, DefElem, DefineStmt, DropStmt, DropUserMappingStmt, FunctionParameter,
+    ImportForeignSchemaStmt, Node, ObjectType, ObjectWithArgs, PublicationObjSpec, PublicationTable,
+    RangeVar, RenameStmt,
 };
 
 use super::super::model::{Access, Change, Code, FunctionRole, ObjectChange, SettingScope};
@@ -151,13 +152,33 @@ impl Walker {
         let change = if define.replace { Change::Replace } else { Change::Create };
         self.object(kind::object_kind(define.kind()), name, change).conditional = define.if_not_exists;
         for option in names::options(&define.definition) {
-            self.defined_by(option)?;
+            match define.kind() {
+                // Their strings are settings: locales, files, stop words.
+                ObjectType::ObjectCollation
+                | ObjectType::ObjectTsdictionary
+                | ObjectType::ObjectTsconfiguration => self.named_by(option)?,
+                _ => self.defined_by(option)?,
+            }
         }
         self.each(&define.args)
     }
 
-    /// Everything a definition names by a bare name may be a function.
-    fn defined_by(&mut self, option: &DefElem) -> Walk {
+    /// An option of a definition of something that functions implement. The server takes a function's name written as a bare name, a
+    /// string or a list alike (`defGetQualifiedName` in its source, commands/define.c), so all but data may be one.
+    pub(super) fn defined_by(&mut self, option: &DefElem) -> Walk {
+        let data = DEFINED_DATA.contains(&option.defname.as_str());
+        match option.arg.as_deref().and_then(|value| value.node.as_ref()) {
+            Some(NodeEnum::String(name)) if !data => {
+                let name = name.sval.clone();
+                self.function(&[name], 0, FunctionRole::Implementation, false, false)
+            }
+            Some(NodeEnum::List(name)) if !data => self.implementation(&name.items),
+            _ => self.named_by(option),
+        }
+    }
+
+    /// An option in which a bare name may be that of a function.
+    fn named_by(&mut self, option: &DefElem) -> Walk {
         match option.arg.as_deref().and_then(|value| value.node.as_ref()) {
             Some(NodeEnum::TypeName(name)) => {
                 self.each(&name.typmods)?;
@@ -165,6 +186,31 @@ impl Walker {
             }
             _ => self.option(option),
         }
+    }
+
+    pub(super) fn create_range(&mut self, range: &CreateRangeStmt) -> Walk {
+        self.create_named("type", &range.type_name, &[])?;
+        self.range_options(&range.params)
+    }
+
+    fn range_options(&mut self, options: &[Node]) -> Walk {
+        for option in names::options(options) {
+            let value = option.arg.as_deref().and_then(|value| value.node.as_ref());
+            match (option.defname.as_str(), value) {
+                ("subtype", Some(NodeEnum::TypeName(name))) => self.type_name(Some(name))?,
+                // Names of types, operator classes and collations.
+                ("subtype" | "subtype_opclass" | "collation" | "multirange_type_name", _) => {
+                    self.option(option)?;
+                }
+                _ => self.defined_by(option)?,
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn alter_type(&mut self, alter: &AlterTypeStmt) -> Walk {
+        self.alter_named("type", &alter.type_name, &[])?;
+        names::options(&alter.options).try_for_each(|option| self.defined_by(option))
     }
 
     pub(super) fn handlers(&mut self, options: &[Node]) -> Walk {
@@ -430,6 +476,28 @@ impl Walker {
         self.function(name, 0, FunctionRole::Implementation, false, false)
     }
 }
+
+/// Options of definitions of aggregates, operators, types and the like whose strings and lists name no function: values, properties, and
+/// operators, which are found by what implements them. The server compares the names as they are.
+const DEFINED_DATA: [&str; 17] = [
+    "initcond",
+    "initcond1",
+    "initcond2",
+    "minitcond",
+    "parallel",
+    "finalfunc_modify",
+    "mfinalfunc_modify",
+    "sortop",
+    "commutator",
+    "negator",
+    "alignment",
+    "storage",
+    "category",
+    "default",
+    "delimiter",
+    "internallength",
+    "collatable",
+];
 
 /// Options whose literal is a secret, of roles, servers and mappings.
 fn is_secret_option(name: &str) -> bool {
