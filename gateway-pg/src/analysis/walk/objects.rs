@@ -229,6 +229,8 @@ impl Walker {
 
     pub(super) fn alter_domain(&mut self, domain: &AlterDomainStmt) -> Walk {
         self.cascade(domain.behavior());
+        // T: default, N: drop not null, X: drop constraint (`AlterDomainStmt` in the server's source, nodes/parsenodes.h).
+        self.found.flags.tests_domain |= !matches!(&*domain.subtype, "T" | "N" | "X");
         self.alter_named("domain", &domain.type_name, &[])?;
         self.maybe(domain.def.as_deref())
     }
@@ -407,26 +409,17 @@ impl Walker {
     }
 
     /// The name of what an `ALTER` is about, which the grammar puts in one of two places.
-    fn altered(
-        &mut self,
-        kind: ObjectType,
-        range: Option<&RangeVar>,
-        object: Option<&Node>,
-    ) -> Walk<Vec<String>> {
+    fn altered(&mut self, range: Option<&RangeVar>, object: Option<&Node>) -> Walk<Vec<String>> {
         let Some(range) = range else { return self.named(object) };
-        if kind != ObjectType::ObjectIndex
-            && kind != ObjectType::ObjectType
-            && kind != ObjectType::ObjectAttribute
-        {
-            self.relation(range, Access::Ddl);
-        }
+        // Also of an index and a composite type: the server renames tables by `ALTER INDEX` and their columns by `ALTER TYPE` as well.
+        self.relation(range, Access::Ddl);
         Ok(names::range_parts(range))
     }
 
     pub(super) fn rename(&mut self, rename: &RenameStmt) -> Walk {
         let kind = rename.rename_type();
         let cascade = self.cascade(rename.behavior());
-        let mut name = self.altered(kind, rename.relation.as_ref(), rename.object.as_deref())?;
+        let mut name = self.altered(rename.relation.as_ref(), rename.object.as_deref())?;
         // Roles, databases and schemas keep their name here; columns and the like are parts of the object.
         name.extend(names::filled(&rename.subname));
         if kind == ObjectType::ObjectRole {
@@ -440,7 +433,7 @@ impl Walker {
     }
 
     pub(super) fn move_object(&mut self, alter: &AlterObjectSchemaStmt) -> Walk {
-        let name = self.altered(alter.object_type(), alter.relation.as_ref(), alter.object.as_deref())?;
+        let name = self.altered(alter.relation.as_ref(), alter.object.as_deref())?;
         let change = self.object(kind::object_kind(alter.object_type()), name, Change::Move);
         change.renamed = Some(alter.newschema.clone());
         change.conditional = alter.missing_ok;
@@ -448,14 +441,14 @@ impl Walker {
     }
 
     pub(super) fn change_owner(&mut self, alter: &AlterOwnerStmt) -> Walk {
-        let name = self.altered(alter.object_type(), alter.relation.as_ref(), alter.object.as_deref())?;
+        let name = self.altered(alter.relation.as_ref(), alter.object.as_deref())?;
         self.role(alter.newowner.as_ref());
         self.object(kind::object_kind(alter.object_type()), name, Change::Owner);
         Ok(())
     }
 
     pub(super) fn alter_depends(&mut self, alter: &AlterObjectDependsStmt) -> Walk {
-        let name = self.altered(alter.object_type(), alter.relation.as_ref(), alter.object.as_deref())?;
+        let name = self.altered(alter.relation.as_ref(), alter.object.as_deref())?;
         self.object(kind::object_kind(alter.object_type()), name, Change::Alter);
         Ok(())
     }
