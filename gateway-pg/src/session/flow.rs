@@ -739,7 +739,7 @@ impl Session {
         let relations = statements.into_iter().flatten().flat_map(|s| &s.relations);
         let found = relations.filter_map(|r| self.catalog.relation(&written(r.schema.as_deref(), &r.name)));
         let labels = found.flat_map(|r| self.catalog.protected(&self.labels, r));
-        let everything = statement.flags.tests_domain.then(|| self.labels.all()).unwrap_or_default();
+        let everything = if statement.flags.tests_domain { self.labels.all() } else { BTreeSet::new() };
         let labels = labels.chain(everything);
         labels.filter(|l| !results.is_some_and(|r| r.reveals(*l) && !r.counts(*l))).collect()
     }
