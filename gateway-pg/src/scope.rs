@@ -14,7 +14,7 @@ pub(crate) fn used_names<'a>(statements: impl Iterator<Item = &'a Statement>, ca
         names.extend(statement.relations.iter().map(|r| r.name.clone()));
         names.extend(statement.functions.iter().map(|f| f.name.clone()));
         names.extend(statement.operators.iter().chain(&statement.types).map(|n| n.name.clone()));
-        names.extend(statement.fields.iter().cloned());
+        names.extend(statement.server_types.iter().chain(&statement.fields).cloned());
         // `u.f` may be the call `f(u)`.
         let qualified = statement.columns.iter().filter(|c| c.name.len() > 1);
         names.extend(qualified.filter_map(|c| c.name.last().cloned()));
@@ -101,4 +101,21 @@ fn object_scope(statement: &Statement, object: &ObjectChange) -> Scope {
 fn renamed(object: &ObjectChange) -> Scope {
     let moves = object.change == Change::Rename;
     Scope::Named(object.renamed.clone().filter(|_| moves).into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::analysis::{LexSettings, Limits, analyse};
+
+    #[test]
+    fn names_of_the_servers_own_types_are_used_too() {
+        let sql = "SELECT '1'::int4, CAST('2' AS date), '3'::pg_catalog.text";
+        let analysis = analyse(sql, &LexSettings::default(), &Limits::default()).unwrap();
+        let names = used_names(analysis.statements.iter(), &Catalog::default());
+        assert!(names.contains("int4") && names.contains("date"), "{names:?}");
+        assert!(!names.contains("text"), "{names:?}");
+    }
 }

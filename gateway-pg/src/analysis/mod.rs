@@ -35,9 +35,9 @@ pub use functions::{
 pub use literals::{fingerprint, mask_literals, normalise};
 pub use model::{
     Access, Analysis, Change, Code, ColumnUse, Copy, CopyDirection, CopyEndpoint, CopyFormat, Cte, Cursor,
-    Explain, Filter, Flags, FunctionRole, FunctionUse, Modification, ObjectChange, Output, OutputKind, Place,
-    Prepared, QualifiedName, RelationUse, SettingChange, SettingKind, SettingScope, Source, SourceKind,
-    Statement, Transaction,
+    Explain, Filter, Flags, ForeignKey, FunctionRole, FunctionUse, Modification, ObjectChange, Output,
+    OutputKind, Place, Prepared, QualifiedName, RelationUse, SettingChange, SettingKind, SettingScope,
+    Source, SourceKind, Statement, Transaction,
 };
 pub use process::{AlreadyIsolated, isolate_parser, serve_parser};
 pub(crate) use restrict::{Restriction, limit_inside, restrict};

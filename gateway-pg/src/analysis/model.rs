@@ -59,6 +59,8 @@ pub struct Statement {
     pub limit: Option<u64>,
     /// Highest `$n` used, 0 if none.
     pub parameters: u32,
+    /// The foreign keys of tables that it makes or changes.
+    pub foreign_keys: Vec<ForeignKey>,
     /// Set for `COPY`.
     pub copy: Option<Copy>,
     /// Set for `DECLARE`, `FETCH`, `MOVE`, `CLOSE`.
@@ -282,6 +284,15 @@ pub enum Filter {
     Present,
 }
 
+/// A foreign key: writes to its table ask whether the columns it refers to hold a value, and may be given new values of theirs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignKey {
+    /// Index of the table referred to in [`Statement::relations`], under [`Access::Reference`].
+    pub relation: usize,
+    /// The columns referred to, as named; empty for the primary key.
+    pub columns: Vec<String>,
+}
+
 /// Yes-or-no facts of a statement.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Flags {
@@ -309,6 +320,8 @@ pub struct Flags {
     pub natural_join: bool,
     /// A CTE with `SEARCH` or `CYCLE`: a star inside its own recursive term leaves the columns out that these add.
     pub ordered_recursion: bool,
+    /// `ALTER DOMAIN` that tests, now or later, the values of its type in every table.
+    pub tests_domain: bool,
 }
 
 /// One change of a setting.
@@ -568,6 +581,11 @@ impl Statement {
                 .modifications
                 .iter()
                 .map(|known| size_of::<Modification>() + known.columns.len() * (24 + NAME))
+                .sum::<usize>()
+            + self
+                .foreign_keys
+                .iter()
+                .map(|key| size_of::<ForeignKey>() + key.columns.len() * (24 + NAME))
                 .sum::<usize>()
             + columns.sum::<usize>()
             + sources.sum::<usize>()

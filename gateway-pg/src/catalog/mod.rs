@@ -73,6 +73,12 @@ impl LabelIndex {
         self.tables.values().flat_map(HashMap::values).copied().collect()
     }
 
+    /// Every label of the tables of a schema.
+    pub(crate) fn in_schema(&self, schema: &str) -> BTreeSet<usize> {
+        let tables = self.tables.iter().filter(|((s, _), _)| s == schema);
+        tables.flat_map(|(_, columns)| columns.values().copied()).collect()
+    }
+
     fn of(&self, relation: &Relation) -> Option<&HashMap<String, usize>> {
         self.tables.get(&(relation.schema.clone(), relation.name.clone()))
     }

@@ -70,6 +70,8 @@ pub(super) struct Flow {
     shape: Option<Arc<Shape>>,
     /// Labels reachable from what is running whose values may not be shown.
     protected: BTreeSet<usize>,
+    /// Its errors may report such values for what the transaction did before.
+    pub(super) withholds: bool,
     /// The answer must not be released: everything is dropped up to the end, then this is told.
     refusal: Option<Denial>,
     /// The server reported an error since the last synchronisation.
@@ -120,6 +122,7 @@ impl Flow {
             copy_out: None,
             shape: None,
             protected,
+            withholds: false,
             refusal: None,
             failed: false,
             synced: false,
@@ -212,7 +215,7 @@ impl Session {
         let Some(results) = &mut flow.results else {
             return self.emit_acknowledgements(&raw, chunk);
         };
-        let withhold = !flow.protected.is_empty();
+        let withhold = flow.withholds || !flow.protected.is_empty();
         match results
             .release(RECORD_ENCODING, raw, chunk.rows, |masker, raw| chunk.apply(masker, raw, withhold))
         {
@@ -326,6 +329,7 @@ impl Session {
         match flow.expected.pop_front() {
             Some(Expect::Simple { .. } | Expect::Sync | Expect::Own) if flow.expected.is_empty() => {
                 self.status = backend::ready_for_query(body)?;
+                self.reached &= self.status != TransactionStatus::Idle;
                 flow.synced = true;
                 // A change of how text is read was told before this.
                 (self.unread, self.unsure) = (false, false);
@@ -739,7 +743,19 @@ impl Session {
         let relations = statements.into_iter().flatten().flat_map(|s| &s.relations);
         let found = relations.filter_map(|r| self.catalog.relation(&written(r.schema.as_deref(), &r.name)));
         let labels = found.flat_map(|r| self.catalog.protected(&self.labels, r));
+        let everything = if statement.flags.tests_domain { self.labels.all() } else { BTreeSet::new() };
+        let labels = labels.chain(everything);
         labels.filter(|l| !results.is_some_and(|r| r.reveals(*l) && !r.counts(*l))).collect()
+    }
+
+    /// Whether running this may run what the open transaction put off: constraints and triggers, whose errors quote rows of statements
+    /// before (PostgreSQL documentation, "SET CONSTRAINTS"). Outside a block each Sync and simple query does; within one the statements
+    /// that ask for it, and code, which may.
+    pub(super) fn runs_deferred(&self, statement: &Statement) -> bool {
+        const SETTLING: [&str; 5] = ["commit", "prepare_transaction", "set_constraints", "call", "do"];
+        let referent = self.referent(statement, &[]).ok().flatten();
+        let calls = referent.as_deref().and_then(Prepared::statement).is_some_and(|s| s.flags.unproven);
+        calls || statement.flags.unproven || SETTLING.contains(&&*statement.kind)
     }
 
     /// Ends the flow once everything due has come.

@@ -7,7 +7,8 @@ use gateway_core::operation::Operation;
 
 use super::Session;
 use crate::analysis::{
-    Access as Use, Change, ColumnUse, Place, RelationUse, SourceKind, Statement, reads_anything,
+    Access as Use, Change, ColumnUse, ForeignKey, ObjectChange, Place, RelationUse, SourceKind, Statement,
+    reads_anything,
 };
 use crate::carried::{Carried, Row};
 use crate::catalog::Catalog;
@@ -29,6 +30,7 @@ impl Session {
             return Ok(());
         }
         self.refuse_opaque(statements, operation)?;
+        statements.iter().try_for_each(|statement| self.refuse_defining(statement))?;
         let calls = operation.accesses.iter().any(|a| {
             // What a table runs by itself was set up by whoever owns the table.
             a.action.as_str() == "call" && !a.resource.attributes.contains_key("via")
@@ -51,6 +53,59 @@ impl Session {
         let what = reader.map_or_else(|| "code".to_owned(), |name| format!("`{name}`"));
         let message = format!("{what} could read values that are hidden from you");
         Err(Denial::new(DenialCode::Forbidden, message).with_hint("query the tables themselves"))
+    }
+
+    /// Refuses definitions that take tables with hidden columns away from under their labels, and those that test hidden values.
+    fn refuse_defining(&self, statement: &Statement) -> Result<(), Denial> {
+        if statement.objects.iter().any(|object| self.moves_labels(object)) {
+            let message = "what holds columns that are hidden from you cannot be renamed or moved";
+            return Err(forbidden(message, "have somebody do it who may see them"));
+        }
+        if statement.flags.tests_domain && self.hides(self.labels.all()) {
+            let message = "a domain that hidden values may be of cannot be given conditions";
+            return Err(forbidden(message, "have somebody do it who may see them"));
+        }
+        if statement.foreign_keys.iter().any(|key| self.tests_hidden(statement, key)) {
+            let message = "a foreign key may not refer to columns that are hidden from you";
+            return Err(forbidden(message, "name the columns it refers to, and only those you may see"));
+        }
+        Ok(())
+    }
+
+    /// Whether a schema, database or extension gets another place with labelled tables in it: labels hold by name.
+    fn moves_labels(&self, object: &ObjectChange) -> bool {
+        let name = object.name.last().map_or("", String::as_str);
+        match (&*object.kind, object.change) {
+            ("schema", Change::Rename) => self.hides(self.labels.in_schema(name)),
+            ("database", Change::Rename) => {
+                let labels = self.guard.labels().iter().enumerate();
+                let there =
+                    labels.filter(|(_, l)| l.resource.path().get(1).is_some_and(|(_, db)| *db == name));
+                self.hides(there.map(|(label, _)| label))
+            }
+            // Which tables belong to it is not known.
+            ("extension", Change::Move) => self.hides(self.labels.all()),
+            _ => false,
+        }
+    }
+
+    /// Whether writing to a foreign key's table would test hidden values, or be given new ones. Which columns are the primary key is not
+    /// known.
+    fn tests_hidden(&self, statement: &Statement, key: &ForeignKey) -> bool {
+        let Some(used) = statement.relations.get(key.relation) else { return true };
+        let known = self.catalog.relation(&written(used.schema.as_deref(), &used.name));
+        let Some(relation) = known else { return false };
+        let labels = self.catalog.protected(&self.labels, relation);
+        let hidden = labels.into_iter().filter(|label| !self.guard.reveals_label(*label)).collect();
+        let carriers = self.catalog.carriers(&self.labels, relation, &hidden);
+        match &key.columns[..] {
+            [] => !carriers.is_empty(),
+            columns => columns.iter().any(|column| carriers.contains(&column.as_str())),
+        }
+    }
+
+    fn hides(&self, labels: impl IntoIterator<Item = usize>) -> bool {
+        labels.into_iter().any(|label| !self.guard.reveals_label(label))
     }
 
     fn refuse_moving(&self, statement: &Statement, stores: bool, calls: bool) -> Result<(), Denial> {
@@ -151,6 +206,10 @@ fn is_stored(place: Place, nested: bool) -> bool {
         Place::Output | Place::Expression => nested,
         Place::Filter | Place::Order => false,
     }
+}
+
+fn forbidden(message: &str, hint: &str) -> Denial {
+    Denial::new(DenialCode::Forbidden, message).with_hint(hint)
 }
 
 fn cannot_move(column: &ColumnUse, stores: bool) -> Denial {

@@ -180,6 +180,8 @@ pub(crate) struct Session {
     phase: Phase,
     /// Something in the open transaction changed what names mean; its end may undo that.
     dirty_transaction: bool,
+    /// The open transaction, or unit, has reached labels whose values may not be shown: what it puts off may still report them.
+    reached: bool,
     /// Changes of definitions in the open transaction, which other sessions see once it is committed.
     defining: Vec<UnderWay>,
     /// What other sessions may not change now.
@@ -241,6 +243,7 @@ impl Session {
             portals: Kept::default(),
             phase: Phase::Gathering(Segment::default()),
             dirty_transaction: false,
+            reached: false,
             defining: Vec::new(),
             epoch: Epoch::default(),
             began: Epoch::default(),
@@ -579,6 +582,7 @@ impl Session {
             self.uses.leave();
             self.defining.clear();
             self.snapshot = false;
+            self.reached = false;
             if std::mem::take(&mut self.dirty_transaction) {
                 self.catalog.forget_names();
             }

@@ -1,6 +1,6 @@
 //! From the client's messages to operations: gathering, understanding, resolving names, asking for judgement, forwarding.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
@@ -870,9 +870,14 @@ impl Session {
             .iter()
             .flat_map(|t| &t.analysis.statements)
             .flat_map(|s| self.protected_by(s, results.as_ref()));
-        let protected = protected.collect();
+        let protected: BTreeSet<usize> = protected.collect();
         self.script_protects(&protected);
+        let mut run = statements.iter().flat_map(|t| &t.analysis.statements);
+        let deferred = self.status != TransactionStatus::Open || run.any(|s| self.runs_deferred(s));
+        let withholds = self.reached && deferred;
+        self.reached |= !protected.is_empty();
         let mut flow = Flow::new(expected, results, protected);
+        flow.withholds = withholds;
         (flow.forgets, flow.rest, flow.alone) = (forgets, rest, alone);
         flow.cap = cap;
         self.phase = Phase::Flowing(Box::new(flow));

@@ -9,7 +9,7 @@ use pg_query::protobuf::{
     ViewStmt,
 };
 
-use super::super::model::{Access, Change, ObjectChange, Place, SourceKind};
+use super::super::model::{Access, Change, ForeignKey, ObjectChange, Place, SourceKind};
 use super::{Walk, Walker, kind, names};
 
 impl Walker {
@@ -90,7 +90,9 @@ impl Walker {
         }
         self.each(&constraint.options)?;
         if let Some(range) = constraint.pktable.as_ref() {
-            self.relation(range, Access::Reference);
+            let relation = self.relation(range, Access::Reference);
+            let columns = self.strings(&constraint.pk_attrs)?;
+            self.found.foreign_keys.push(ForeignKey { relation, columns });
         }
         Ok(())
     }

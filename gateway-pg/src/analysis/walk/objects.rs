@@ -5,12 +5,13 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::{
     AlterDomainStmt, AlterExtensionContentsStmt, AlterFunctionStmt, AlterObjectDependsStmt,
     AlterObjectSchemaStmt, AlterOperatorStmt, AlterOwnerStmt, AlterPublicationStmt, AlterSubscriptionStmt,
-    AlterUserMappingStmt, CompositeTypeStmt, CreateAmStmt, CreateCastStmt, CreateConversionStmt,
-    CreateDomainStmt, CreateEventTrigStmt, CreateExtensionStmt, CreateFunctionStmt, CreateOpClassItem,
-    CreateOpClassStmt, CreatePLangStmt, CreatePublicationStmt, CreateSchemaStmt, CreateSubscriptionStmt,
-    CreateTableSpaceStmt, CreateTransformStmt, CreateUserMappingStmt, DefElem, DefineStmt, DropStmt,
-    DropUserMappingStmt, FunctionParameter, ImportForeignSchemaStmt, Node, ObjectType, ObjectWithArgs,
-    PublicationObjSpec, PublicationTable, RangeVar, RenameStmt,
+    AlterTypeStmt, AlterUserMappingStmt, CompositeTypeStmt, CreateAmStmt, CreateCastStmt,
+    CreateConversionStmt, CreateDomainStmt, CreateEventTrigStmt, CreateExtensionStmt, CreateFunctionStmt,
+    CreateOpClassItem, CreateOpClassStmt, CreatePLangStmt, CreatePublicationStmt, CreateRangeStmt,
+    CreateSchemaStmt, CreateSubscriptionStmt, CreateTableSpaceStmt, CreateTransformStmt,
+    CreateUserMappingStmt, DefElem, DefineStmt, DropStmt, DropUserMappingStmt, FunctionParameter,
+    ImportForeignSchemaStmt, Node, ObjectType, ObjectWithArgs, PublicationObjSpec, PublicationTable,
+    RangeVar, RenameStmt,
 };
 
 use super::super::model::{Access, Change, Code, FunctionRole, ObjectChange, SettingScope};
@@ -181,13 +182,33 @@ impl Walker {
         let change = if define.replace { Change::Replace } else { Change::Create };
         self.object(kind::object_kind(define.kind()), name, change).conditional = define.if_not_exists;
         for option in names::options(&define.definition) {
-            self.defined_by(option)?;
+            match define.kind() {
+                // Their strings are settings: locales, files, stop words.
+                ObjectType::ObjectCollation
+                | ObjectType::ObjectTsdictionary
+                | ObjectType::ObjectTsconfiguration => self.named_by(option)?,
+                _ => self.defined_by(option)?,
+            }
         }
         self.each(&define.args)
     }
 
-    /// Everything a definition names by a bare name may be a function.
-    fn defined_by(&mut self, option: &DefElem) -> Walk {
+    /// An option of a definition of something that functions implement. The server takes a function's name written as a bare name, a
+    /// string or a list alike (`defGetQualifiedName` in its source, commands/define.c), so all but data may be one.
+    pub(super) fn defined_by(&mut self, option: &DefElem) -> Walk {
+        let data = DEFINED_DATA.contains(&option.defname.as_str());
+        match option.arg.as_deref().and_then(|value| value.node.as_ref()) {
+            Some(NodeEnum::String(name)) if !data => {
+                let name = name.sval.clone();
+                self.function(&[name], 0, FunctionRole::Implementation, false, false)
+            }
+            Some(NodeEnum::List(name)) if !data => self.implementation(&name.items),
+            _ => self.named_by(option),
+        }
+    }
+
+    /// An option in which a bare name may be that of a function.
+    fn named_by(&mut self, option: &DefElem) -> Walk {
         match option.arg.as_deref().and_then(|value| value.node.as_ref()) {
             Some(NodeEnum::TypeName(name)) => {
                 self.each(&name.typmods)?;
@@ -195,6 +216,31 @@ impl Walker {
             }
             _ => self.option(option),
         }
+    }
+
+    pub(super) fn create_range(&mut self, range: &CreateRangeStmt) -> Walk {
+        self.create_named("type", &range.type_name, &[])?;
+        self.range_options(&range.params)
+    }
+
+    fn range_options(&mut self, options: &[Node]) -> Walk {
+        for option in names::options(options) {
+            let value = option.arg.as_deref().and_then(|value| value.node.as_ref());
+            match (option.defname.as_str(), value) {
+                ("subtype", Some(NodeEnum::TypeName(name))) => self.type_name(Some(name))?,
+                // Names of types, operator classes and collations.
+                ("subtype" | "subtype_opclass" | "collation" | "multirange_type_name", _) => {
+                    self.option(option)?;
+                }
+                _ => self.defined_by(option)?,
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn alter_type(&mut self, alter: &AlterTypeStmt) -> Walk {
+        self.alter_named("type", &alter.type_name, &[])?;
+        names::options(&alter.options).try_for_each(|option| self.defined_by(option))
     }
 
     pub(super) fn handlers(&mut self, options: &[Node]) -> Walk {
@@ -213,6 +259,8 @@ impl Walker {
 
     pub(super) fn alter_domain(&mut self, domain: &AlterDomainStmt) -> Walk {
         self.cascade(domain.behavior());
+        // T: default, N: drop not null, X: drop constraint (`AlterDomainStmt` in the server's source, nodes/parsenodes.h).
+        self.found.flags.tests_domain |= !matches!(&*domain.subtype, "T" | "N" | "X");
         self.alter_named("domain", &domain.type_name, &[])?;
         self.maybe(domain.def.as_deref())
     }
@@ -391,26 +439,17 @@ impl Walker {
     }
 
     /// The name of what an `ALTER` is about, which the grammar puts in one of two places.
-    fn altered(
-        &mut self,
-        kind: ObjectType,
-        range: Option<&RangeVar>,
-        object: Option<&Node>,
-    ) -> Walk<Vec<String>> {
+    fn altered(&mut self, range: Option<&RangeVar>, object: Option<&Node>) -> Walk<Vec<String>> {
         let Some(range) = range else { return self.named(object) };
-        if kind != ObjectType::ObjectIndex
-            && kind != ObjectType::ObjectType
-            && kind != ObjectType::ObjectAttribute
-        {
-            self.relation(range, Access::Ddl);
-        }
+        // Also of an index and a composite type: the server renames tables by `ALTER INDEX` and their columns by `ALTER TYPE` as well.
+        self.relation(range, Access::Ddl);
         Ok(names::range_parts(range))
     }
 
     pub(super) fn rename(&mut self, rename: &RenameStmt) -> Walk {
         let kind = rename.rename_type();
         let cascade = self.cascade(rename.behavior());
-        let mut name = self.altered(kind, rename.relation.as_ref(), rename.object.as_deref())?;
+        let mut name = self.altered(rename.relation.as_ref(), rename.object.as_deref())?;
         // Roles, databases and schemas keep their name here; columns and the like are parts of the object.
         name.extend(names::filled(&rename.subname));
         if kind == ObjectType::ObjectRole {
@@ -424,7 +463,7 @@ impl Walker {
     }
 
     pub(super) fn move_object(&mut self, alter: &AlterObjectSchemaStmt) -> Walk {
-        let name = self.altered(alter.object_type(), alter.relation.as_ref(), alter.object.as_deref())?;
+        let name = self.altered(alter.relation.as_ref(), alter.object.as_deref())?;
         let change = self.object(kind::object_kind(alter.object_type()), name, Change::Move);
         change.renamed = Some(alter.newschema.clone());
         change.conditional = alter.missing_ok;
@@ -432,14 +471,14 @@ impl Walker {
     }
 
     pub(super) fn change_owner(&mut self, alter: &AlterOwnerStmt) -> Walk {
-        let name = self.altered(alter.object_type(), alter.relation.as_ref(), alter.object.as_deref())?;
+        let name = self.altered(alter.relation.as_ref(), alter.object.as_deref())?;
         self.role(alter.newowner.as_ref());
         self.object(kind::object_kind(alter.object_type()), name, Change::Owner);
         Ok(())
     }
 
     pub(super) fn alter_depends(&mut self, alter: &AlterObjectDependsStmt) -> Walk {
-        let name = self.altered(alter.object_type(), alter.relation.as_ref(), alter.object.as_deref())?;
+        let name = self.altered(alter.relation.as_ref(), alter.object.as_deref())?;
         self.object(kind::object_kind(alter.object_type()), name, Change::Alter);
         Ok(())
     }
@@ -460,6 +499,28 @@ impl Walker {
         self.function(name, 0, FunctionRole::Implementation, false, false)
     }
 }
+
+/// Options of definitions of aggregates, operators, types and the like whose strings and lists name no function: values, properties, and
+/// operators, which are found by what implements them. The server compares the names as they are.
+const DEFINED_DATA: [&str; 17] = [
+    "initcond",
+    "initcond1",
+    "initcond2",
+    "minitcond",
+    "parallel",
+    "finalfunc_modify",
+    "mfinalfunc_modify",
+    "sortop",
+    "commutator",
+    "negator",
+    "alignment",
+    "storage",
+    "category",
+    "default",
+    "delimiter",
+    "internallength",
+    "collatable",
+];
 
 /// Options whose literal is a secret, of roles, servers and mappings.
 fn is_secret_option(name: &str) -> bool {
