@@ -61,7 +61,8 @@ pub(super) fn content(obligations: &[Obligation]) -> Content {
 
 /// Content on its way into the recording: what a client sends within one operation, for example a program's standard input, or a file.
 ///
-/// Give it every piece before it is forwarded. Dropped, it ends as with [`finish`](Self::finish). By [`Content::All`] it records them masked, by any other rule their length and hash.
+/// Give it every piece before it is forwarded. By [`Content::All`] it records them masked, by any other rule their length and hash.
+/// Dropped, it ends as with [`finish`](Self::finish).
 #[derive(Debug)]
 pub struct Input {
     ended: bool,

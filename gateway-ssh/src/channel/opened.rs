@@ -33,7 +33,7 @@ const LINGER: Duration = Duration::from_secs(5);
 pub(crate) struct Opened {
     inboxes: Mutex<HashMap<ChannelId, Arc<Inbox>>>,
     slots: Semaphore,
-    /// Channels that the client was asked to take and has not answered yet.
+    /// Channels that the client was asked to take and whose confirmation the connection has not seen yet.
     asked: AtomicUsize,
 }
 
@@ -45,9 +45,19 @@ impl Default for Opened {
 }
 
 impl Opened {
-    /// What the client sends on a channel that it took, if it was asked to take one. The connection's part: called once for each.
+    /// What the client sends on a channel that it took, if it was asked to take one. The connection's part: uses up one question, since
+    /// the asking task may hear of the confirmation before the connection does.
     pub(crate) fn taken(&self, channel: ChannelId, gate: &Arc<Gate>) -> Option<Arc<Inbox>> {
-        (self.asked.load(Ordering::Acquire) > 0).then(|| self.inbox(channel, gate))
+        self.answered().then(|| self.inbox(channel, gate))
+    }
+
+    fn ask(&self) {
+        self.asked.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// One question less; false if there was none.
+    fn answered(&self) -> bool {
+        self.asked.fetch_update(Ordering::AcqRel, Ordering::Acquire, |asked| asked.checked_sub(1)).is_ok()
     }
 
     fn inbox(&self, channel: ChannelId, gate: &Arc<Gate>) -> Arc<Inbox> {
@@ -70,22 +80,6 @@ struct Registered<'a>(&'a Opened, ChannelId);
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
         self.0.forget(self.1);
-    }
-}
-
-/// A question to the client that has no answer yet.
-struct Asked<'a>(&'a Opened);
-
-impl<'a> Asked<'a> {
-    fn new(opened: &'a Opened) -> Self {
-        opened.asked.fetch_add(1, Ordering::AcqRel);
-        Self(opened)
-    }
-}
-
-impl Drop for Asked<'_> {
-    fn drop(&mut self) {
-        self.0.asked.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -145,14 +139,16 @@ async fn taken(session: &Arc<SshSession>, expected: Expected, origin: Origin) ->
     let (to, taken) = oneshot::channel();
     let asking = Arc::clone(session);
     session.spawn(async move {
-        let asked = Asked::new(&asking.opened);
-        let opened = open(&asking, expected, origin).await;
-        drop(asked);
-        if let Ok(channel) = opened
-            && let Err(late) = to.send(channel)
-        {
-            asking.opened.forget(late.id());
-            let _ = late.close().await;
+        asking.opened.ask();
+        match open(&asking, expected, origin).await {
+            Ok(channel) => {
+                if let Err(late) = to.send(channel) {
+                    asking.opened.forget(late.id());
+                    let _ = late.close().await;
+                }
+            }
+            // Refused: no confirmation comes.
+            Err(_) => drop(asking.opened.answered()),
         }
     });
     timeout(ACCEPT, taken).await.ok()?.ok()
