@@ -1,30 +1,30 @@
 //! From the client's messages to operations: gathering, understanding, resolving names, asking for judgement, forwarding.
 
+mod names;
+mod operations;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use gateway_core::error::{Denial, DenialCode};
-use gateway_core::operation::{Batch, Operation, OperationId, Stage};
+use gateway_core::operation::{Batch, OperationId, Stage};
 use gateway_core::pipeline::Permit;
 
+use self::operations::{Operations, Order, apart, note_rewritten};
 use super::envelope;
 use super::flow::{Expect, Flow};
 use super::kept::{Kept, Kind, Weighs};
 use super::{
-    Approved, Judge, MAX_PORTALS, MAX_SEGMENT_BYTES, MAX_SEGMENT_MESSAGES, MAX_STATEMENTS, Meaning, OWN_NAME,
-    Phase, Portal, Session, Task, settings,
+    Judge, MAX_PORTALS, MAX_SEGMENT_BYTES, MAX_SEGMENT_MESSAGES, MAX_STATEMENTS, OWN_NAME, Phase, Portal,
+    Session, Task,
 };
 use crate::analysis::Statement;
-use crate::catalog::{QUESTION, Unresolved};
-use crate::codec::backend::{self, TransactionStatus};
+use crate::codec::backend::TransactionStatus;
 use crate::codec::frontend::{Bind, Message, Named, Parse};
 use crate::codec::{Frame, ProtocolError, encode};
-use crate::operation::{self, Subject};
-use crate::rewriter::{Background, Source};
-use crate::statement::{
-    Prepared, Text, changes_definitions, changes_meaning, ends_transaction, imports_snapshot, names_something,
-};
+use crate::operation::{self};
+use crate::statement::{Prepared, Text, changes_meaning, ends_transaction};
 
 /// Where a segment ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -437,155 +437,6 @@ impl Session {
         self.ask_names(segment, asked, None);
     }
 
-    /// The names in a segment whose meaning is not known.
-    pub(super) fn unresolved(&self, segment: &Segment) -> Unresolved {
-        let mut asked = Unresolved::default();
-        let generation = self.catalog.generation();
-        for text in segment.texts().filter(|text| !text.memo.is_resolved(generation)) {
-            let unresolved = text.unresolved(&self.catalog);
-            if unresolved.is_empty() {
-                text.memo.set_resolved(generation);
-            }
-            asked.add(unresolved);
-            // What EXECUTE and FETCH stand for is read again by the server, under the names of now.
-            for referent in
-                text.analysis.statements.iter().filter_map(|s| self.referent(s, &[]).ok().flatten())
-            {
-                asked.add(referent.text.unresolved(&self.catalog));
-            }
-        }
-        asked
-    }
-
-    /// Asks the server what names mean; the segment goes on once it has answered.
-    pub(super) fn ask_names(&mut self, segment: Segment, asked: Unresolved, approved: Option<Box<Approved>>) {
-        encode::parse(&mut self.to_upstream, "_gateway_resolve", QUESTION);
-        encode::bind(&mut self.to_upstream, "_gateway_resolve", "_gateway_resolve", asked.parameters());
-        encode::execute(&mut self.to_upstream, "_gateway_resolve");
-        encode::close_portal(&mut self.to_upstream, "_gateway_resolve");
-        encode::close_statement(&mut self.to_upstream, "_gateway_resolve");
-        // A Sync would end the implicit transaction of messages already forwarded.
-        if self.mid_unit {
-            encode::flush(&mut self.to_upstream);
-        } else {
-            encode::sync(&mut self.to_upstream);
-        }
-        self.catalog.begin(&asked);
-        self.phase = Phase::Resolving { segment, asked, failed: false, closes: 0, approved };
-    }
-
-    /// Forgets what names mean if any session may have changed a definition since they were asked for. What is about to change one
-    /// tells the others now and again once it is done, so that nobody believes what was asked in between.
-    fn forget_if_changed(&mut self, segment: &Segment) {
-        let statements = segment.texts().flat_map(|t| &t.analysis.statements);
-        if statements.into_iter().any(changes_definitions) {
-            self.began.follow(self.config.definitions.changed());
-        }
-        let now = self.config.definitions.epoch();
-        // In a fixed snapshot asking again gives the same answer, and locks keep what was used from changing.
-        let fixed = self.snapshot && self.epoch.is_unchanged(now);
-        if !fixed && !self.epoch.is_believed(now) {
-            self.epoch = now;
-            self.catalog.forget_names();
-        }
-    }
-
-    /// The catalogue was read in the transaction's snapshot, but the server runs statements by the definitions of now. Refuses names
-    /// asked for so late that they may have another meaning now.
-    fn refuse_old_snapshot(&mut self) -> Option<Denial> {
-        let in_transaction = self.status == TransactionStatus::Open || self.mid_unit;
-        self.snapshot = in_transaction && self.catalog.reads_snapshot();
-        if !self.snapshot || self.began.is_believed(self.config.definitions.epoch()) {
-            return None;
-        }
-        self.catalog.forget_names();
-        let message =
-            "the transaction's snapshot is too old to tell what the names in the statement mean now";
-        Some(Denial::new(DenialCode::NotUnderstood, message).with_hint(
-            "begin a new transaction and name every table early in it, for example in LOCK TABLE, or use READ COMMITTED",
-        ))
-    }
-
-    /// Takes in the server's answer to what names mean.
-    pub(super) fn resolving(&mut self, frame: &Frame) -> Result<(), ProtocolError> {
-        let mid_unit = self.mid_unit;
-        let Phase::Resolving { asked, failed, closes, .. } = &mut self.phase else { return Ok(()) };
-        match frame.tag() {
-            b'1' | b'2' | b'C' => {}
-            b'D' => {
-                self.catalog.learn(asked, frame.body())?;
-                self.unsure = false;
-            }
-            b'3' => *closes += 1,
-            b'E' => {
-                *failed = true;
-                if mid_unit {
-                    encode::sync(&mut self.to_upstream);
-                }
-            }
-            b'Z' => self.status = backend::ready_for_query(frame.body())?,
-            tag => return Err(ProtocolError::Unexpected { tag, during: "while names are resolved" }),
-        }
-        let Phase::Resolving { failed, closes, .. } = &self.phase else { return Ok(()) };
-        let over = if *failed || !mid_unit { frame.tag() == b'Z' } else { *closes == 2 };
-        if over && let Phase::Resolving { segment, failed, approved, .. } = self.take_phase() {
-            if failed {
-                self.catalog.forget_names();
-                (self.mid_unit, self.unsure) = (false, false);
-                let message = "the server could not tell what the names in the statement mean";
-                let denial = Denial::new(DenialCode::NotUnderstood, message).with_hint("try again");
-                self.withdraw(approved, &denial);
-                self.deny(&segment, denial);
-            } else if let Some(denial) = self.refuse_old_snapshot() {
-                self.withdraw(approved, &denial);
-                self.deny(&segment, denial);
-            } else if let Some(approved) = approved {
-                self.resume_approved(segment, approved);
-            } else {
-                self.ask_judgement(segment);
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets what was approved pass, unless it would now do something else than what people were shown.
-    fn resume_approved(&mut self, segment: Segment, approved: Box<Approved>) {
-        if self.meanings(&segment) == approved.then {
-            self.phase = Phase::Judging(segment);
-            return self.forward(approved.prepare, approved.execute);
-        }
-        let message = "what the statement's names mean changed while it was waiting for approval";
-        let denial = Denial::new(DenialCode::ApprovalExpired, message).with_hint("present it again");
-        self.withdraw(Some(approved), &denial);
-        self.step_back();
-        if segment.held {
-            return self.deny(&segment, denial);
-        }
-        // Nobody was shown what it would have done: it is judged anew.
-        self.ask_judgement(segment);
-    }
-
-    /// Records that what was permitted did not run after all.
-    pub(super) fn withdraw(&mut self, approved: Option<Box<Approved>>, denial: &Denial) {
-        let permits = approved.into_iter().flat_map(|a| [a.prepare, a.execute]).flatten();
-        for permit in permits {
-            let (_, results) = permit.consume();
-            self.finish(Some(results), denial.code.as_str());
-        }
-    }
-
-    /// What all names in a segment mean now, and those in what its statements stand for.
-    pub(super) fn meanings(&self, segment: &Segment) -> Vec<Arc<Meaning>> {
-        let statements = segment.texts().flat_map(|t| &t.analysis.statements);
-        let mut meanings = Vec::new();
-        for statement in statements {
-            meanings.push(Arc::new(operation::meaning(&self.catalog, statement)));
-            let referent = self.referent(statement, &[]).ok().flatten();
-            meanings.extend(referent.map(|prepared| self.meaning(&prepared)));
-        }
-        meanings
-    }
-
     /// Builds the operations and has them judged; a segment that runs nothing and names nothing passes as it is.
     fn ask_judgement(&mut self, mut segment: Segment) {
         if let Some(last) = self.first_change(&segment) {
@@ -627,181 +478,6 @@ impl Session {
             in_transaction,
         }));
         self.phase = Phase::Judging(segment);
-    }
-
-    fn operations(&self, segment: &Segment) -> Result<Operations, Denial> {
-        let mut prepared: Vec<&Arc<Prepared>> = Vec::new();
-        let mut executed: Vec<&Arc<Prepared>> = Vec::new();
-        let mut run = Vec::new();
-        let mut order = Order::new(self.dirty_transaction);
-        order.unread = self.unread;
-        for step in &segment.steps {
-            if order.unread && step.depends_on_names() {
-                return Err(unread());
-            }
-            match step {
-                Step::Query(text) => run.extend(self.query_operations(text, &mut order)?),
-                Step::Parse { prepared: p, .. } | Step::DescribeStatement(p) => prepared.push(p),
-                Step::Bind { portal, .. } => {
-                    let _ = portal.meaning.set(self.meaning(&portal.prepared));
-                    prepared.push(&portal.prepared);
-                }
-                Step::DescribePortal(portal) => prepared.push(&portal.prepared),
-                Step::Execute { portal, .. } => {
-                    executed.push(&portal.prepared);
-                    if let Some(understood) = self.portal_operation(portal)? {
-                        if let Some(statement) = portal.prepared.text.statement(portal.prepared.index) {
-                            self.in_order(&mut order, statement, &understood.operation)?;
-                        }
-                        run.push(understood);
-                    }
-                }
-                Step::Close(_) | Step::Flush | Step::Sync => {}
-            }
-        }
-        let mut only_prepared = Vec::new();
-        for (i, p) in prepared.iter().enumerate() {
-            let seen = executed.iter().chain(prepared.iter().take(i)).any(|other| Arc::ptr_eq(other, p));
-            if !seen && let Some(statement) = p.text.statement(p.index) {
-                only_prepared.push(self.operation(&p.text, p.index, statement, &[], None, &p.types)?);
-            }
-        }
-        Ok(Operations { prepare: only_prepared, execute: run, order })
-    }
-
-    fn in_order(
-        &self,
-        order: &mut Order,
-        statement: &Statement,
-        operation: &Operation,
-    ) -> Result<(), Denial> {
-        if &*statement.kind == "prepare_transaction"
-            && (order.changed || order.dirty || !self.defining.is_empty())
-        {
-            let message = "a transaction that changed definitions or settings cannot be prepared here: nobody could tell \
-                 when it takes effect";
-            return Err(Denial::new(DenialCode::NotUnderstood, message).with_hint("use COMMIT"));
-        }
-        if imports_snapshot(statement) && self.config.definitions.exported(&self.uses).is_none() {
-            let message = "no session here exported a snapshot, so it cannot be told how old this one is";
-            return Err(Denial::new(DenialCode::NotUnderstood, message)
-                .with_hint("export it in a session of this gateway, in a transaction that is still open"));
-        }
-        order.runs(statement, operation);
-        Ok(())
-    }
-
-    /// The operations of a simple query, each in the light of what the ones before it prepare or declare.
-    fn query_operations(&self, text: &Arc<Text>, order: &mut Order) -> Result<Vec<Understood>, Denial> {
-        let mut earlier = Vec::new();
-        let mut operations = Vec::new();
-        for (index, statement) in text.analysis.statements.iter().enumerate() {
-            let understood = self.operation(text, index, statement, &earlier, None, &Arc::default())?;
-            self.in_order(order, statement, &understood.operation)?;
-            operations.push(understood);
-            if matches!(&*statement.kind, "prepare" | "declare_cursor") {
-                earlier.push((defined_name(statement), Arc::new(Prepared::new(Arc::clone(text), index))));
-            }
-        }
-        Ok(operations)
-    }
-
-    fn portal_operation(&self, portal: &Portal) -> Result<Option<Understood>, Denial> {
-        let prepared = &portal.prepared;
-        let Some(statement) = prepared.text.statement(prepared.index) else { return Ok(None) };
-        self.same_meaning(portal)?;
-        let bind = portal.bind.as_ref();
-        self.operation(&prepared.text, prepared.index, statement, &[], bind, &prepared.types).map(Some)
-    }
-
-    /// What the names of a prepared statement mean now.
-    pub(super) fn meaning(&self, prepared: &Prepared) -> Arc<Meaning> {
-        let make = || prepared.statement().map(|s| operation::meaning(&self.catalog, s)).unwrap_or_default();
-        prepared.text.memo.meaning(self.catalog.generation(), prepared.index, make)
-    }
-
-    /// A portal reads the objects its names meant when it was made; judging it by other ones would be wrong.
-    fn same_meaning(&self, portal: &Portal) -> Result<(), Denial> {
-        if portal.meaning.get().is_none_or(|then| *then == self.meaning(&portal.prepared)) {
-            return Ok(());
-        }
-        let message = "the names in this portal or cursor mean something else now than when it was made";
-        Err(Denial::new(DenialCode::NotUnderstood, message).with_hint("bind or declare it again"))
-    }
-
-    fn operation(
-        &self,
-        text: &Arc<Text>,
-        index: usize,
-        statement: &Statement,
-        earlier: &[(String, Arc<Prepared>)],
-        bind: Option<&Bind>,
-        types: &Arc<[u32]>,
-    ) -> Result<Understood, Denial> {
-        self.room_for_made(text, statement)?;
-        let refers_to = self.referent(statement, earlier)?;
-        if let Some(cursor) =
-            statement.cursor.as_ref().filter(|_| matches!(&*statement.kind, "fetch" | "move"))
-            && let Some(portal) = self.portals.get(cursor.name.as_deref().unwrap_or_default())
-            && !earlier.iter().any(|(name, _)| Some(name.as_str()) == cursor.name.as_deref())
-        {
-            self.same_meaning(portal)?;
-        }
-        let subject = Subject {
-            place: &self.place,
-            catalog: &self.catalog,
-            labels: &self.labels,
-            text: text.as_sent(index),
-            statement,
-            refers_to: refers_to.as_deref().and_then(Prepared::statement),
-            bind,
-            types,
-            settings: &self.settings,
-            lexing: self.config.lexing,
-            in_transaction: self.in_clients_transaction(),
-            of: text.of(),
-        };
-        // What it stands for and parameters of user types count too: then there is nothing to remember by its text.
-        let alone = subject.refers_to.is_none() && !types.iter().any(|oid| operation::is_user_type(*oid));
-        let template = if alone {
-            let key = (index, subject.of, subject.in_transaction);
-            text.memo.template(self.catalog.generation(), key, || operation::template(&subject))?
-        } else {
-            Arc::new(operation::template(&subject)?)
-        };
-        let operation = template.operation(&subject);
-        let statements: Vec<_> = [Some(statement), subject.refers_to].into_iter().flatten().collect();
-        self.refuse_moving_hidden(&statements, &operation)?;
-        let stands_for = refers_to.as_ref().map(|prepared| prepared.text.as_sent(prepared.index));
-        let source = Source { text: Arc::clone(text), index, types: Arc::clone(types), refers_to };
-        Ok(Understood {
-            operation,
-            background: template.background(stands_for, source),
-            text: Arc::clone(text),
-        })
-    }
-
-    /// What `EXECUTE name`, `FETCH name` and the like stand for. A name nobody knows is not understood.
-    pub(super) fn referent(
-        &self,
-        statement: &Statement,
-        earlier: &[(String, Arc<Prepared>)],
-    ) -> Result<Option<Arc<Prepared>>, Denial> {
-        let prepared =
-            statement.prepared.as_ref().filter(|_| !matches!(&*statement.kind, "prepare" | "deallocate"));
-        let cursor = statement.cursor.as_ref().filter(|_| matches!(&*statement.kind, "fetch" | "move"));
-        let (what, name) = match (prepared, cursor) {
-            (Some(p), _) => ("prepared statement", p.name.clone()),
-            (None, Some(c)) => ("cursor", c.name.clone()),
-            (None, None) => return Ok(None),
-        };
-        let name = name.unwrap_or_default();
-        let here = earlier.iter().rev().find(|(known, _)| *known == name).map(|(_, p)| Arc::clone(p));
-        let known = here.or_else(|| match what {
-            "cursor" => self.portals.get(&name).map(|p| Arc::clone(&p.prepared)),
-            _ => self.statements.get(&name).cloned(),
-        });
-        known.map(Some).ok_or_else(|| unknown(what, &name))
     }
 
     /// Forwards a permitted segment, byte for byte as judged, and notes which answers are due.
@@ -894,78 +570,10 @@ impl Session {
     }
 }
 
-/// An operation, and what is known of it besides.
-struct Understood {
-    operation: Operation,
-    background: Background,
-    text: Arc<Text>,
-}
-
-fn apart(understood: Vec<Understood>) -> (Vec<Operation>, Vec<Arc<Text>>) {
-    understood.into_iter().map(|u| (u.operation, u.text)).unzip()
-}
-
-/// Notes the texts that the server gets instead of the client's.
-fn note_rewritten(batch: &Batch, texts: &[Arc<Text>]) {
-    for (operation, text) in batch.operations().iter().zip(texts) {
-        let only = text.analysis.statements.len() == 1;
-        if only && text.sent.get().is_none() && operation.statement != text.slice(0) {
-            let _ = text.sent.set(operation.statement.clone());
-        }
-    }
-}
-
-/// What a segment does, in the order in which it is judged.
-struct Operations {
-    prepare: Vec<Understood>,
-    execute: Vec<Understood>,
-    order: Order,
-}
-
 impl Step {
     /// Whether it is understood by what names mean, and how text is read, when it comes.
     const fn depends_on_names(&self) -> bool {
         !matches!(self, Self::Close(_) | Self::Flush | Self::Sync)
-    }
-}
-
-/// Names are resolved before a segment runs: what runs after a statement that changes their meaning must come on its own.
-struct Order {
-    /// The open transaction changed it, and its end changes it back.
-    dirty: bool,
-    /// Something here may have changed it.
-    changed: bool,
-    /// Something here names something after that.
-    follows: bool,
-    /// Something here may have changed how text is read.
-    unread: bool,
-    /// How many have run.
-    count: usize,
-    /// The first one that is run under other settings than those known.
-    unsettled: Option<usize>,
-}
-
-impl Order {
-    const fn new(dirty: bool) -> Self {
-        Self { dirty, changed: false, follows: false, unread: false, count: 0, unsettled: None }
-    }
-
-    /// Whether running this may change what names mean.
-    fn changes(&self, statement: &Statement, operation: &Operation) -> bool {
-        changes_meaning(statement)
-            || (self.dirty && ends_transaction(statement))
-            || operation.accesses.iter().any(operation::moves_names)
-    }
-
-    /// Takes in the next statement that runs.
-    fn runs(&mut self, statement: &Statement, operation: &Operation) {
-        self.follows |= self.changed && names_something(statement);
-        self.changed |= self.changes(statement, operation);
-        self.unread |= operation::moves_reading(operation);
-        self.count += 1;
-        if self.unsettled.is_none() && settings::changes(operation) {
-            self.unsettled = Some(self.count);
-        }
     }
 }
 
