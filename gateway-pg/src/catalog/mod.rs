@@ -378,7 +378,7 @@ impl Catalog {
     pub(crate) fn reached(&self, relation: &Relation) -> Vec<Arc<Relation>> {
         let mut found = self.descendants(relation);
         for below in self.ancestors(relation) {
-            if relation.is_view() {
+            if relation.is_view() || relation.is_toast() {
                 found.extend(self.descendants(&below));
             }
             found.push(below);
@@ -453,6 +453,10 @@ impl Catalog {
         };
         if telling_columns(relation).contains(&column.as_str()) {
             into.derive(index.all());
+        }
+        if relation.is_toast() {
+            // Pieces of values, packed or not, of whichever column.
+            into.derive(self.protected(index, relation));
         }
         into.labels.extend(index.of(relation).and_then(|columns| columns.get(column)));
         let children = self.descendants(relation);
@@ -529,8 +533,15 @@ const SAMPLES: [&str; 5] = [
     "range_bounds_histogram",
 ];
 
+/// Columns of TOAST tables (PostgreSQL documentation, "Out-of-Line, On-Disk TOAST Storage").
+const PIECES: [&str; 3] = ["chunk_id", "chunk_seq", "chunk_data"];
+
 /// The columns of a relation that may hold values of any other.
 fn telling_columns(relation: &Relation) -> &'static [&'static str] {
+    if relation.is_toast() && relation.parents.is_empty() {
+        // Of the server's own tables, planner statistics among them.
+        return &PIECES;
+    }
     let extension = relation.name == "pg_stat_statements";
     let own = relation.schema == "pg_catalog" || extension;
     TELLING.iter().find(|(name, _)| own && *name == relation.name).map_or(&[], |(_, columns)| columns)

@@ -93,7 +93,7 @@ pub(crate) struct Relation {
     pub(crate) name: String,
     /// `pg_class.relkind`.
     pub(crate) kind: char,
-    /// Inheritance parents, the relations a view reads and those its rules touch.
+    /// Inheritance parents, the relations a view reads, those its rules touch, and the one whose long values a TOAST table holds.
     pub(crate) parents: Vec<u32>,
     pub(super) columns: BTreeMap<i16, String>,
     /// The types of its columns, as object ids.
@@ -160,6 +160,11 @@ impl Relation {
     /// Whether a trigger of it may change the rows of an update before they are stored.
     pub(crate) fn changes_updates(&self) -> bool {
         self.calls(Event::Update).any(|call| call.via == "trigger" && call.events & BEFORE != 0)
+    }
+
+    /// Whether it holds the long values of another table, one piece to a row (PostgreSQL documentation, "TOAST").
+    pub(crate) const fn is_toast(&self) -> bool {
+        self.kind == 't'
     }
 
     /// True for views and materialised views.

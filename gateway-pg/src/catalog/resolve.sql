@@ -30,6 +30,12 @@ WITH RECURSIVE asked AS (
       LATERAL pg_catalog.regexp_matches(pg_catalog.concat(q.polqual, q.polwithcheck), ':relid ([1-9]\d*) ', 'g') AS m(part)
     WHERE q.polrelid OPERATOR(pg_catalog.=) r.oid
     UNION ALL
+    -- The table whose long values a TOAST table holds; those of the server's own tables name none.
+    SELECT d.refobjid FROM pg_catalog.pg_depend d
+    JOIN pg_catalog.pg_class t ON t.oid OPERATOR(pg_catalog.=) d.objid
+    WHERE d.objid OPERATOR(pg_catalog.=) r.oid AND t.relkind OPERATOR(pg_catalog.=) 't'::pg_catalog."char"
+      AND d.classid OPERATOR(pg_catalog.=) 1259::pg_catalog.oid AND d.refclassid OPERATOR(pg_catalog.=) 1259::pg_catalog.oid
+    UNION ALL
     SELECT k.conrelid FROM pg_catalog.pg_constraint k
     WHERE k.confrelid OPERATOR(pg_catalog.=) r.oid AND (k.confdeltype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[])
       OR k.confupdtype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[]))
@@ -91,6 +97,10 @@ SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname
      SELECT (m.part)[1]::pg_catalog.oid FROM pg_catalog.pg_rewrite w,
        LATERAL pg_catalog.regexp_matches(w.ev_action::pg_catalog.text, ':relid ([1-9]\d{0,3}|1[01]\d{3}) ', 'g') AS m(part)
      WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid AND c.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
+     UNION ALL
+     SELECT d.refobjid FROM pg_catalog.pg_depend d
+     WHERE d.objid OPERATOR(pg_catalog.=) c.oid AND c.relkind OPERATOR(pg_catalog.=) 't'::pg_catalog."char"
+       AND d.classid OPERATOR(pg_catalog.=) 1259::pg_catalog.oid AND d.refclassid OPERATOR(pg_catalog.=) 1259::pg_catalog.oid
   ) p),
   (SELECT pg_catalog.json_object_agg(t.attnum, pg_catalog.json_build_array(t.attname, t.atttypid::pg_catalog.int8))::pg_catalog.text FROM pg_catalog.pg_attribute t
    WHERE t.attrelid OPERATOR(pg_catalog.=) c.oid AND t.attnum OPERATOR(pg_catalog.>) 0 AND NOT t.attisdropped),
