@@ -19,7 +19,6 @@ use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use crate::codec::ProtocolError;
-use crate::intake::Intake;
 use crate::io::BoxedStream;
 use crate::login::upstream::CancelKey;
 use crate::rewriter::PgRewriter;
@@ -107,8 +106,8 @@ impl Driver {
             rewriter,
             down,
             up,
-            down_in: Intake::new(),
-            up_in: Intake::new(),
+            down_in: Intake::default(),
+            up_in: Intake::default(),
             down_out: VecDeque::new(),
             down_flush: false,
             up_flush: false,

@@ -198,7 +198,7 @@ impl Session {
             self.answer(&mut flow, tag, body, position..position + total, &mut chunk)?;
             position += total;
         }
-        let raw = crate::intake::take(buffer, position);
+        let raw = gateway_core::intake::take(buffer, position);
         self.emit(&mut flow, raw, chunk);
         self.phase = Phase::Flowing(flow);
         self.flow_over_if_done();
