@@ -16,6 +16,7 @@ use gateway_core::pipeline::Label;
 use crate::codec::{ProtocolError, Reader};
 use crate::types::Kind;
 pub(crate) use relation::{Event, Relation};
+use system::telling_columns;
 pub(crate) use system::{STATEMENTS_FUNCTION, statements_column};
 use types::TypeInfo;
 pub(crate) use types::is_builtin;
@@ -396,7 +397,7 @@ impl Catalog {
     pub(crate) fn reached(&self, relation: &Relation) -> Vec<Arc<Relation>> {
         let mut found = self.descendants(relation);
         for below in self.ancestors(relation) {
-            if relation.is_view() {
+            if relation.is_view() || relation.is_toast() {
                 found.extend(self.descendants(&below));
             }
             found.push(below);
@@ -472,6 +473,10 @@ impl Catalog {
         if telling_columns(relation).contains(&column.as_str()) {
             into.derive(index.all());
         }
+        if relation.is_toast() {
+            // Pieces of values, packed or not, of whichever column.
+            into.derive(self.protected(index, relation));
+        }
         into.labels.extend(index.of(relation).and_then(|columns| columns.get(column)));
         let children = self.descendants(relation);
         let labelled = children.iter().filter_map(|r| index.of(r)).filter_map(|columns| columns.get(column));
@@ -525,35 +530,6 @@ impl Found {
     }
 }
 
-/// Columns of the server's own relations that hold values of any table, or statements with values in them: planner statistics
-/// (PostgreSQL documentation, `pg_stats`), what sessions run, large objects.
-const TELLING: [(&str, &[&str]); 8] = [
-    ("pg_statistic", &["stavalues1", "stavalues2", "stavalues3", "stavalues4", "stavalues5"]),
-    ("pg_statistic_ext_data", &["stxdmcv", "stxdexpr", "stxddependencies"]),
-    ("pg_stats", &SAMPLES),
-    ("pg_stats_ext", &["most_common_vals"]),
-    ("pg_stats_ext_exprs", &SAMPLES),
-    ("pg_stat_activity", &["query"]),
-    ("pg_stat_statements", &["query"]),
-    ("pg_largeobject", &["data"]),
-];
-
-/// Columns of `pg_stats` and the like, in any version of the server.
-const SAMPLES: [&str; 5] = [
-    "most_common_vals",
-    "histogram_bounds",
-    "most_common_elems",
-    "range_length_histogram",
-    "range_bounds_histogram",
-];
-
-/// The columns of a relation that may hold values of any other.
-fn telling_columns(relation: &Relation) -> &'static [&'static str] {
-    let extension = relation.name == "pg_stat_statements";
-    let own = relation.schema == "pg_catalog" || extension;
-    TELLING.iter().find(|(name, _)| own && *name == relation.name).map_or(&[], |(_, columns)| columns)
-}
-
 const SHAPE: ProtocolError = ProtocolError::Malformed("answer to a catalog question");
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T, ProtocolError> {
@@ -585,6 +561,7 @@ impl Catalog {
                 Some("r"),
                 None,
                 Some(&columns),
+                None,
                 None,
                 None,
                 None,

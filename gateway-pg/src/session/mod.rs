@@ -148,7 +148,7 @@ enum Phase {
     Resolving {
         segment: Segment,
         asked: Unresolved,
-        failed: Option<Denial>,
+        failed: Option<Box<Denial>>,
         closes: u8,
         approved: Option<Box<Approved>>,
     },

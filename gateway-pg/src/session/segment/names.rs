@@ -112,7 +112,8 @@ impl Session {
             }
             b'3' => *closes = closes.saturating_sub(1),
             b'E' => {
-                *failed = Some(unresolved(backend::error_field(frame.body(), b'C').as_deref()));
+                let code = backend::error_field(frame.body(), b'C');
+                *failed = Some(Box::new(unresolved(code.as_deref())));
                 if mid_unit {
                     encode::sync(&mut self.to_upstream);
                 }
@@ -127,7 +128,7 @@ impl Session {
                 self.catalog.forget_names();
                 (self.mid_unit, self.unsure) = (false, false);
                 self.withdraw(approved, &denial);
-                self.deny(&segment, denial);
+                self.deny(&segment, *denial);
             } else if let Some(denial) = self.refuse_old_snapshot() {
                 self.withdraw(approved, &denial);
                 self.deny(&segment, denial);
