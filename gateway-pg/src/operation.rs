@@ -20,7 +20,7 @@ use crate::codec::frontend::Bind;
 use crate::effects;
 use crate::lineage::{self, Inference};
 use crate::rewriter::{self, Background, NamedTable, Source};
-use crate::statement::{is_meaningful, is_two_phase, written};
+use crate::statement::{is_meaningful, is_two_phase, unqualified_calls, written};
 
 /// The policy schema fragment for PostgreSQL, for [`CedarEngine`](gateway_core::policy) builders.
 pub const SCHEMA: &str = include_str!("../schema/postgres.cedarschema");
@@ -77,6 +77,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) statement: &'a Statement,
     /// What `EXECUTE` or `FETCH` stand for.
     pub(crate) refers_to: Option<&'a Statement>,
+    /// Its exact bytes, literals included.
+    pub(crate) refers_to_text: Option<Bytes>,
     pub(crate) bind: Option<&'a Bind>,
     /// Type OIDs that Parse gives its parameters.
     pub(crate) types: &'a [u32],
@@ -146,7 +148,7 @@ impl Template {
         operation.accesses = Arc::clone(&self.accesses);
         operation.facts = Arc::clone(&self.facts);
         operation.effect = self.effect;
-        operation.arguments = subject.bind.map(arguments).unwrap_or_default();
+        operation.arguments = subject.bind.map(|bind| arguments(bind, subject.types)).unwrap_or_default();
         operation.binding = self.binding.clone();
         operation.recorded = self.hides_literals.then(|| without_literals(subject));
         operation
@@ -749,19 +751,27 @@ fn effect(subject: &Subject<'_>, accesses: &[Access]) -> Effect {
     if !calls && inner_reads && subject.statements().all(harmless) { Effect::Read } else { Effect::Write }
 }
 
-fn arguments(bind: &Bind) -> Vec<Argument> {
+fn arguments(bind: &Bind, types: &[u32]) -> Vec<Argument> {
     let format = |i: usize| match bind.parameter_formats.as_slice() {
         [] => 0,
         [one] => *one,
         many => many.get(i).copied().unwrap_or(0),
     };
-    let kind = |i| if format(i) == 0 { "text" } else { "binary" };
-    bind.parameters
-        .iter()
-        .enumerate()
-        .map(|(i, value)| Argument { kind: kind(i).to_owned(), value: value.clone() })
-        .collect()
+    let kind = |i: usize| {
+        let format = if format(i) == 0 { TEXT } else { BINARY };
+        // What the bytes mean depends on the type that Parse gives; zero leaves it to the server.
+        match types.get(i).copied().unwrap_or(0) {
+            0 => format.to_owned(),
+            oid => format!("{oid}/{format}"),
+        }
+    };
+    let arguments = bind.parameters.iter().enumerate();
+    arguments.map(|(i, value)| Argument { kind: kind(i), value: value.clone() }).collect()
 }
+
+/// How an argument is encoded: the end of its kind.
+const TEXT: &str = "text";
+pub(crate) const BINARY: &str = "binary";
 
 /// What the relations a statement names, and all that reading them reads, are now.
 pub(crate) fn meaning(
@@ -786,13 +796,20 @@ pub(crate) fn meaning(
             out.push((format!("along with {name}").into(), along.definition()));
         }
     }
-    for used in &statement.functions {
+    for used in statement.functions.iter().filter(|used| used.schema.is_some()) {
         let name = written(used.schema.as_deref(), &used.name);
         let definition = catalog.function_definition(used.schema.as_deref(), &used.name);
-        if !definition.is_empty() {
-            out.push((format!("function {name}").into(), definition));
-        }
+        out.push((format!("function {name}").into(), definition));
     }
+    // Functions, casts and operators that a name alone may stand for.
+    let unqualified = unqualified_calls(statement);
+    out.extend(unqualified.map(|name| (name.clone().into(), catalog.function_definition(None, &name))));
+    for used in &statement.types {
+        let name = written(used.schema.as_deref(), &used.name);
+        let oid = catalog.type_oid(&name).filter(|oid| is_user_type(*oid));
+        out.push((format!("type {name}").into(), oid.map(|oid| oid.to_string()).unwrap_or_default()));
+    }
+    out.retain(|(_, what)| !what.is_empty());
     out
 }
 
@@ -802,8 +819,8 @@ fn binding(subject: &Subject<'_>) -> Binding {
     out.extend(
         subject.settings.iter().map(|(name, value)| (format!("setting {name}").into(), value.clone())),
     );
-    if let Some(inner) = subject.refers_to {
-        out.push(("refers to".into(), format!("{inner:?}")));
+    if let Some(text) = &subject.refers_to_text {
+        out.push(("refers to".into(), String::from_utf8_lossy(text).into_owned()));
     }
     out.sort();
     out.dedup();

@@ -122,6 +122,8 @@ pub(crate) struct Catalog {
     search_path: Option<Arc<str>>,
     /// Counts changes, so that what follows from the catalog can be told from what followed from it before.
     generation: u64,
+    /// Names were forgotten.
+    forgot: bool,
 }
 
 /// Names whose meaning must be asked before a statement can be judged.
@@ -192,20 +194,31 @@ impl Catalog {
     /// Forgets what names mean: the search path, role or objects may have changed. Relations by id stay; types may be made of others now.
     pub(crate) fn forget_names(&mut self) {
         self.generation += 1;
+        self.forgot = true;
         self.types.clear();
         self.names.clear();
         self.functions.clear();
         self.type_names.clear();
     }
 
-    /// Starts taking in the answers to `asked`: until told otherwise each name means nothing.
-    pub(crate) fn begin(&mut self, asked: &Unresolved) {
-        self.generation += 1;
+    /// Forgets everything if it is too much. To be called before it is told what is not known: what is known then stays so.
+    pub(crate) fn make_room(&mut self) {
         let known = [self.names.len(), self.functions.len(), self.relations.len()];
         let types = self.type_names.len() + self.types.len();
         if known.into_iter().sum::<usize>() + types > MAX_REMEMBERED {
-            *self = Self { generation: self.generation, ..Self::default() };
+            self.forget_names();
+            self.relations.clear();
         }
+    }
+
+    /// Whether names were forgotten since this was last asked: they may mean something else now than when statements were prepared.
+    pub(crate) const fn take_forgot(&mut self) -> bool {
+        std::mem::replace(&mut self.forgot, false)
+    }
+
+    /// Starts taking in the answers to `asked`: until told otherwise each name means nothing.
+    pub(crate) fn begin(&mut self, asked: &Unresolved) {
+        self.generation += 1;
         self.names.extend(asked.relations.iter().map(|name| (name.clone(), None)));
         self.functions.extend(asked.functions.iter().map(|name| (name.clone(), Vec::new())));
         self.type_names.extend(asked.types.iter().map(|name| (name.clone(), None)));
@@ -329,6 +342,11 @@ impl Catalog {
     pub(crate) fn user_type(&self, written: &str) -> Option<(&str, &str)> {
         let oid = self.type_names.get(written).copied().flatten()?;
         self.types.get(&oid).map(|t| (t.schema.as_str(), t.name.as_str()))
+    }
+
+    /// The type that a written name means, if that is known.
+    pub(crate) fn type_oid(&self, written: &str) -> Option<u32> {
+        self.type_names.get(written).copied().flatten()
     }
 
     /// What values of a type are made of, as far as is known.

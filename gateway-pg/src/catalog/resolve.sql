@@ -189,16 +189,19 @@ WHERE p.proname OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::pg_catalog.na
 GROUP BY p.proname, n.nspname
 UNION ALL
 -- An unqualified operator may be a user's if one of that name lies in a schema on the path.
-SELECT DISTINCT 'function', ('operator ' OPERATOR(pg_catalog.||) o.oprname::pg_catalog.text), n.nspname::pg_catalog.text, 'true', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT 'function', ('operator ' OPERATOR(pg_catalog.||) o.oprname::pg_catalog.text), n.nspname::pg_catalog.text, 'true',
+  pg_catalog.md5(pg_catalog.string_agg(pg_catalog.to_jsonb(o)::pg_catalog.text, '' ORDER BY o.oid)),
+  NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM pg_catalog.pg_operator o
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) o.oprnamespace
 WHERE ('operator ' OPERATOR(pg_catalog.||) o.oprname::pg_catalog.text) OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[])
   AND n.nspname OPERATOR(pg_catalog.<>) 'pg_catalog'::pg_catalog.name
   AND n.nspname OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(true))
+GROUP BY o.oprname, n.nspname
 UNION ALL
 -- `('x').trap` and `trap('x')` are casts if there is a type of that name (FuncNameAsType): any of a user's on the path; and `r.trap` of a row,
 -- if the type is a domain of a row.
-SELECT DISTINCT 'function', a.name, n.nspname::pg_catalog.text, 'true', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT DISTINCT 'function', a.name, n.nspname::pg_catalog.text, 'true', t.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM pg_catalog.unnest($2::pg_catalog.text[]) AS a(name)
 JOIN pg_catalog.pg_type t ON t.typname OPERATOR(pg_catalog.=) pg_catalog.regexp_replace(a.name, '^(?:row )?type ', '')::pg_catalog.name
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace

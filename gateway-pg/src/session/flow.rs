@@ -179,6 +179,16 @@ impl Flow {
         }
     }
 
+    /// How many rows were changed is told at the end only, and this stops before.
+    fn refuse_uncounted(&mut self) {
+        if self.cap.is_some() && self.refusal.is_none() {
+            let message =
+                "how many rows are changed is limited, and the statement was stopped before it told";
+            let denial = Denial::new(DenialCode::ObligationUnmet, message);
+            self.refusal = Some(denial.with_hint("execute it without a limit on the rows returned"));
+        }
+    }
+
     /// True once nothing more is due.
     fn is_over(&self) -> bool {
         self.expected.is_empty()
@@ -432,9 +442,7 @@ impl Session {
                 self.completed(flow);
             }
             b'I' => self.completed(flow),
-            b's' => {
-                flow.expected.pop_front();
-            }
+            b's' => self.suspended(flow),
             b'G' => self.copy_in_begins(flow, body)?,
             b'H' => self.copy_out_begins(flow, body)?,
             b'd' => match &mut flow.copy_out {
@@ -524,6 +532,19 @@ impl Session {
         }
     }
 
+    /// Some rows are held back. What the statement changes is done all the same: of what returns rows and changes something, everything runs
+    /// before the first row is sent (pquery.c, `FillPortalStore`).
+    fn suspended(&mut self, flow: &mut Flow) {
+        if let Some(Expect::Execute { portal }) = flow.expected.pop_front() {
+            let prepared = Arc::clone(&portal.prepared);
+            let writes = prepared.text.statement(prepared.index).is_some_and(|s| !s.read_only());
+            if writes {
+                flow.refuse_uncounted();
+                self.took_effect(flow, &prepared.text, prepared.index);
+            }
+        }
+    }
+
     fn took_effect(&mut self, flow: &Flow, text: &Arc<Text>, index: usize) {
         let Some(statement) = text.statement(index) else { return };
         match &*statement.kind {
@@ -571,7 +592,8 @@ impl Session {
         if changes_meaning(statement) {
             self.catalog.forget_names();
             self.dirty_transaction = true;
-        } else if self.dirty_transaction && ends_transaction(statement) {
+        } else if ends_transaction(statement) && (self.dirty_transaction || &*statement.kind == "rollback_to")
+        {
             // A rollback to a savepoint does not end the transaction, and a commit may be followed before it is answered.
             self.catalog.forget_names();
         }

@@ -41,6 +41,10 @@ impl<T> Default for Kept<T> {
 }
 
 impl<T: Weighs> Kept<T> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&Arc<T>> {
         self.items.get(name)
     }
