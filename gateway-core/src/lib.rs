@@ -15,6 +15,7 @@ pub mod identity;
 pub mod masking;
 pub mod operation;
 pub mod pipeline;
+mod place;
 pub mod policy;
 pub mod random;
 pub mod recording;
