@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use gateway_core::random::{NoRandomness, bytes};
 use tokio::sync::Notify;
 
-/// Sessions by the key they were given. What bounds guessing is the key: 32 bits in protocol 3.0 on top of a random 31-bit process
-/// id, 256 bits in 3.2; a wrong one is answered with silence.
+/// Sessions by the key they were given. What bounds guessing is the key, as at the server itself: 32 bits in protocol 3.0, 256
+/// bits in 3.2; a wrong one is answered with silence. The process id is the server's own: drivers compare it with `pg_backend_pid()`
+/// and with the sender of a notification, and hand it to `pg_terminate_backend()`, where another one would hit a stranger.
 #[derive(Debug, Default)]
 pub(crate) struct CancelRegistry(Mutex<Sessions>);
 
@@ -24,12 +24,11 @@ pub(crate) struct CancelEntry {
 }
 
 impl CancelRegistry {
-    /// Registers a session with a fresh random process id and the given key.
-    pub(crate) fn register(self: &Arc<Self>, key: Vec<u8>) -> Result<CancelEntry, NoRandomness> {
-        let pid = u32::from_be_bytes(bytes()?) >> 1;
+    /// Registers a session of the server's process with the given key.
+    pub(crate) fn register(self: &Arc<Self>, pid: u32, key: Vec<u8>) -> CancelEntry {
         let asked = Arc::new(Notify::new());
         self.lock().insert((pid, key.clone()), Arc::clone(&asked));
-        Ok(CancelEntry { registry: Arc::clone(self), pid, key, asked })
+        CancelEntry { registry: Arc::clone(self), pid, key, asked }
     }
 
     /// Passes a cancel request on to the session it is for, if there is one.
@@ -59,7 +58,7 @@ mod tests {
     #[test]
     fn only_the_right_key_cancels_and_only_while_the_session_lives() {
         let registry = Arc::new(CancelRegistry::default());
-        let entry = registry.register(vec![1, 2, 3, 4]).unwrap();
+        let entry = registry.register(77, vec![1, 2, 3, 4]);
         assert!(!registry.cancel(entry.pid, vec![1, 2, 3, 5]));
         assert!(!registry.cancel(entry.pid ^ 1, vec![1, 2, 3, 4]));
         assert!(registry.cancel(entry.pid, vec![1, 2, 3, 4]));

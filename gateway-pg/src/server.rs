@@ -401,7 +401,7 @@ impl PgGateway {
         side: Side,
     ) -> io::Result<Ready> {
         let key = random_key(version).map_err(io::Error::other)?;
-        let entry = self.cancels.register(key).map_err(io::Error::other)?;
+        let entry = self.cancels.register(connected.cancel.pid(), key);
         let mut greeting = BytesMut::new();
         encode::authentication_ok(&mut greeting);
         let reported: BTreeMap<_, _> =

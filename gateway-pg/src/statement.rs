@@ -133,7 +133,7 @@ pub(crate) fn qualified_calls(statement: &Statement) -> impl Iterator<Item = Str
 
 fn not_understood(error: &AnalysisError) -> Denial {
     let code = match error {
-        AnalysisError::Syntax { .. } => DenialCode::Malformed,
+        AnalysisError::Syntax { .. } | AnalysisError::Unterminated { .. } => DenialCode::Malformed,
         _ => DenialCode::NotUnderstood,
     };
     Denial::new(code, format!("the statement is refused because it cannot be understood exactly: {error}"))

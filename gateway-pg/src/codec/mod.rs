@@ -88,7 +88,8 @@ impl Frame {
 /// The value of this setting makes the server read text otherwise than it was understood here.
 pub(crate) fn reads_as_understood(setting: &str, value: &str) -> Result<(), ProtocolError> {
     match setting {
-        "client_encoding" if !value.eq_ignore_ascii_case("UTF8") => {
+        // The server reports the old name `UNICODE` as it was written (commands/variable.c, `check_client_encoding`).
+        "client_encoding" if !["UTF8", "UNICODE"].iter().any(|name| value.eq_ignore_ascii_case(name)) => {
             Err(ProtocolError::NotUtf8("the session's client_encoding"))
         }
         "standard_conforming_strings" if value != "on" => {

@@ -141,6 +141,11 @@ impl std::fmt::Debug for CancelKey {
 }
 
 impl CancelKey {
+    /// The server's process id of the session; 0 if it gave none.
+    pub(crate) const fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Asks the server to cancel what runs, over a connection protected like the session's own.
     pub(crate) async fn cancel(&self) -> Result<(), UpstreamError> {
         let (mut stream, _) = self.upstream.connect().await?;

@@ -146,7 +146,7 @@ enum Phase {
     Resolving {
         segment: Segment,
         asked: Unresolved,
-        failed: bool,
+        failed: Option<Denial>,
         closes: u8,
         approved: Option<Box<Approved>>,
     },

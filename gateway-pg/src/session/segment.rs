@@ -621,7 +621,17 @@ pub(super) fn defined_name(statement: &Statement) -> String {
     prepared.or_else(|| statement.cursor.as_ref().and_then(|c| c.name.clone())).unwrap_or_default()
 }
 
+/// The server tells names of statements and portals apart by so many bytes and no more (`NAMEDATALEN` less one, in `prepare.c` and
+/// `portalmem.c`): two longer ones that begin alike would be two here and one there.
+const MAX_NAME_BYTES: usize = 63;
+
+/// The client's names are none of the gateway's, and the server takes them as they are.
 fn own_name(name: &str) -> Result<(), Denial> {
+    if name.len() > MAX_NAME_BYTES {
+        let message = format!("the name of a prepared statement or portal has {} bytes", name.len());
+        return Err(Denial::new(DenialCode::LimitExceeded, message)
+            .with_hint(format!("use at most {MAX_NAME_BYTES} bytes: the server ignores the rest")));
+    }
     if !name.starts_with(OWN_NAME) {
         return Ok(());
     }

@@ -107,12 +107,15 @@ fn guesses(victim: &Victim) -> Vec<Forged> {
     (0..200u32).map(|n| (victim.gateway.address, pid, n.to_be_bytes().to_vec())).collect()
 }
 
-/// The server's process id is no secret; at the gateway it names nobody, and at the server the gateway's key is wrong.
+/// The process id is no secret: it is the server's own. At the gateway it needs the session's key, and at the server the gateway's key
+/// is wrong.
 fn real_process(victim: &Victim) -> Vec<Forged> {
     let sql = format!("SELECT pid FROM pg_stat_activity WHERE datname = '{}'", victim.database);
     let pid = ask("postgres", &sql).unwrap().lines().next().unwrap().parse().unwrap();
     let (_, key) = victim.client.key.clone().unwrap();
-    vec![(victim.gateway.address, pid, key.clone()), (server().address(), pid, key)]
+    let other = block(Client::log_in(&Door::new(victim.gateway.address, "agent", &victim.database)));
+    let (_, others) = other.key.clone().unwrap();
+    vec![(victim.gateway.address, pid, others), (server().address(), pid, key)]
 }
 
 fn old_key(victim: &Victim) -> Vec<Forged> {

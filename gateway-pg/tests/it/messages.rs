@@ -131,3 +131,52 @@ fn a_cancel_request_over_tls_is_closed_in_order() {
         assert!(rest.is_empty());
     });
 }
+
+/// Old clients say `UNICODE` for UTF8, and the server reports it as they wrote it.
+#[test]
+fn the_old_name_of_utf8_is_taken() {
+    let gateway = gateway(allow_all(), &[]);
+    gateway.block_on(async {
+        let mut client = client(&gateway).await;
+        assert_eq!(client.query("SET client_encoding TO 'UNICODE'").await.unwrap().tags(), "CSZ");
+        assert_eq!(client.query("SELECT 'ü'").await.unwrap().text_rows().unwrap(), [["ü"]]);
+    });
+}
+
+/// A timeout that strikes while the server is asked about names is told as what it is.
+#[test]
+fn a_statement_timeout_is_told_as_such() {
+    let gateway = gateway(allow_all(), &[]);
+    gateway.block_on(async {
+        let mut client = client(&gateway).await;
+        client.query("SET statement_timeout = 1").await.unwrap();
+        // A name not yet known: one question before the statement itself.
+        let answer = client.query("SELECT pg_sleep(5) FROM customers LIMIT 1").await.unwrap();
+        assert_eq!(answer.error().unwrap().code(), "57014");
+    });
+}
+
+/// Text that does not end is a syntax error, as at the server.
+#[test]
+fn text_without_end_is_a_syntax_error() {
+    let gateway = gateway(allow_all(), &[]);
+    gateway.block_on(async {
+        let mut client = client(&gateway).await;
+        let answer = client.query("SELECT 'it''s").await.unwrap();
+        assert_eq!(answer.error().unwrap().code(), "42601");
+    });
+}
+
+/// Drivers compare the process id of the login with that of notifications, and use it in `pg_terminate_backend`.
+#[test]
+fn the_process_id_is_the_servers() {
+    let gateway = gateway(allow_all(), &[]);
+    gateway.block_on(async {
+        let mut client = RawPg::connect(gateway.address).await.unwrap();
+        let greeting = client.log_in("agent", &gateway.database, TOKEN).await.unwrap();
+        let key = greeting.frames.iter().find(|frame| frame.tag == b'K').unwrap();
+        let (process, _) = key.cancel_key().unwrap();
+        let answer = client.query("SELECT pg_backend_pid()").await.unwrap();
+        assert_eq!(answer.text_rows().unwrap(), [[process.to_string()]]);
+    });
+}

@@ -52,7 +52,7 @@ impl Session {
             encode::sync(&mut self.to_upstream);
         }
         self.catalog.begin(&asked);
-        self.phase = Phase::Resolving { segment, asked, failed: false, closes: 0, approved };
+        self.phase = Phase::Resolving { segment, asked, failed: None, closes: 0, approved };
     }
 
     /// Forgets what names mean if any session may have changed a definition since they were asked for. What is about to change one
@@ -99,7 +99,7 @@ impl Session {
             }
             b'3' => *closes += 1,
             b'E' => {
-                *failed = true;
+                *failed = Some(unresolved(backend::error_field(frame.body(), b'C').as_deref()));
                 if mid_unit {
                     encode::sync(&mut self.to_upstream);
                 }
@@ -108,13 +108,11 @@ impl Session {
             tag => return Err(ProtocolError::Unexpected { tag, during: "while names are resolved" }),
         }
         let Phase::Resolving { failed, closes, .. } = &self.phase else { return Ok(()) };
-        let over = if *failed || !mid_unit { frame.tag() == b'Z' } else { *closes == 2 };
+        let over = if failed.is_some() || !mid_unit { frame.tag() == b'Z' } else { *closes == 2 };
         if over && let Phase::Resolving { segment, failed, approved, .. } = self.take_phase() {
-            if failed {
+            if let Some(denial) = failed {
                 self.catalog.forget_names();
                 (self.mid_unit, self.unsure) = (false, false);
-                let message = "the server could not tell what the names in the statement mean";
-                let denial = Denial::new(DenialCode::NotUnderstood, message).with_hint("try again");
                 self.withdraw(approved, &denial);
                 self.deny(&segment, denial);
             } else if let Some(denial) = self.refuse_old_snapshot() {
@@ -165,5 +163,21 @@ impl Session {
             meanings.extend(referent.map(|prepared| self.meaning(&prepared)));
         }
         meanings
+    }
+}
+
+/// Why the question about names failed, by the server's SQLSTATE.
+fn unresolved(code: Option<&str>) -> Denial {
+    match code {
+        // query_canceled: by the client, or by its statement_timeout.
+        Some("57014") => Denial::new(
+            DenialCode::Cancelled,
+            "the statement was cancelled, or timed out, while the server was asked what its names mean",
+        ),
+        _ => Denial::new(
+            DenialCode::NotUnderstood,
+            "the server could not tell what the names in the statement mean",
+        )
+        .with_hint("try again"),
     }
 }
