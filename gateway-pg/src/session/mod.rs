@@ -612,6 +612,11 @@ impl Session {
         self.tasks.pop_front()
     }
 
+    /// Whether there is anything for the driver to do.
+    pub(crate) fn has_tasks(&self) -> bool {
+        !self.tasks.is_empty()
+    }
+
     /// Bytes for the upstream; the driver takes what it has sent off the front.
     pub(crate) const fn upstream_bytes(&mut self) -> &mut BytesMut {
         &mut self.to_upstream

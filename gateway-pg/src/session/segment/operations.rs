@@ -20,7 +20,8 @@ impl Session {
     pub(super) fn operations(&self, segment: &Segment) -> Result<Operations, Denial> {
         let mut prepared: Vec<&Arc<Prepared>> = Vec::new();
         let mut executed: Vec<&Arc<Prepared>> = Vec::new();
-        let mut run = Vec::new();
+        // Nearly always one; a vector that grows by itself begins with room for four.
+        let mut run = Vec::with_capacity(1);
         let mut order = Order::new(self.dirty_transaction);
         order.unread = self.unread;
         for step in &segment.steps {
@@ -89,7 +90,7 @@ impl Session {
         order: &mut Order,
     ) -> Result<Vec<Understood>, Denial> {
         let mut earlier = Vec::new();
-        let mut operations = Vec::new();
+        let mut operations = Vec::with_capacity(text.analysis.statements.len());
         for (index, statement) in text.analysis.statements.iter().enumerate() {
             let understood = self.operation(text, index, statement, &earlier, None, &Arc::default())?;
             self.in_order(order, statement, &understood.operation)?;
