@@ -45,7 +45,7 @@ impl<T> Default for Kept<T> {
 
 impl<T: Weighs> Kept<T> {
     pub(super) fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.len() == 0
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Arc<T>> {
