@@ -1,5 +1,10 @@
 //! Shells and terminals: off unless permitted; then recorded and masked.
 
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+
 use gateway_core::recording::Record;
 use testkit::run;
 
@@ -54,16 +59,56 @@ fn variables_are_dropped_unless_permitted() {
     assert_eq!(gateway(ALL).ssh(&set).stdout, "[blue]\n");
 }
 
+/// A shell at a terminal, and somebody who waits for what it shows before typing on.
+struct Typist {
+    ssh: Child,
+    shown: Receiver<Vec<u8>>,
+    all: String,
+}
+
+impl Typist {
+    fn new(mut ssh: Command) -> Self {
+        let mut ssh = ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (sender, shown) = channel();
+        let mut stdout = ssh.stdout.take().unwrap();
+        thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(count @ 1..) = stdout.read(&mut piece) {
+                if sender.send(piece[..count].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { ssh, shown, all: String::new() }
+    }
+
+    /// Types a line and waits until `mark` is shown behind it.
+    fn line(&mut self, line: &str, mark: &str) {
+        let from = self.all.len();
+        writeln!(self.ssh.stdin.as_ref().unwrap(), "{line}").unwrap();
+        while !self.all[from..].contains(mark) {
+            let piece =
+                self.shown.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("no `{mark}` in {}", self.all));
+            self.all.push_str(&String::from_utf8_lossy(&piece));
+        }
+    }
+}
+
 #[test]
 fn commands_in_a_shell_are_observed_and_what_is_typed_unseen_is_not() {
     let gateway = masking(ALL);
     let mut ssh = gateway.client("ssh");
     ssh.args(["-tt", "agent-7@127.0.0.1"]);
-    let typed = "echo sum-$((40+2))\nread -s secret\nhunter2-unseen\necho card 4111 1111 1111 1111\nexit 5\n";
-    let done = run(&mut ssh, typed, DEADLINE).unwrap();
-    assert_eq!(done.status.code(), Some(5), "{}", done.stderr);
-    let records = gateway.records();
-    let observed: Vec<String> = records
+    let mut typist = Typist::new(ssh);
+    typist.line("echo sum-$((40+2))", "sum-42");
+    typist.line("stty -echo; echo off-$((1+1))", "off-2");
+    typist.line(": hunter2-unseen; echo done-$((1+1))", "done-2");
+    typist.line("stty echo; echo on-$((1+1))", "on-2");
+    typist.line("echo card 4111 1111 1111 1111 end-$((1+1))", "end-2");
+    typist.line("exit 5", "exit 5");
+    assert_eq!(typist.ssh.wait().unwrap().code(), Some(5));
+    let observed: Vec<String> = gateway
+        .records()
         .into_iter()
         .filter_map(|record| match record {
             Record::Observed { statement, .. } => Some(statement),
@@ -71,6 +116,6 @@ fn commands_in_a_shell_are_observed_and_what_is_typed_unseen_is_not() {
         })
         .collect();
     let find = |text: &str| observed.iter().any(|line| line.contains(text));
-    assert!(find("echo sum-$((40+2))") && find("read -s secret") && find("exit 5"), "{observed:?}");
-    assert!(find("echo card") && !find("4111 1111 1111 1111"), "{observed:?}");
+    assert!(find("echo sum-$((40+2))") && find("stty -echo") && find("exit 5"), "{observed:?}");
+    assert!(!find("hunter2") && !find("4111 1111 1111 1111"), "{observed:?}");
 }

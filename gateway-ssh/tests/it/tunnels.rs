@@ -248,11 +248,11 @@ when {{ ["{open}", "{folder}/open/../other", "{folder}//other"].contains(resourc
         assert_eq!(through_socket(&gateway, &socket), "", "{socket}");
     }
     assert!(denied(&gateway, "direct_streamlocal"));
-    let released = gateway
-        .records()
-        .into_iter()
-        .any(|record| matches!(record, Record::Released { bytes, .. } if *bytes == *b"hello\n"));
-    assert!(released, "what passed is recorded");
+    let passed = gateway.records().into_iter().find_map(|record| match record {
+        Record::Digested { content, bytes, .. } if content == "released" => Some(bytes),
+        _ => None,
+    });
+    assert_eq!(passed, Some(b"hello\n".len() as u64), "how much passed is recorded");
 }
 
 #[test]
