@@ -25,7 +25,7 @@ use crate::denial;
 use crate::gate::{Gate, MAX_CHANNELS};
 use crate::login::{Grants, Login, is_believed, proof};
 use crate::operation::{self, Screen, Setting, Size, Terminal};
-use crate::served::Served;
+use crate::served::{Served, canonical_host};
 use crate::server::{PROTOCOL, Shared};
 use crate::session::{SshSession, not_granted};
 use crate::target::{ShellMode, Target};
@@ -133,7 +133,9 @@ impl Connection {
         };
         match self.connect(&guard, &target, &principal).await {
             Ok(upstreams) => {
-                Ok(Arc::new(SshSession::new(guard, upstreams, grants, Arc::clone(&self.gate), handle)))
+                let names = self.shared.names.of(&target.name, &principal.actor);
+                let gate = Arc::clone(&self.gate);
+                Ok(Arc::new(SshSession::new(guard, upstreams, names, grants, gate, handle)))
             }
             Err(denial) => {
                 let _ = guard.close(CloseReason::Upstream).await;
@@ -425,6 +427,8 @@ impl Handler for Connection {
         session: &mut Session,
     ) -> Result<(), Error> {
         let Some(ours) = self.session.clone() else { return Ok(()) };
+        // What is judged is what the target is asked for.
+        let host = &*canonical_host(host);
         let operation = operation::tcp(&ours.target, "direct_tcpip", host, port);
         let served = self.shared.served.of_endpoint(&ours.upstreams.target().host, host, port);
         let refusal = no_port(port).or_else(|| served.map(Served::refusal));

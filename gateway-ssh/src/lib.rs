@@ -19,6 +19,7 @@ mod greeting;
 mod handler;
 mod host_key;
 mod login;
+mod names;
 mod operation;
 mod served;
 mod server;

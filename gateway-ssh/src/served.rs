@@ -1,6 +1,6 @@
 //! What other listeners of the same gateway serve: nothing is forwarded past them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use gateway_core::error::{Denial, DenialCode};
 
@@ -55,15 +55,17 @@ impl AllServed {
         self.0.iter().find(|served| served.is_endpoint(host, port))
     }
 
+    /// By its last component, since folders have other names (`/var/run` is `/run`); below `/proc` all of them have.
     pub(crate) fn of_socket(&self, path: &str) -> Option<&Served> {
-        self.0.iter().find(|served| matches!(&served.place, Place::Socket(socket) if socket == path))
+        let last = |path: &str| path.rsplit('/').next().map(str::to_owned);
+        let is = |socket: &str| path.starts_with("/proc/") || last(socket) == last(path);
+        self.0.iter().find(|served| matches!(&served.place, Place::Socket(socket) if is(socket)))
     }
 }
 
 /// Names are compared without case and without the dot of the root; addresses by what they mean.
 fn same_host(one: &str, other: &str) -> bool {
     let (one, other) = (clean(one), clean(other));
-    let address = |host: &str| host.parse::<IpAddr>().ok().map(|address| address.to_canonical());
     one == other
         || (is_loopback(&one) && is_loopback(&other))
         || address(&one).is_some_and(|one| Some(one) == address(&other))
@@ -73,19 +75,47 @@ fn clean(host: &str) -> String {
     host.trim().trim_matches(['[', ']']).trim_end_matches('.').to_ascii_lowercase()
 }
 
-/// As far as it can be told without asking the target: also the short forms that its resolver takes (inet_aton(3)).
+/// A host as it is judged and asked for: one spelling of each name, and of each address, for policies to name.
+pub(crate) fn canonical_host(host: &str) -> String {
+    let host = clean(host);
+    address(&host).map_or(host, |address| address.to_string())
+}
+
+fn address(host: &str) -> Option<IpAddr> {
+    let address = host.parse::<IpAddr>().ok().map(|address| address.to_canonical());
+    address.or_else(|| inet_aton(host).map(IpAddr::V4))
+}
+
+/// The other forms of addresses that resolvers take: one to four numbers, decimal, octal or hexadecimal, the last one for all
+/// bytes that are left (inet_aton(3)).
+fn inet_aton(host: &str) -> Option<Ipv4Addr> {
+    let parts: Option<Vec<u32>> = host.split('.').map(number).collect();
+    let parts = parts.filter(|parts| parts.len() <= 4)?;
+    let (last, leading) = parts.split_last()?;
+    let mut address = 0_u32;
+    for (part, shift) in leading.iter().zip([24, 16, 8]) {
+        address |= u32::from(u8::try_from(*part).ok()?) << shift;
+    }
+    let left = u32::MAX.checked_shr(8 * u32::try_from(leading.len()).ok()?)?;
+    (*last <= left).then(|| Ipv4Addr::from(address | *last))
+}
+
+/// As strtoul(3) reads it with base 0.
+fn number(text: &str) -> Option<u32> {
+    let (digits, base) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => (digits, 16),
+        None if text.len() > 1 && text.starts_with('0') => (text, 8),
+        None => (text, 10),
+    };
+    digits.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u32::from_str_radix(digits, base).ok()).flatten()
+}
+
+/// As far as it can be told without asking the target.
 fn is_loopback(host: &str) -> bool {
-    match host.parse::<IpAddr>() {
-        Ok(address) => address.to_canonical().is_loopback() || address.is_unspecified(),
-        Err(_) => {
-            let local = ["localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback", "0"];
-            let number = |text: &str| text.chars().all(|c| c.is_ascii_hexdigit() || c == '.' || c == 'x');
-            local.contains(&host)
-                || host.is_empty()
-                || host.starts_with("127.") && number(host)
-                || host.starts_with("0x7f")
-                || host == "2130706433"
-        }
+    let local = ["localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback", ""];
+    match address(host) {
+        Some(address) => address.is_loopback() || address.is_unspecified(),
+        None => local.contains(&host) || host.ends_with(".localhost"),
     }
 }
 
@@ -110,14 +140,37 @@ mod tests {
             ("127.1", 5433),
             ("::ffff:127.0.0.1", 5433),
             ("0", 5433),
+            ("0.0", 5433),
+            ("00", 5433),
+            ("0x0", 5433),
+            ("0177.0.0.1", 5433),
+            ("017700000001", 5433),
+            ("2130706433", 5433),
+            ("2130706434", 5433),
+            ("0x7f.1", 5433),
+            ("db.localhost", 5433),
             ("10.0.0.7", 5434),
+            ("10.7", 5434),
+            ("10.0.7", 5434),
+            ("167772167", 5434),
+            ("0xa000007", 5434),
+            ("0XA.7", 5434),
+            ("012.0.0.7", 5434),
+            ("[::ffff:10.0.0.7]", 5434),
             ("::ffff:10.0.0.7", 5434),
         ] {
             assert!(served.of_endpoint("127.0.0.1", host, port).is_some(), "{host}:{port}");
         }
-        for (host, port) in
-            [("db.internal", 5433), ("db2.internal", 5432), ("10.0.0.8", 5434), ("127.evil", 5433)]
-        {
+        for (host, port) in [
+            ("db.internal", 5433),
+            ("db2.internal", 5432),
+            ("10.0.0.8", 5434),
+            ("127.evil", 5433),
+            ("10.0.0.8", 5434),
+            ("10.8", 5434),
+            ("08.7", 5434),
+            ("1.2.3.4.5", 5433),
+        ] {
             assert!(served.of_endpoint("127.0.0.1", host, port).is_none(), "{host}:{port}");
         }
         assert!(served.of_endpoint("db.internal", "localhost", 5432).is_some());
@@ -127,6 +180,30 @@ mod tests {
             "that is the gateway's own host"
         );
         assert!(served.of_socket("/run/postgresql/.s.PGSQL.5432").is_some());
+        for path in [
+            "/var/run/postgresql/.s.PGSQL.5432",
+            "/proc/self/root/run/postgresql/.s.PGSQL.5432",
+            "/proc/1/root/run/postgresql/link",
+        ] {
+            assert!(served.of_socket(path).is_some(), "{path}");
+        }
         assert!(served.of_socket("/run/docker.sock").is_none());
+    }
+
+    #[test]
+    fn a_host_has_one_spelling() {
+        for (given, canonical) in [
+            ("DB.Internal.", "db.internal"),
+            ("10.7", "10.0.0.7"),
+            ("0xa000007", "10.0.0.7"),
+            ("::FFFF:10.0.0.7", "10.0.0.7"),
+            ("[2001:DB8:0::1]", "2001:db8::1"),
+            ("256.1", "256.1"),
+            ("1.2.3.4.5", "1.2.3.4.5"),
+            ("cafe", "cafe"),
+            ("", ""),
+        ] {
+            assert_eq!(canonical_host(given), canonical);
+        }
     }
 }

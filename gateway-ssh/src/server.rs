@@ -26,6 +26,7 @@ use crate::gate::{Gate, Gated};
 use crate::greeting::{IDENTIFICATION, greet};
 use crate::handler::Connection;
 use crate::host_key::HostKey;
+use crate::names::AllNames;
 use crate::served::{AllServed, Served};
 use crate::session::SshSession;
 use crate::target::{BuildError, Target};
@@ -89,6 +90,7 @@ pub(crate) struct Shared {
     pub(crate) pipeline: Pipeline,
     targets: BTreeMap<String, Arc<Target>>,
     pub(crate) served: AllServed,
+    pub(crate) names: AllNames,
     limits: ListenerLimits,
     config: Arc<Config>,
     /// The same for clients that know the fastest cipher.
@@ -178,6 +180,7 @@ impl SshGatewayBuilder {
             pipeline: self.pipeline,
             targets,
             served: AllServed(self.served),
+            names: AllNames::default(),
             limits: self.limits,
             config: Arc::new(config),
             fastest: Arc::new(fastest),

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use crate::channel::Opened;
 use crate::gate::Gate;
 use crate::login::Grants;
+use crate::names::Names;
 use crate::upstream::Upstreams;
 
 /// What the channels of a connection share.
@@ -21,6 +22,7 @@ pub(crate) struct SshSession {
     pub(crate) guard: Guard,
     pub(crate) upstreams: Upstreams,
     pub(crate) target: Resource,
+    pub(crate) names: Names,
     pub(crate) grants: Grants,
     pub(crate) gate: Arc<Gate>,
     /// Channels that the target opened towards the client.
@@ -34,13 +36,14 @@ impl SshSession {
     pub(crate) fn new(
         guard: Guard,
         upstreams: Upstreams,
+        names: Names,
         grants: Grants,
         gate: Arc<Gate>,
         handle: Handle,
     ) -> Self {
         let target = Resource::target(&guard.info().target);
         let (opened, tasks) = (Opened::default(), Mutex::default());
-        Self { guard, upstreams, target, grants, gate, opened, handle, tasks }
+        Self { guard, upstreams, target, names, grants, gate, opened, handle, tasks }
     }
 
     /// Runs a channel until it ends or the session does. A panic in it ends nothing but itself.
@@ -66,6 +69,10 @@ impl SshSession {
 
     /// Judges what is done at once, in the order of the connection, and has no answer but yes or no: nobody may be waited for.
     pub(crate) async fn permit(&self, operation: Operation) -> Result<(), Denial> {
+        // Asks no faster than the recorder takes it: what waits to be written is bound for all sessions together.
+        if !self.guard.has_room() {
+            self.guard.catch_up().await?;
+        }
         let pending = self.pending(operation);
         match self.guard.judge_for(pending, &NoRewrites, Delivery::Retry).await {
             Judged::Permit(permit) => permit.consume().1.complete("granted"),

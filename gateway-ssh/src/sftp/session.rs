@@ -370,7 +370,15 @@ impl Session {
             Request::Setstat { path, .. } => vec![self.one(path, A::Setstat, true)],
             Request::Opendir { path } => vec![self.one(path, A::List, true)],
             Request::Remove { path } => vec![self.one(path, A::Remove, false)],
-            Request::Mkdir { path, .. } => vec![self.one(path, A::Mkdir, false)],
+            Request::Mkdir { path, attributes } => {
+                let mut folder = self.one(path, A::Mkdir, false);
+                // A mode with the usual bits is what every client sends.
+                if attributes.owner.is_some() || attributes.permissions.is_some_and(|mode| mode & 0o7000 != 0)
+                {
+                    folder.actions.push(A::Setstat);
+                }
+                vec![folder]
+            }
             Request::Rmdir { path } => vec![self.one(path, A::Rmdir, false)],
             Request::Realpath { path } => vec![self.one(path, A::Resolve, true)],
             Request::Readlink { path } => vec![self.one(path, A::Readlink, false)],

@@ -146,6 +146,8 @@ impl Arena {
         fs::write(work.join("cards"), format!("{}{CARD} {CARD}\n", "x ".repeat(16 * 1024 - 5))).unwrap();
         fs::write(vault.join("secret"), format!("VAULT-SECRET-{mark}\n")).unwrap();
         fs::set_permissions(vault.join("secret"), fs::Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink(vault.join("secret"), work.join("out")).unwrap();
+        std::os::unix::fs::symlink(&vault, work.join("away")).unwrap();
         // What could have been uploaded: it does its damage under any name.
         let tool = format!("#!/bin/sh\ntouch {}/pwned\n", vault.display());
         fs::create_dir(work.join("bin")).unwrap();

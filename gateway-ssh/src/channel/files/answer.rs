@@ -13,10 +13,9 @@ impl Files<'_> {
         if let Some(on) = self.by_handle.remove(&reply.client_id) {
             return self.reply_on(&on, reply, lanes);
         }
-        let Some(Running { mut results, opens, renames }) = self.running.remove(&reply.client_id) else {
+        let Some(Running { mut results, opens }) = self.running.remove(&reply.client_id) else {
             return Err(Stop::Broken(SftpError::UnknownId(reply.client_id)));
         };
-        self.renaming = self.renaming.saturating_sub(usize::from(renames));
         if results.is_stale() {
             results.adopt_masks();
         }

@@ -25,6 +25,7 @@ use self::lane::Lane;
 use self::read::Window;
 use super::output::{Exit, Stream};
 use super::{Ended, Event, Gone, STDERR, Task};
+use crate::names::{Awaited, Hold};
 use crate::sftp::{
     Answered, Asked, FileOperation, FrameDecoder, Limits, OwnId, Request, Response, Session, SftpError,
 };
@@ -107,8 +108,6 @@ struct Running {
     results: Results,
     /// For those that open a handle.
     opens: Option<Opening>,
-    /// Names may lead elsewhere once it is done.
-    renames: bool,
 }
 
 struct Opening {
@@ -153,14 +152,17 @@ struct Files<'a> {
     told_end: bool,
     serial: u64,
     waiting: VecDeque<Waiting>,
-    /// How many of `waiting` and `running` may change what a name leads to.
-    renaming: usize,
+    /// Names in use for all of `waiting` and `running`.
+    hold: Option<Hold>,
+    /// What `postponed` waits for, besides the answers to those before it.
+    awaited: Option<Awaited>,
     /// Bytes in `questions` that wait for the rest of a read.
     held: usize,
     questions: HashMap<OwnId, Question>,
     running: HashMap<u32, Running>,
-    /// A path request that came while names may change: what its path leads to is asked only afterwards, else it could be
-    /// judged on one file and done to another. Nothing more is taken before it, so there is never a second.
+    /// A path request that came while names may change, here or in another session of the same identity, or one that changes them
+    /// and came while they are looked at: what its path leads to is asked only afterwards, else something could be judged on one
+    /// file and done to another. Nothing more is taken before it, so there is never a second.
     postponed: Option<Box<FileOperation>>,
     by_handle: HashMap<u32, OnFile>,
     open: HashMap<Bytes, OpenFile>,
@@ -197,6 +199,14 @@ pub(super) async fn run(task: &Task, leased: Leased, results: Results) -> Result
 }
 
 enum Never {}
+
+/// When its turn comes, if there is something to wait for.
+async fn awaited(turn: &mut Option<Awaited>) -> Hold {
+    match turn {
+        Some(turn) => turn.await,
+        None => std::future::pending().await,
+    }
+}
 
 /// Where nothing may happen before it is on disk, waits for that. A recorder that fails ends the session by the next release.
 async fn settled(task: &Task) -> Result<(), Denial> {
@@ -272,7 +282,8 @@ impl<'a> Files<'a> {
             told_end: false,
             serial: 0,
             waiting: VecDeque::new(),
-            renaming: 0,
+            hold: None,
+            awaited: None,
             held: 0,
             questions: HashMap::new(),
             running: HashMap::new(),
@@ -293,9 +304,37 @@ impl<'a> Files<'a> {
             && self.postponed.is_none()
     }
 
-    /// Whether a request that may change what a name leads to has no answer yet.
-    const fn is_renaming(&self) -> bool {
-        self.renaming > 0
+    /// Whether a request may go on, or has to wait for those that it must not meet.
+    fn may_name(&mut self, operation: &FileOperation) -> bool {
+        if operation.paths().iter().all(|path| path.by_handle) {
+            return true;
+        }
+        let changes = operation.changes_names();
+        let idle = self.names_idle();
+        if self.hold.as_ref().is_some_and(|hold| hold.is_for(changes)) && (idle || !changes) {
+            return true;
+        }
+        if !idle || self.awaited.is_some() {
+            return false;
+        }
+        self.hold = None;
+        self.hold = self.task.session.names.hold_now(changes);
+        if self.hold.is_none() {
+            self.awaited = Some(self.task.session.names.hold(changes));
+        }
+        self.hold.is_some()
+    }
+
+    /// Whether no request about paths is under way.
+    fn names_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Lets other sessions at the names as soon as this one has no question about them.
+    fn release_names(&mut self) {
+        if self.names_idle() && self.postponed.is_none() {
+            self.hold = None;
+        }
     }
 
     /// Tells the server that the input ends. Not before all that was asked is answered: servers leave at once, and what was still to
@@ -316,6 +355,7 @@ impl<'a> Files<'a> {
         loop {
             let taken = match self.take_frames(lanes).await {
                 Ok(()) => {
+                    self.release_names();
                     self.end_input(lanes);
                     self.hear(&mut from, lanes).await
                 }
@@ -341,6 +381,11 @@ impl<'a> Files<'a> {
                 Some(message) => self.message(message, lanes).await,
                 None => Err(Stop::Lost),
             },
+            hold = awaited(&mut self.awaited) => {
+                self.awaited = None;
+                self.hold = Some(hold);
+                Ok(())
+            }
             () = lanes.up.relieved() => Ok(()),
             () = lanes.down.relieved() => Ok(()),
         }
@@ -366,10 +411,13 @@ impl<'a> Files<'a> {
     async fn take_frames(&mut self, lanes: &Lanes) -> Result<(), Stop> {
         // The policies may have changed while nothing came from the server. What is judged below is judged by those in force.
         self.adopt_policies().await?;
-        if !self.is_renaming()
-            && self.wire.has_room()
+        if self.wire.has_room()
             && let Some(operation) = self.postponed.take()
         {
+            if !self.may_name(&operation) {
+                self.postponed = Some(operation);
+                return Ok(());
+            }
             self.wait_for_recorder().await?;
             self.asked(operation, lanes).await?;
         }
@@ -382,7 +430,7 @@ impl<'a> Files<'a> {
                 }
                 Ok(Asked::Refused(frame)) => lanes.down(self.task.session.guard.originate(frame)),
                 Ok(Asked::File(operation)) => {
-                    if self.is_renaming() && operation.paths().iter().any(|path| !path.by_handle) {
+                    if !self.may_name(&operation) {
                         self.postponed = Some(operation);
                         return Ok(());
                     }

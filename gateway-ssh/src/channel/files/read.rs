@@ -140,9 +140,9 @@ impl Files<'_> {
     }
 }
 
-/// Text is what has no NUL in it. Values in anything else (UTF-16, archives, images) would not be found.
+/// Text is UTF-8 without a NUL. Values in anything else (UTF-16, archives, images) would not be found.
 fn binary(data: &[u8]) -> Option<Denial> {
-    data.contains(&0).then(|| {
+    (data.contains(&0) || !is_utf8(data)).then(|| {
         Denial::new(
             DenialCode::Forbidden,
             "this file is not text, so what is sensitive in it cannot be masked",
@@ -151,9 +151,33 @@ fn binary(data: &[u8]) -> Option<Denial> {
     })
 }
 
+/// Whether it is a piece of UTF-8 text, which may begin and end inside a character (RFC 3629 section 3).
+fn is_utf8(data: &[u8]) -> bool {
+    let cut = data.iter().take(3).take_while(|byte| **byte & 0xc0 == 0x80).count();
+    match std::str::from_utf8(data.get(cut..).unwrap_or_default()) {
+        Ok(_) => true,
+        Err(error) => error.error_len().is_none(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_is_utf8_without_nuls() {
+        let text = "gr\u{fc}\u{df}e \u{20ac} \u{1f600}".as_bytes();
+        for from in 0..text.len() {
+            for to in from..=text.len() {
+                assert!(binary(&text[from..to]).is_none(), "{from}..{to}");
+            }
+        }
+        for data in
+            [&b"BZh91AY&SY\xab\xcd\xef"[..], b"\x28\xb5\x2f\xfd$", b"a\0b", b"a\xffb", b"\x80\x80\x80\x80"]
+        {
+            assert!(binary(data).is_some(), "{data:?}");
+        }
+    }
 
     #[test]
     fn a_read_gets_its_part_with_what_is_around_it_known() {

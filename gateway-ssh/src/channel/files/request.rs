@@ -135,7 +135,6 @@ impl Files<'_> {
         for (index, path) in questions.into_iter().enumerate() {
             self.ask_real(self.serial, index, path, lanes)?;
         }
-        self.renaming += usize::from(operation.changes_names());
         self.waiting.push_back(Waiting {
             serial: self.serial,
             operation,
@@ -226,7 +225,6 @@ impl Files<'_> {
     async fn judge_waiting(&mut self, lanes: &Lanes) -> Result<(), Stop> {
         while self.waiting.front().is_some_and(|waiting| waiting.unanswered == 0) {
             let Some(Waiting { operation, size, failed, .. }) = self.waiting.pop_front() else { break };
-            self.renaming = self.renaming.saturating_sub(usize::from(operation.changes_names()));
             match failed {
                 Some(response) => self.judge_failed(*operation, &response, lanes).await?,
                 None => self.judge(*operation, size, lanes).await?,
@@ -270,9 +268,7 @@ impl Files<'_> {
             Request::Open { .. } | Request::Opendir { .. } => Some(self.opening(operation, size).await?),
             _ => None,
         };
-        let renames = request.changes_names();
-        self.renaming += usize::from(renames);
-        self.running.insert(request.client_id(), Running { results, opens, renames });
+        self.running.insert(request.client_id(), Running { results, opens });
         lanes.up(self.wire.forward(request)?);
         Ok(())
     }
