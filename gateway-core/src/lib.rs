@@ -12,6 +12,7 @@ pub mod clock;
 pub mod credentials;
 pub mod error;
 pub mod identity;
+pub mod intake;
 pub mod masking;
 pub mod operation;
 pub mod pipeline;

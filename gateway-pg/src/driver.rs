@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use gateway_core::approval::Delivery;
 use gateway_core::error::{Denial, DenialCode};
+use gateway_core::intake::Intake;
 use gateway_core::pipeline::{Guard, Held, Judged, Permit, Released};
 use gateway_core::session::CloseReason;
 use tokio::io::AsyncWrite;
@@ -19,7 +20,6 @@ use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use crate::codec::ProtocolError;
-use crate::intake::Intake;
 use crate::io::BoxedStream;
 use crate::login::upstream::CancelKey;
 use crate::rewriter::PgRewriter;
@@ -107,8 +107,8 @@ impl Driver {
             rewriter,
             down,
             up,
-            down_in: Intake::new(),
-            up_in: Intake::new(),
+            down_in: Intake::default(),
+            up_in: Intake::default(),
             down_out: VecDeque::new(),
             down_flush: false,
             up_flush: false,

@@ -16,7 +16,6 @@ mod denial;
 mod driver;
 mod effects;
 mod estimate;
-mod intake;
 mod io;
 mod lineage;
 mod login;

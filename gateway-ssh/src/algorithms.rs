@@ -44,6 +44,11 @@ pub(crate) const fn preferred(certificates: bool) -> Preferred {
     }
 }
 
+/// What is offered to clients that know the fastest cipher (see [`crate::greeting`]).
+pub(crate) fn fastest() -> Preferred {
+    Preferred { cipher: Cow::Borrowed(&[cipher::AES_256_GCM]), ..preferred(false) }
+}
+
 /// Flow-control window of a channel on both sides, in bytes: OpenSSH's own size.
 pub(crate) const WINDOW_BYTES: u32 = 2 << 20;
 

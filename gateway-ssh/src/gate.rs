@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::ahead::ReadAhead;
 use crate::algorithms::WINDOW_BYTES;
 
 /// Channels of one connection at once. OpenSSH's server allows 10 by default.
@@ -163,14 +164,14 @@ impl Pace {
 /// A stream behind its gate.
 #[derive(Debug)]
 pub(crate) struct Gated<S> {
-    stream: S,
+    stream: ReadAhead<S>,
     gate: Arc<Gate>,
     pace: Pace,
 }
 
 impl<S> Gated<S> {
-    pub(crate) const fn new(stream: S, gate: Arc<Gate>) -> Self {
-        Self { stream, gate, pace: Pace { reads: 0, rest: None } }
+    pub(crate) fn new(stream: S, gate: Arc<Gate>) -> Self {
+        Self { stream: ReadAhead::new(stream), gate, pace: Pace::default() }
     }
 }
 
@@ -185,7 +186,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gated<S> {
         if pressed {
             ready!(self.pace.poll_turn(cx));
         }
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        // A trickle that was read ahead could not be held up any more.
+        ready!(if pressed {
+            self.stream.poll_read_only(cx, buf)
+        } else {
+            Pin::new(&mut self.stream).poll_read(cx, buf)
+        })?;
         self.pace.reads = if pressed { self.pace.reads + 1 } else { 0 };
         self.gate.heard();
         Poll::Ready(Ok(()))

@@ -8,12 +8,14 @@
 //! Not here: tunnel devices, and forwards to what another listener of the gateway serves, which are refused whatever the policy says;
 //! judging of keystrokes, which no gateway can do (a permitted shell is recorded and masked, not judged).
 
+mod ahead;
 mod algorithms;
 mod channel;
 mod check;
 mod command;
 mod denial;
 mod gate;
+mod greeting;
 mod handler;
 mod host_key;
 mod login;

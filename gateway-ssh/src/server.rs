@@ -15,14 +15,15 @@ use gateway_core::pipeline::Pipeline;
 use gateway_core::session::CloseReason;
 use russh::keys::PrivateKey;
 use russh::server::{Config, RunningSession, run_stream};
-use russh::{Disconnect, MethodKind, MethodSet, SshId};
+use russh::{Disconnect, MethodKind, MethodSet, Preferred, SshId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use crate::algorithms::{PACKET_BYTES, WINDOW_BYTES, preferred};
+use crate::algorithms::{PACKET_BYTES, WINDOW_BYTES, fastest, preferred};
 use crate::gate::{Gate, Gated};
+use crate::greeting::{IDENTIFICATION, greet};
 use crate::handler::Connection;
 use crate::host_key::HostKey;
 use crate::served::{AllServed, Served};
@@ -90,6 +91,8 @@ pub(crate) struct Shared {
     pub(crate) served: AllServed,
     limits: ListenerLimits,
     config: Arc<Config>,
+    /// The same for clients that know the fastest cipher.
+    fastest: Arc<Config>,
 }
 
 impl Shared {
@@ -169,13 +172,15 @@ impl SshGatewayBuilder {
                 "there is none; make one with `ssh-keygen -t ed25519`".to_owned(),
             ));
         }
-        let config = Arc::new(config(keys, &self.limits));
+        let (fastest, config) =
+            (config(keys.clone(), &self.limits, fastest()), config(keys, &self.limits, preferred(false)));
         Ok(SshGateway(Arc::new(Shared {
             pipeline: self.pipeline,
             targets,
             served: AllServed(self.served),
             limits: self.limits,
-            config,
+            config: Arc::new(config),
+            fastest: Arc::new(fastest),
         })))
     }
 }
@@ -191,17 +196,17 @@ fn check(target: &Target) -> Result<(), BuildError> {
     Ok(())
 }
 
-fn config(keys: Vec<PrivateKey>, limits: &ListenerLimits) -> Config {
+fn config(keys: Vec<PrivateKey>, limits: &ListenerLimits, preferred: Preferred) -> Config {
     let methods = [MethodKind::PublicKey, MethodKind::KeyboardInteractive, MethodKind::Password];
     Config {
-        server_id: SshId::Standard("SSH-2.0-gateway".into()),
+        server_id: SshId::Standard(IDENTIFICATION.into()),
         methods: MethodSet::from(&methods[..]),
         auth_rejection_time: limits.rejection,
         auth_rejection_time_initial: Some(Duration::ZERO),
         keys,
         window_size: WINDOW_BYTES,
         maximum_packet_size: PACKET_BYTES,
-        preferred: preferred(false),
+        preferred,
         max_auth_attempts: limits.attempts,
         // What a closed gate or a full window does to these is counted in `Gate`, which knows who waits for whom.
         inactivity_timeout: None,
@@ -261,7 +266,9 @@ impl SshGateway {
         let handler = Connection::new(Arc::clone(&self.0), peer, Arc::clone(&gate), opened);
         let stream = Gated::new(stream, Arc::clone(&gate));
         let login = async {
-            let running = run_stream(Arc::clone(&self.0.config), stream, handler).await.ok()?;
+            let (stream, knows_fastest) = greet(stream).await.ok()?;
+            let config = if knows_fastest { &self.0.fastest } else { &self.0.config };
+            let running = run_stream(Arc::clone(config), stream, handler).await.ok()?;
             Some((running, opening.await.ok().flatten()))
         };
         match timeout(self.0.limits.login, login).await {

@@ -102,11 +102,16 @@ impl KnownLiterals {
         let window = from.max(text.len().saturating_sub(longest));
         let begins =
             |at: &usize| text.get(*at).is_some_and(|b| self.first.get(usize::from(*b)) == Some(&true));
-        let open = |at: &usize| {
-            text.get(*at..)
-                .is_some_and(|rest| self.literals.iter().any(|l| l.len() > rest.len() && l.starts_with(rest)))
-        };
+        let open = |at: &usize| text.get(*at..).is_some_and(|rest| self.goes_on(rest));
         (window..text.len()).filter(begins).find(open).unwrap_or(text.len())
+    }
+
+    /// Whether a literal begins with `rest` and is longer.
+    fn goes_on(&self, rest: &[u8]) -> bool {
+        // They are sorted: those that begin with `rest` stand together, `rest` itself first.
+        let from = self.literals.partition_point(|literal| literal.as_slice() < rest);
+        let beginning = self.literals.iter().skip(from).take_while(|literal| literal.starts_with(rest));
+        beginning.take(2).any(|literal| literal.len() > rest.len())
     }
 }
 
@@ -215,6 +220,24 @@ mod tests {
             assert_eq!(masker.finish(&mut out), 1);
             assert_eq!((out, known.hits()), (whole, hits + 1), "view {i}");
         }
+    }
+
+    #[test]
+    fn text_that_ends_within_a_literal_is_held_from_where_it_begins() {
+        let known = KnownLiterals::new([SECRET, "s3cr\"t /value+ that is long and longer"]).unwrap();
+        for view in views() {
+            let literal = known.literals.iter().find(|l| view.windows(l.len()).any(|w| w == l.as_slice()));
+            let literal = literal.unwrap();
+            for cut in 1..literal.len() {
+                let text = [b"x ", literal.get(..cut).unwrap()].concat();
+                assert_eq!(known.unfinished(&text, 0), 2, "{}", text.escape_ascii());
+            }
+        }
+        // The longer of two that begin alike is still under way, and nothing is once it is over.
+        let whole = |text: &str| known.unfinished(text.as_bytes(), 0);
+        assert_eq!(whole(&format!("x {SECRET}")), 2);
+        let over = format!("x {SECRET}.");
+        assert_eq!(whole(&over), over.len());
     }
 
     #[test]

@@ -37,5 +37,6 @@ pub use known::{KnownLiterals, KnownLiteralsError, MAX_KNOWN_BYTES, MAX_KNOWN_VA
 pub use rule::{Rule, RuleError, RuleSet, Validator};
 pub use scanner::{BadCell, CellFinding, Detector, Finding, Masked, Scanner, WithKnown};
 pub use stream::StreamMasker;
+pub(crate) use terminal::readings;
 pub use terminal::{Controls, TerminalMasker};
 pub use transform::Transform;

@@ -12,7 +12,7 @@ use super::guard::{Guard, GuardInner, recorder_failed};
 use crate::error::{Denial, DenialCode};
 use crate::masking::{
     CellFinding, ClassSet, Controls, FieldRule, Finding, KnownLiterals, MaskKey, MaskedField, Scanner,
-    TerminalMasker, Transform, mask_field,
+    TerminalMasker, Transform, mask_field, readings,
 };
 use crate::operation::{Operation, OperationId, Resource};
 use crate::policy::{Content, Obligation, PolicyInput, Revision};
@@ -348,7 +348,7 @@ impl Results {
         if out.is_empty() {
             return Ok(None);
         }
-        let lines = out.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let lines = memchr::memchr_iter(b'\n', &out).count() as u64;
         let classes = stream.masker.take_classes();
         let index = |class| self.guard.pipeline.scanner.index(class).unwrap_or(WITHHELD);
         let counted: Vec<_> = classes.iter().map(|(class, count)| (index(class), *count)).collect();
@@ -508,21 +508,35 @@ impl Masker<'_> {
     }
 
     /// The text with sensitive content replaced by as many `*`, or `None` if there is none in it: for answers whose offsets count.
+    /// Values are found although control sequences stand between their characters, as in streams.
     ///
     /// # Errors
     /// The text cannot be looked at: nothing may be released.
     pub fn text_of_same_length(&mut self, text: &[u8]) -> Result<Option<Vec<u8>>, Denial> {
-        let mut findings = Vec::new();
-        self.cells(text, std::slice::from_ref(&(0..text.len())), &mut findings)?;
-        if findings.is_empty() {
+        let mut found = self.found_in(text)?;
+        for reading in readings(text).into_iter().flatten() {
+            let across = self.found_in(&reading.text)?.into_iter();
+            found.extend(across.map(|f| CellFinding { range: reading.hull(&f.range), ..f }));
+        }
+        if found.is_empty() {
             return Ok(None);
         }
         let mut out = text.to_vec();
-        for finding in findings {
-            self.note(self.scanner.index(&finding.class).unwrap_or(WITHHELD));
-            out.get_mut(finding.range).unwrap_or_default().fill(b'*');
+        for finding in found {
+            let value = out.get_mut(finding.range).unwrap_or_default();
+            // Several readings may find the same one.
+            if value.iter().any(|byte| *byte != b'*') {
+                self.note(self.scanner.index(&finding.class).unwrap_or(WITHHELD));
+                value.fill(b'*');
+            }
         }
         Ok(Some(out))
+    }
+
+    fn found_in(&self, text: &[u8]) -> Result<Vec<CellFinding>, Denial> {
+        let mut findings = Vec::new();
+        self.cells(text, std::slice::from_ref(&(0..text.len())), &mut findings)?;
+        Ok(findings)
     }
 
     /// Counts a value of a labelled field, shown or masked, where a budget counts subjects. Call it with the target's bytes for every

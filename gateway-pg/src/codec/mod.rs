@@ -123,7 +123,7 @@ pub fn next_frame(
 ) -> Result<Option<Frame>, ProtocolError> {
     match peek(buffer, limit)? {
         Some((_, total)) if buffer.len() >= total => {
-            Ok(Some(Frame { bytes: crate::intake::take(buffer, total) }))
+            Ok(Some(Frame { bytes: gateway_core::intake::take(buffer, total) }))
         }
         _ => Ok(None),
     }

@@ -44,6 +44,10 @@ impl<T> Default for Kept<T> {
 }
 
 impl<T: Weighs> Kept<T> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&Arc<T>> {
         if name.is_empty() { self.unnamed.as_ref() } else { self.named.as_ref()?.get(name) }
     }

@@ -19,7 +19,9 @@ use tokio::time::timeout;
 
 use self::door::{Door, Expected, Knock};
 use self::host::{HostCheck, Refusal};
+use crate::ahead::ReadAhead;
 use crate::algorithms::{PACKET_BYTES, WINDOW_BYTES, preferred};
+use crate::greeting::IDENTIFICATION;
 use crate::target::Target;
 
 /// How long connecting and logging in may take.
@@ -155,7 +157,8 @@ impl Upstreams {
             stream.set_nodelay(true).map_err(UpstreamError::Connect)?;
             let door = Door::default();
             let (check, verdict) = HostCheck::new(&self.target, SystemTime::now(), door.clone());
-            let connected = client::connect_stream(Arc::new(self.config()), stream, check).await;
+            let connected =
+                client::connect_stream(Arc::new(self.config()), ReadAhead::new(stream), check).await;
             let mut handle = connected.map_err(|error| match verdict.take() {
                 Some(refusal) => UpstreamError::HostKey(refusal),
                 None => UpstreamError::Protocol(error),
@@ -168,7 +171,7 @@ impl Upstreams {
 
     fn config(&self) -> client::Config {
         client::Config {
-            client_id: SshId::Standard("SSH-2.0-gateway".into()),
+            client_id: SshId::Standard(IDENTIFICATION.into()),
             window_size: WINDOW_BYTES,
             maximum_packet_size: PACKET_BYTES,
             channel_buffer_size: WAITING_MESSAGES,

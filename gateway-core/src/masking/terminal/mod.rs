@@ -14,6 +14,7 @@
 
 mod kept;
 mod lane;
+mod placed;
 mod sequence;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 use self::kept::Kept;
 use self::lane::{Lane, Reading, Span};
+pub(crate) use self::placed::readings;
 use self::sequence::{Control, Effect, Kind, Parser, Tokens, is_special};
 use super::class::{ClassSet, DataClass};
 use super::known::KnownLiterals;

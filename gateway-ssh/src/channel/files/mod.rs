@@ -6,6 +6,7 @@
 mod answer;
 mod content;
 mod lane;
+mod limits;
 mod read;
 mod request;
 
@@ -38,14 +39,15 @@ const LIMITS: Limits = Limits { requests: 2048, handles: 256 };
 /// Path requests and reads that wait for an answer to the gateway's own questions before no more requests are taken.
 const MAX_WAITING: usize = 512;
 
-/// Extensions announced to the client; the others are refused. `limits@openssh.com` would invite reads too long to be masked in one piece.
-const EXTENSIONS: [&[u8]; 6] = [
+/// Extensions announced to the client, where the server has them; the others are refused.
+const EXTENSIONS: [&[u8]; 7] = [
     b"posix-rename@openssh.com",
     b"statvfs@openssh.com",
     b"fstatvfs@openssh.com",
     b"hardlink@openssh.com",
     b"fsync@openssh.com",
     b"lsetstat@openssh.com",
+    b"limits@openssh.com",
 ];
 
 /// What goes to the server.
@@ -94,6 +96,8 @@ enum Question {
     Real(u64, usize, Bytes),
     /// How large the file of that request is.
     Size(u64),
+    /// How much may be asked for at once.
+    Limits(Box<FileOperation>),
     /// File content around a client's read.
     Read { operation: Box<FileOperation>, handle: Bytes, window: Window, got: BytesMut },
 }

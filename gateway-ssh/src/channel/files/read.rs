@@ -9,8 +9,9 @@ use crate::sftp::{FileOperation, Request, Response, StatusCode};
 /// What is read before and after a client's read. A value that is longer may be missed where a read begins or ends inside it. 8 KiB.
 const AROUND_BYTES: u32 = 8 * 1024;
 
-/// The longest answer to one read; a client that asks for more gets this and asks again (draft section 6.4). 64 KiB.
-const MAX_READ_BYTES: u32 = 64 * 1024;
+/// The longest answer to one read; a client that asks for more gets this and asks again (draft section 6.4). With what stands around it
+/// it is under OpenSSH's own limit. 224 KiB.
+pub(super) const MAX_READ_BYTES: u32 = 224 * 1024;
 
 /// What may wait for the rest of it in one session; beyond, reads end short of what is not known. 4 MiB.
 const MAX_HELD_BYTES: usize = 4 << 20;

@@ -17,10 +17,10 @@ impl Files<'_> {
         match request.kind() {
             FileKind::UnknownExtension
             | FileKind::CopyData
-            | FileKind::Limits
             | FileKind::ExpandPath
             | FileKind::HomeDirectory
             | FileKind::UsersGroupsById => self.unsupported(&request, lanes),
+            FileKind::Limits => self.ask_limits(request, lanes),
             // Changes more than was judged when the file was opened.
             FileKind::Fsetstat => self.judge(*request, None, lanes).await,
             _ if request.paths().iter().any(|path| path.by_handle) => self.by_handle(request, lanes),
@@ -172,6 +172,10 @@ impl Files<'_> {
             Some(Question::Size(serial)) => {
                 self.sized(serial, &response);
                 self.judge_waiting(lanes).await
+            }
+            Some(Question::Limits(operation)) => {
+                self.tell_limits(&operation, &response, lanes);
+                Ok(())
             }
             Some(Question::Read { operation, handle, window, got }) => {
                 self.held = self.held.saturating_sub(got.len());

@@ -1,4 +1,4 @@
-//! What was read and not yet used, in a buffer as large as the traffic through it: an idle session keeps little.
+//! What was read and not yet used, in a buffer as large as the traffic through it: an idle session keeps little. For adapters.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -19,7 +19,7 @@ const KEPT_BYTES: usize = 512;
 const LARGE_READ: usize = 128 * 1024;
 
 /// Up to so many bytes are copied when they are taken off a buffer, so that what keeps them (a recording) does not keep the buffer.
-pub(crate) const COPIED_BYTES: usize = 4 * 1024;
+pub const COPIED_BYTES: usize = 4 * 1024;
 
 thread_local! {
     /// What little reads go to first, so that a session that waits for its peer keeps no buffer for that.
@@ -28,19 +28,25 @@ thread_local! {
 
 /// Bytes from one side.
 #[derive(Debug)]
-pub(crate) struct Intake {
-    pub(crate) bytes: BytesMut,
+pub struct Intake {
+    /// What was read, and not taken.
+    pub bytes: BytesMut,
     /// How much the next read asks for.
     ask: usize,
 }
 
-impl Intake {
-    pub(crate) fn new() -> Self {
+impl Default for Intake {
+    fn default() -> Self {
         Self { bytes: BytesMut::new(), ask: SMALL_READ }
     }
+}
 
-    /// Reads what is there, as far as it fits; 0 is the end.
-    pub(crate) fn poll_read<S: AsyncRead + Unpin + ?Sized>(
+impl Intake {
+    /// Reads what is there, as far as it fits, and gives its length in bytes; 0 is the end.
+    ///
+    /// # Errors
+    /// The stream's.
+    pub fn poll_read<S: AsyncRead + Unpin + ?Sized>(
         &mut self,
         stream: &mut S,
         cx: &mut Context<'_>,
@@ -88,7 +94,7 @@ impl Intake {
 }
 
 /// Takes the first `count` bytes off a buffer: few are copied, many keep their place in memory.
-pub(crate) fn take(buffer: &mut BytesMut, count: usize) -> Bytes {
+pub fn take(buffer: &mut BytesMut, count: usize) -> Bytes {
     if count > COPIED_BYTES {
         return buffer.split_to(count).freeze();
     }
@@ -105,7 +111,7 @@ mod tests {
     async fn the_buffer_follows_the_traffic() {
         let much = vec![7u8; 4 * LARGE_READ];
         let mut stream = std::io::Cursor::new(much.clone());
-        let mut intake = Intake::new();
+        let mut intake = Intake::default();
         let mut all = Vec::new();
         loop {
             let n = std::future::poll_fn(|cx| intake.poll_read(&mut stream, cx)).await.unwrap();
@@ -137,7 +143,7 @@ mod tests {
             taken in proptest::collection::vec(0..4 * SMALL_READ, 1..40),
         ) {
             let sent: Vec<u8> = (0..parts.iter().sum()).map(|i: usize| (i * 7 % 251) as u8).collect();
-            let mut intake = Intake::new();
+            let mut intake = Intake::default();
             let mut cx = Context::from_waker(std::task::Waker::noop());
             let (mut rest, mut got) = (sent.as_slice(), Vec::new());
             let mut taken = taken.into_iter().cycle();
