@@ -143,11 +143,16 @@ impl Driver {
         })
         .await;
         let reason = self.ended.take().unwrap_or(CloseReason::Downstream);
+        // On the heap once the session ends: while it lasts it needs no room for its end.
+        Box::pin(self.leave(reason.clone())).await;
+        reason
+    }
+
+    async fn leave(&mut self, reason: CloseReason) {
         self.farewell().await;
-        if let Err(error) = self.guard.close(reason.clone()).await {
+        if let Err(error) = self.guard.close(reason).await {
             tracing::error!(%error, session.id = %self.guard.info().id, "the recording could not be sealed");
         }
-        reason
     }
 
     /// Sends what is left to be said, for a bounded time; a statement still running is cancelled.

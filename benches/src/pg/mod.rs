@@ -94,17 +94,17 @@ fn writes(size: Size, only: &str, report: &mut Report, failures: &mut Vec<String
 fn idle(report: &mut Report, subjects: &[Subject]) -> Result<Least> {
     for subject in subjects {
         let Some(pid) = subject.pid else { continue };
-        // What is made once, at the first session.
-        drop(Client::log_in(subject)?);
-        let before = resident_kib(pid)?;
-        let mut sessions = Vec::with_capacity(IDLE_SESSIONS);
-        for _ in 0..IDLE_SESSIONS {
+        let used = || {
             let mut client = Client::log_in(subject)?;
-            client.drain("SELECT abalance FROM pgbench_accounts WHERE aid = 1", None)?;
-            sessions.push(client);
-        }
+            client.drain("SELECT abalance FROM pgbench_accounts WHERE aid = 1", None).map(|_| client)
+        };
+        // What is made once, for the first statement of all.
+        drop(used()?);
+        let before = resident_kib(pid)?;
+        let sessions = (0..IDLE_SESSIONS).map(|_| used()).collect::<Result<Vec<_>>>()?;
         let each = (resident_kib(pid)? - before) / IDLE_SESSIONS as f64;
         report.add("idle sessions", subject.name, "memory per idle session", each, "KiB");
+        drop(sessions);
     }
     Ok(Least { operations: IDLE_SESSIONS as u64, masked: 0 })
 }

@@ -193,11 +193,12 @@ impl Journal {
 /// A file cannot be read, written or synced: what was promised would be lost.
 pub(super) fn recover(directory: &Path) -> io::Result<()> {
     let journals = journals(directory)?;
-    let mut touched = BTreeSet::new();
+    let mut named = BTreeSet::new();
     for path in &journals {
-        replay(path, directory, &mut touched)?;
+        replay(path, directory, &mut named)?;
     }
-    for path in &touched {
+    // Also what needed nothing: after a kill of the process alone it may be in memory only, and the journal goes.
+    for path in &named {
         File::open(path)?.sync_all()?;
     }
     journals.iter().try_for_each(std::fs::remove_file)?;
@@ -216,7 +217,7 @@ fn journals(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found.into_values().collect())
 }
 
-fn replay(path: &Path, directory: &Path, touched: &mut BTreeSet<PathBuf>) -> io::Result<()> {
+fn replay(path: &Path, directory: &Path, named: &mut BTreeSet<PathBuf>) -> io::Result<()> {
     let mut input = BufReader::new(File::open(path)?);
     let mut magic = [0; MAGIC.len()];
     if !read_whole(&mut input, &mut magic)? || magic != *MAGIC {
@@ -227,29 +228,29 @@ fn replay(path: &Path, directory: &Path, touched: &mut BTreeSet<PathBuf>) -> io:
         let target = directory.join(super::file_name(session));
         if !target.try_exists()? {
             tracing::warn!(session.id = %session, "the journal has records of a recording that is not there");
-        } else if restore(&target, offset, &bytes)? {
-            touched.insert(target);
+        } else {
+            restore(&target, offset, &bytes)?;
+            named.insert(target);
         }
     }
     Ok(())
 }
 
-/// Writes `bytes` where they belong, unless they stand there. Says whether it wrote.
-fn restore(path: &Path, offset: u64, bytes: &[u8]) -> io::Result<bool> {
+/// Writes `bytes` where they belong, unless they stand there.
+fn restore(path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
     if file.metadata()?.len() < offset {
         tracing::error!(path = %path.display(), "records before those in the journal are missing; run verify");
-        return Ok(false);
+        return Ok(());
     }
     file.seek(SeekFrom::Start(offset))?;
     let mut present = Vec::with_capacity(bytes.len());
     (&mut file).take(bytes.len() as u64).read_to_end(&mut present)?;
     if present == bytes {
-        return Ok(false);
+        return Ok(());
     }
     file.seek(SeekFrom::Start(offset))?;
-    file.write_all(bytes)?;
-    Ok(true)
+    file.write_all(bytes)
 }
 
 /// The next entry; `None` at the end, or where one is incomplete.
