@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use gateway_core::approval::Delivery;
 use gateway_core::error::{Denial, DenialCode};
+use gateway_core::intake::Intake;
 use gateway_core::pipeline::{Guard, Held, Judged, Permit, Released};
 use gateway_core::session::CloseReason;
 use tokio::io::AsyncWrite;
