@@ -16,6 +16,7 @@ pub mod intake;
 pub mod masking;
 pub mod operation;
 pub mod pipeline;
+mod place;
 pub mod policy;
 pub mod random;
 pub mod recording;

@@ -437,6 +437,10 @@ mod tests {
             "SELECT a || '', o || '', n || '' FROM (SELECT t.*, p.name FROM t, p) s(a, b, o, c, d, n)";
         assert_eq!(outputs(&format!("{ordered} {spread}")), ".x.");
         assert_eq!(outputs(&format!("{ordered} SELECT * FROM t")), ".xxxx");
+        let by_name = ordered.replace("BY b SET o CYCLE b", "BY a SET o CYCLE a");
+        assert_eq!(outputs(&format!("{by_name} SELECT a || '', b || '', o || '', d || '' FROM t")), ".x..");
+        let star = "WITH RECURSIVE t AS (SELECT * FROM p UNION ALL SELECT * FROM p) SEARCH DEPTH FIRST BY name SET o";
+        assert_eq!(outputs(&format!("{star} SELECT o || '' FROM t")), "x");
         let inside = "WITH RECURSIVE t(a, b) AS (SELECT 1, 'x' UNION ALL SELECT q.a, q.c FROM (SELECT t.*, p.ssn FROM t, p) q(a, b, c)) \
                       SEARCH DEPTH FIRST BY a SET o SELECT b || '' FROM t";
         assert_eq!(outputs(inside), "x");
@@ -478,6 +482,12 @@ mod tests {
             ("coalesce", "COALESCE(p.note)", "."),
             ("date_part", "EXTRACT(year FROM p.ssn)", "x"),
             ("xmltable", "XMLTABLE('/a' PASSING xmlelement(name a, p.ssn) COLUMNS f text PATH '.')", "x"),
+            ("xmltable", "XMLTABLE('/a' PASSING p.note COLUMNS f text PATH '.')", "."),
+            ("json_table", "JSON_TABLE(p.ssn, '$[*]' COLUMNS (f text PATH '$'))", "x"),
+            ("json_table", "JSON_TABLE(p.note, '$[*]' COLUMNS (f text PATH '$'))", "."),
+            ("json_table", "JSON_TABLE('1', '$' PASSING p.ssn AS s COLUMNS (f text PATH '$s'))", "x"),
+            ("xmltable", "JSON_TABLE(p.ssn, '$[*]' COLUMNS (f text PATH '$'))", "."),
+            ("current_role", "COALESCE(p.ssn, CURRENT_ROLE)", "x"),
             ("upper", "upper(p.ssn)", "x"),
             ("lower", "upper(p.ssn)", "."),
         ] {

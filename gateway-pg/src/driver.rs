@@ -202,7 +202,7 @@ impl Driver {
         }
     }
 
-    /// One round; true if anything moved.
+    /// One round; true if there may be something left to do that nothing will wake the session for.
     fn step(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
         let mut moved = self.tasks();
         moved |= self.poll_deciding(cx);
@@ -212,14 +212,14 @@ impl Driver {
         if moved {
             self.resume()?;
         }
-        moved |= self.queue_output();
+        // Everything else that moved so far is done with below.
+        let begun = self.queue_output() | (moved && self.deciding.is_some());
         self.writes(cx)?;
         if self.session.is_closed() {
             return if self.down_out.is_empty() { Err(CloseReason::Downstream) } else { Ok(false) };
         }
-        moved |= self.read_up(cx)?;
-        moved |= self.read_down(cx)?;
-        Ok(moved)
+        let read = self.read_up(cx)? | self.read_down(cx)?;
+        Ok(begun || read || self.session.has_tasks())
     }
 
     /// Ends the session when its identity or its recorder is over, also in the middle of a result.

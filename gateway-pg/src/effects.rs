@@ -35,8 +35,8 @@ pub(crate) fn updated_columns<'a>(statement: &'a Statement, used: &RelationUse) 
     (!columns.is_empty()).then_some(columns)
 }
 
-/// Every event that `first` on `relation` brings about, itself first: by foreign keys, by rules, and through a view on what it stands
-/// on. `columns`: those that it updates, if known.
+/// Every event that `first` on `relation` brings about, itself first: by foreign keys, by rules, through a view on what it stands on, and
+/// between its partitions. `columns`: those that it updates, if known.
 pub(crate) fn consequences(
     catalog: &Catalog,
     relation: &Arc<Relation>,
@@ -48,8 +48,10 @@ pub(crate) fn consequences(
     let mut next = 0;
     while let Some((event, here)) = found.get(next).cloned() {
         let columns = columns.filter(|_| next == 0);
-        let along =
-            passed_on(&here, event, columns).chain(by_rules(&here, event)).chain(through_view(&here, event));
+        let along = passed_on(&here, event, columns)
+            .chain(by_rules(&here, event))
+            .chain(through_view(&here, event))
+            .chain(moved(catalog, &here, event, columns));
         for (event, oid) in along {
             let Some(table) = catalog.by_oid(oid) else { continue };
             let parts = catalog.descendants(table);
@@ -94,4 +96,22 @@ fn by_rules(relation: &Relation, event: Event) -> impl Iterator<Item = (Event, u
 fn through_view(relation: &Relation, event: Event) -> impl Iterator<Item = (Event, u32)> + '_ {
     let passes = relation.is_view() && matches!(event, Event::Insert | Event::Update | Event::Delete);
     relation.parents.iter().filter(move |_| passes).map(move |oid| (event, *oid))
+}
+
+/// What an update makes of rows that no longer belong into their partition: it deletes them there and inserts them into another one, with
+/// the triggers of both (PostgreSQL documentation, UPDATE, "Notes"; "Overview of Trigger Behavior").
+fn moved(
+    catalog: &Catalog,
+    relation: &Arc<Relation>,
+    event: Event,
+    columns: Option<&[&str]>,
+) -> impl Iterator<Item = (Event, u32)> + use<> {
+    let moves = event == Event::Update && relation.is_partitioned() && {
+        let tables = [vec![Arc::clone(relation)], catalog.descendants(relation)].concat();
+        // What a trigger makes of the row is not known.
+        let columns = columns.filter(|_| !tables.iter().any(|table| table.changes_updates()));
+        tables.iter().any(|table| table.divides_by(columns))
+    };
+    let oid = relation.oid;
+    [Event::Delete, Event::Insert].into_iter().filter(move |_| moves).map(move |event| (event, oid))
 }

@@ -318,9 +318,40 @@ mod tests {
             ),
             ("delete from orders using people where ssn = 'x'", vec![Filter]),
             ("prepare p as select 1 from people where ssn = $1", vec![Filter]),
+            ("values ((select name from people), 1) order by \"*VALUES*\".column1", vec![]),
+            (
+                "select (values ((select ssn from people)), ('x') order by \"*VALUES*\".column1 limit 1)",
+                vec![Order, Compute],
+            ),
         ] {
             assert_eq!(inferred(sql), expected, "{sql}");
         }
+    }
+
+    /// What `SEARCH` and `CYCLE` compare, and the columns that they make of it.
+    #[test]
+    fn the_order_and_the_cycles_of_recursion_are_found() {
+        use Inference::{Filter, Order};
+        for (made, rest, expected) in [
+            ("search depth first by a set o", "1", vec![]),
+            ("search depth first by b set o", "1", vec![Order]),
+            ("search breadth first by a, b set o", "a", vec![Order]),
+            ("cycle a set c using d", "c, d", vec![]),
+            ("cycle b set c using d", "1", vec![Filter, Order]),
+            ("cycle a, b set c using d", "c", vec![Filter, Order]),
+            ("search depth first by a set o cycle b set c using d", "1", vec![Filter, Order]),
+        ] {
+            let terms =
+                "select id, ssn from people union all select p.id, p.ssn from people p join t on p.id = t.a";
+            let sql = format!("with recursive t(a, b) as ({terms}) {made} select {rest} from t");
+            assert_eq!(inferred(&sql), expected, "{sql}");
+            let sql = format!(
+                "with recursive t as (select id as a, ssn as b from people union all select a, b from t) {made} select {rest} from t"
+            );
+            assert_eq!(inferred(&sql), expected, "{sql}");
+        }
+        let star = "with recursive t as (select * from people union all select * from t) search depth first by name set o";
+        assert_eq!(inferred(&format!("{star} select id from t")), [Order]);
     }
 
     /// Through names that stand nearer, but that the server does not see.

@@ -80,18 +80,18 @@ impl DigestKey {
 
     /// What [`batch`](Self::batch) takes from a session: the same for every batch of it.
     pub fn session(&self, session: &SessionInfo) -> SessionDigest {
-        let mut parts = Parts(blake3::Hasher::new_keyed(self.0.expose()));
+        let mut parts = Parts::new(self);
         parts.session(session);
-        SessionDigest(parts.0.finalize().into())
+        SessionDigest(parts.finish())
     }
 
     /// As [`batch`](Self::batch), for a session whose part is known.
     pub fn batch_in(&self, session: &SessionDigest, batch: &Batch) -> Digest {
-        let mut parts = Parts(blake3::Hasher::new_keyed(self.0.expose()));
+        let mut parts = Parts::new(self);
         parts.part(&session.0);
         parts.count(batch.operations().len());
         batch.operations().iter().for_each(|operation| parts.operation(operation));
-        Digest(parts.0.finalize().into())
+        Digest(parts.finish())
     }
 
     /// The keyed digest of any bytes, for records that must not hold them.
@@ -104,20 +104,50 @@ impl DigestKey {
 #[derive(Clone, Copy, Debug)]
 pub struct SessionDigest([u8; 32]);
 
-struct Parts(blake3::Hasher);
+/// Input gathered before it is hashed, in bytes: most batches are hashed at once, which costs a third of hashing them part by part.
+const GATHERED: usize = 4 * 1024;
 
-impl Parts {
+/// What is hashed, in order.
+struct Parts<'k> {
+    key: &'k [u8; 32],
+    gathered: Vec<u8>,
+    /// What was gathered before that.
+    hashed: Option<Box<blake3::Hasher>>,
+}
+
+impl<'k> Parts<'k> {
+    fn new(key: &'k DigestKey) -> Self {
+        // Room for a short statement and its arguments.
+        Self { key: key.0.expose(), gathered: Vec::with_capacity(512), hashed: None }
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        if self.gathered.len() + bytes.len() <= GATHERED {
+            return self.gathered.extend_from_slice(bytes);
+        }
+        let hasher = self.hashed.get_or_insert_with(|| Box::new(blake3::Hasher::new_keyed(self.key)));
+        hasher.update(&self.gathered).update(bytes);
+        self.gathered.clear();
+    }
+
+    fn finish(self) -> [u8; 32] {
+        match self.hashed {
+            None => blake3::keyed_hash(self.key, &self.gathered).into(),
+            Some(mut hasher) => hasher.update(&self.gathered).finalize().into(),
+        }
+    }
+
     fn count(&mut self, n: usize) {
-        self.0.update(&(n as u64).to_le_bytes());
+        self.put(&(n as u64).to_le_bytes());
     }
 
     fn part(&mut self, bytes: &[u8]) {
         self.count(bytes.len());
-        self.0.update(bytes);
+        self.put(bytes);
     }
 
     fn optional(&mut self, bytes: Option<&[u8]>) {
-        self.0.update(&[u8::from(bytes.is_some())]);
+        self.put(&[u8::from(bytes.is_some())]);
         self.part(bytes.unwrap_or_default());
     }
 

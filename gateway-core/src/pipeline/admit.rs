@@ -205,8 +205,10 @@ impl GuardInner {
         if pending.batch.stage() == Stage::Execute {
             // What could release nothing does not even run.
             let accounts = Results::accounts(self, &allowed.obligations);
-            let left = self.pipeline.budgets.check(&accounts, self.pipeline.clock.now());
-            left.map_err(|denial| self.denied(&pending, denial))?;
+            if !accounts.is_empty() {
+                let left = self.pipeline.budgets.check(&accounts, self.pipeline.clock.now());
+                left.map_err(|denial| self.denied(&pending, denial))?;
+            }
         }
         let plan = self.mask_plan().await.map_err(|denial| self.denied(&pending, denial))?;
         let presented = self.presented(&pending).and_then(|_| {

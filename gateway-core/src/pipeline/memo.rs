@@ -2,12 +2,13 @@
 //!
 //! Known by where a shared value lies; the value is kept with it, so that nothing else can come to lie there.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::operation::{Access, Facts, Operation};
+use crate::place::ByPlace;
 use crate::policy::{Allowed, Revision};
 
 /// Operations and statements remembered for one session. 64: about as many statements as an application repeats, and little memory.
@@ -23,8 +24,8 @@ const MAX_SEEN: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Memo {
     /// By where the accesses lie.
-    answers: HashMap<usize, Answer>,
-    statements: HashMap<(usize, usize), (Bytes, Arc<str>)>,
+    answers: ByPlace<usize, Answer>,
+    statements: ByPlace<(usize, usize), (Bytes, Arc<str>)>,
     /// Where statements lay that came once. Only a hint: they are not kept.
     seen: [(usize, usize); MAX_SEEN],
     next: usize,

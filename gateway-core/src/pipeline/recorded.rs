@@ -1,10 +1,10 @@
 //! Accesses and facts as recordings and lists may show them: an agent can write a card number as a name, and a password as an argument.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::masking::{ClassSet, Scanner};
 use crate::operation::{Access, Facts, reworded};
+use crate::place::ByPlace;
 
 /// Lists remembered for one session. 64: about as many statements as an application repeats, and little memory.
 const MAX_REMEMBERED: usize = 64;
@@ -24,11 +24,11 @@ pub(super) struct Recorded {
 
 /// Shared values and their masked forms, by where a value lies. The value is kept with it, so that nothing else can come to lie there.
 #[derive(Debug)]
-struct Remembered<T: ?Sized>(HashMap<usize, (Arc<T>, Arc<T>)>);
+struct Remembered<T: ?Sized>(ByPlace<usize, (Arc<T>, Arc<T>)>);
 
 impl<T: ?Sized> Default for Remembered<T> {
     fn default() -> Self {
-        Self(HashMap::new())
+        Self(ByPlace::default())
     }
 }
 

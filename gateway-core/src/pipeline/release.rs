@@ -183,11 +183,12 @@ impl Results {
 
     /// The accounts that obligations name.
     pub(super) fn accounts(guard: &GuardInner, obligations: &[Obligation]) -> Arc<[Key]> {
-        let budgets = obligations.iter().filter_map(|duty| match duty {
+        let mut budgets = obligations.iter().filter_map(|duty| match duty {
             Obligation::Budget(budget) => Some(Key::new(budget, &guard.info)),
             _ => None,
         });
-        budgets.collect()
+        // Most operations have none: an empty list that is collected would be allocated.
+        budgets.next().map_or_else(Arc::default, |first| std::iter::once(first).chain(budgets).collect())
     }
 
     /// Which labels are counted as subjects by budgets.

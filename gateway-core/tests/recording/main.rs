@@ -7,5 +7,6 @@ mod common;
 mod crash;
 mod directory;
 mod failures;
+mod journal;
 mod reading;
 mod tampering;

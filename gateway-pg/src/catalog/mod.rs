@@ -16,6 +16,7 @@ use gateway_core::pipeline::Label;
 use crate::codec::{ProtocolError, Reader};
 use crate::types::Kind;
 pub(crate) use relation::{Event, Relation};
+use system::telling_columns;
 pub(crate) use system::{STATEMENTS_FUNCTION, statements_column};
 use types::TypeInfo;
 pub(crate) use types::is_builtin;
@@ -122,6 +123,8 @@ pub(crate) struct Catalog {
     search_path: Option<Arc<str>>,
     /// Counts changes, so that what follows from the catalog can be told from what followed from it before.
     generation: u64,
+    /// Names were forgotten.
+    forgot: bool,
 }
 
 /// Names whose meaning must be asked before a statement can be judged.
@@ -192,20 +195,31 @@ impl Catalog {
     /// Forgets what names mean: the search path, role or objects may have changed. Relations by id stay; types may be made of others now.
     pub(crate) fn forget_names(&mut self) {
         self.generation += 1;
+        self.forgot = true;
         self.types.clear();
         self.names.clear();
         self.functions.clear();
         self.type_names.clear();
     }
 
-    /// Starts taking in the answers to `asked`: until told otherwise each name means nothing.
-    pub(crate) fn begin(&mut self, asked: &Unresolved) {
-        self.generation += 1;
+    /// Forgets everything if it is too much. To be called before it is told what is not known: what is known then stays so.
+    pub(crate) fn make_room(&mut self) {
         let known = [self.names.len(), self.functions.len(), self.relations.len()];
         let types = self.type_names.len() + self.types.len();
         if known.into_iter().sum::<usize>() + types > MAX_REMEMBERED {
-            *self = Self { generation: self.generation, ..Self::default() };
+            self.forget_names();
+            self.relations.clear();
         }
+    }
+
+    /// Whether names were forgotten since this was last asked: they may mean something else now than when statements were prepared.
+    pub(crate) const fn take_forgot(&mut self) -> bool {
+        std::mem::replace(&mut self.forgot, false)
+    }
+
+    /// Starts taking in the answers to `asked`: until told otherwise each name means nothing.
+    pub(crate) fn begin(&mut self, asked: &Unresolved) {
+        self.generation += 1;
         self.names.extend(asked.relations.iter().map(|name| (name.clone(), None)));
         self.functions.extend(asked.functions.iter().map(|name| (name.clone(), Vec::new())));
         self.type_names.extend(asked.types.iter().map(|name| (name.clone(), None)));
@@ -331,6 +345,11 @@ impl Catalog {
         self.types.get(&oid).map(|t| (t.schema.as_str(), t.name.as_str()))
     }
 
+    /// The type that a written name means, if that is known.
+    pub(crate) fn type_oid(&self, written: &str) -> Option<u32> {
+        self.type_names.get(written).copied().flatten()
+    }
+
     /// What values of a type are made of, as far as is known.
     pub(crate) fn kind(&self, oid: u32) -> Arc<Kind> {
         types::kind(&self.types, oid, 0)
@@ -378,7 +397,7 @@ impl Catalog {
     pub(crate) fn reached(&self, relation: &Relation) -> Vec<Arc<Relation>> {
         let mut found = self.descendants(relation);
         for below in self.ancestors(relation) {
-            if relation.is_view() {
+            if relation.is_view() || relation.is_toast() {
                 found.extend(self.descendants(&below));
             }
             found.push(below);
@@ -454,6 +473,10 @@ impl Catalog {
         if telling_columns(relation).contains(&column.as_str()) {
             into.derive(index.all());
         }
+        if relation.is_toast() {
+            // Pieces of values, packed or not, of whichever column.
+            into.derive(self.protected(index, relation));
+        }
         into.labels.extend(index.of(relation).and_then(|columns| columns.get(column)));
         let children = self.descendants(relation);
         let labelled = children.iter().filter_map(|r| index.of(r)).filter_map(|columns| columns.get(column));
@@ -507,35 +530,6 @@ impl Found {
     }
 }
 
-/// Columns of the server's own relations that hold values of any table, or statements with values in them: planner statistics
-/// (PostgreSQL documentation, `pg_stats`), what sessions run, large objects.
-const TELLING: [(&str, &[&str]); 8] = [
-    ("pg_statistic", &["stavalues1", "stavalues2", "stavalues3", "stavalues4", "stavalues5"]),
-    ("pg_statistic_ext_data", &["stxdmcv", "stxdexpr", "stxddependencies"]),
-    ("pg_stats", &SAMPLES),
-    ("pg_stats_ext", &["most_common_vals"]),
-    ("pg_stats_ext_exprs", &SAMPLES),
-    ("pg_stat_activity", &["query"]),
-    ("pg_stat_statements", &["query"]),
-    ("pg_largeobject", &["data"]),
-];
-
-/// Columns of `pg_stats` and the like, in any version of the server.
-const SAMPLES: [&str; 5] = [
-    "most_common_vals",
-    "histogram_bounds",
-    "most_common_elems",
-    "range_length_histogram",
-    "range_bounds_histogram",
-];
-
-/// The columns of a relation that may hold values of any other.
-fn telling_columns(relation: &Relation) -> &'static [&'static str] {
-    let extension = relation.name == "pg_stat_statements";
-    let own = relation.schema == "pg_catalog" || extension;
-    TELLING.iter().find(|(name, _)| own && *name == relation.name).map_or(&[], |(_, columns)| columns)
-}
-
 const SHAPE: ProtocolError = ProtocolError::Malformed("answer to a catalog question");
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T, ProtocolError> {
@@ -567,6 +561,7 @@ impl Catalog {
                 Some("r"),
                 None,
                 Some(&columns),
+                None,
                 None,
                 None,
                 None,

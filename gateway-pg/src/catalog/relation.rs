@@ -43,6 +43,9 @@ impl Event {
     }
 }
 
+/// The bit of `pg_trigger.tgtype` for what runs before the event and may change the row.
+const BEFORE: u8 = 2;
+
 /// A function that runs by itself when a relation is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoredCall {
@@ -50,6 +53,7 @@ pub(crate) struct StoredCall {
     pub(crate) name: String,
     /// `view` (or rule), `policy`, `trigger`, `default`, `check`, `index`, `partition` or `statistics`.
     pub(crate) via: String,
+    /// Those of [`Event::bits`], and [`BEFORE`].
     events: u8,
     /// Changes with every change of the function.
     digest: String,
@@ -89,7 +93,7 @@ pub(crate) struct Relation {
     pub(crate) name: String,
     /// `pg_class.relkind`.
     pub(crate) kind: char,
-    /// Inheritance parents, the relations a view reads and those its rules touch.
+    /// Inheritance parents, the relations a view reads, those its rules touch, and the one whose long values a TOAST table holds.
     pub(crate) parents: Vec<u32>,
     pub(super) columns: BTreeMap<i16, String>,
     /// The types of its columns, as object ids.
@@ -108,6 +112,8 @@ pub(crate) struct Relation {
     rules: Vec<Rule>,
     /// What its row policies read.
     pub(super) policies: Vec<u32>,
+    /// The columns by which it is divided into partitions, those in expressions too; 0 stands for an expression.
+    partition_key: Vec<i16>,
 }
 
 impl Relation {
@@ -135,6 +141,30 @@ impl Relation {
     /// What rules make of an event on it.
     pub(crate) fn rules(&self, event: Event) -> impl Iterator<Item = Rule> + '_ {
         self.rules.iter().filter(move |rule| rule.on == event).copied()
+    }
+
+    /// Whether an update of these columns may change to which of its own partitions a row belongs; `None`: it is not known which columns.
+    pub(crate) fn divides_by(&self, columns: Option<&[&str]>) -> bool {
+        let in_key =
+            |name: &&str| self.attribute(name).is_none_or(|number| self.partition_key.contains(&number));
+        // An expression in which no column was found may depend on any.
+        let known = columns.filter(|_| self.partition_key.iter().any(|number| *number != 0));
+        self.is_partitioned() && known.is_none_or(|names| names.iter().any(in_key))
+    }
+
+    /// Whether its rows lie in partitions.
+    pub(crate) const fn is_partitioned(&self) -> bool {
+        self.kind == 'p'
+    }
+
+    /// Whether a trigger of it may change the rows of an update before they are stored.
+    pub(crate) fn changes_updates(&self) -> bool {
+        self.calls(Event::Update).any(|call| call.via == "trigger" && call.events & BEFORE != 0)
+    }
+
+    /// Whether it holds the long values of another table, one piece to a row (PostgreSQL documentation, "TOAST").
+    pub(crate) const fn is_toast(&self) -> bool {
+        self.kind == 't'
     }
 
     /// True for views and materialised views.
@@ -165,7 +195,7 @@ impl Relation {
     /// What it is, for binding an approval to it: another object or other columns give another text.
     pub(crate) fn definition(&self) -> String {
         format!(
-            "{}.{} #{} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {}",
+            "{}.{} #{} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {}",
             self.schema,
             self.name,
             self.oid,
@@ -177,6 +207,7 @@ impl Relation {
             self.calls,
             self.cascades,
             self.policies,
+            self.partition_key,
             self.stored
         )
     }
@@ -191,7 +222,8 @@ pub(super) fn relation(cells: &[Option<&str>]) -> Result<Relation, ProtocolError
     let [_, Some(oid), Some(schema), Some(name), Some(kind), more @ ..] = cells else {
         return Err(SHAPE);
     };
-    let [parents, columns, origins, children, calls, stored, cascades, rules, policies] = more else {
+    let [parents, columns, origins, children, calls, stored, cascades, rules, policies, partition_key] = more
+    else {
         return Err(SHAPE);
     };
     let list = |text: &Option<&str>| {
@@ -214,6 +246,7 @@ pub(super) fn relation(cells: &[Option<&str>]) -> Result<Relation, ProtocolError
         stored: stored.unwrap_or_default().to_owned(),
         rules: list(rules).iter().map(|t| rule(t)).collect::<Result<Vec<_>, _>>()?.concat(),
         policies: list(policies).iter().map(|t| number(t)).collect::<Result<_, _>>()?,
+        partition_key: list(partition_key).iter().map(|t| number(t)).collect::<Result<_, _>>()?,
     })
 }
 

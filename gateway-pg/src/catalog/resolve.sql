@@ -30,6 +30,12 @@ WITH RECURSIVE asked AS (
       LATERAL pg_catalog.regexp_matches(pg_catalog.concat(q.polqual, q.polwithcheck), ':relid ([1-9]\d*) ', 'g') AS m(part)
     WHERE q.polrelid OPERATOR(pg_catalog.=) r.oid
     UNION ALL
+    -- The table whose long values a TOAST table holds; those of the server's own tables name none.
+    SELECT d.refobjid FROM pg_catalog.pg_depend d
+    JOIN pg_catalog.pg_class t ON t.oid OPERATOR(pg_catalog.=) d.objid
+    WHERE d.objid OPERATOR(pg_catalog.=) r.oid AND t.relkind OPERATOR(pg_catalog.=) 't'::pg_catalog."char"
+      AND d.classid OPERATOR(pg_catalog.=) 1259::pg_catalog.oid AND d.refclassid OPERATOR(pg_catalog.=) 1259::pg_catalog.oid
+    UNION ALL
     SELECT k.conrelid FROM pg_catalog.pg_constraint k
     WHERE k.confrelid OPERATOR(pg_catalog.=) r.oid AND (k.confdeltype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[])
       OR k.confupdtype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[]))
@@ -73,9 +79,9 @@ WITH RECURSIVE asked AS (
   WHERE x.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
 )
 SELECT 'schema', pg_catalog.current_schema()::pg_catalog.text, pg_catalog.current_setting('transaction_isolation'),
-  pg_catalog.current_setting('standard_conforming_strings'), pg_catalog.current_setting('client_encoding'), pg_catalog.current_setting('search_path'), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+  pg_catalog.current_setting('standard_conforming_strings'), pg_catalog.current_setting('client_encoding'), pg_catalog.current_setting('search_path'), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 UNION ALL
-SELECT 'name', a.ord::pg_catalog.text, a.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT 'name', a.ord::pg_catalog.text, a.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM asked a
 UNION ALL
 SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
@@ -91,6 +97,10 @@ SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname
      SELECT (m.part)[1]::pg_catalog.oid FROM pg_catalog.pg_rewrite w,
        LATERAL pg_catalog.regexp_matches(w.ev_action::pg_catalog.text, ':relid ([1-9]\d{0,3}|1[01]\d{3}) ', 'g') AS m(part)
      WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid AND c.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
+     UNION ALL
+     SELECT d.refobjid FROM pg_catalog.pg_depend d
+     WHERE d.objid OPERATOR(pg_catalog.=) c.oid AND c.relkind OPERATOR(pg_catalog.=) 't'::pg_catalog."char"
+       AND d.classid OPERATOR(pg_catalog.=) 1259::pg_catalog.oid AND d.refclassid OPERATOR(pg_catalog.=) 1259::pg_catalog.oid
   ) p),
   (SELECT pg_catalog.json_object_agg(t.attnum, pg_catalog.json_build_array(t.attname, t.atttypid::pg_catalog.int8))::pg_catalog.text FROM pg_catalog.pg_attribute t
    WHERE t.attrelid OPERATOR(pg_catalog.=) c.oid AND t.attnum OPERATOR(pg_catalog.>) 0 AND NOT t.attisdropped),
@@ -108,13 +118,14 @@ SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname
   (SELECT pg_catalog.string_agg(i.inhrelid::pg_catalog.text, ',') FROM pg_catalog.pg_inherits i
    WHERE i.inhparent OPERATOR(pg_catalog.=) c.oid),
   -- The functions that run by themselves when it is used: of stored queries, triggers, defaults, checks, indexes, row policies.
-  -- events: 1 read, 4 insert, 8 delete, 16 update, 32 truncate (those of pg_trigger.tgtype), 64 maintenance. The server's own views are left out.
+  -- events: 1 read, 2 before the event, 4 insert, 8 delete, 16 update, 32 truncate (those of pg_trigger.tgtype), 64 maintenance. The
+  -- server's own views are left out. Up to version 14 the triggers that a partition has from its table count as the server's own (tgisinternal).
   (SELECT pg_catalog.jsonb_agg(DISTINCT pg_catalog.jsonb_build_array(f.nspname, p.proname, s.events, s.via,
      pg_catalog.md5(pg_catalog.to_jsonb(p)::pg_catalog.text)))::pg_catalog.text
    FROM (
-     SELECT t.tgfoid AS oid, t.tgtype::pg_catalog.int4 OPERATOR(pg_catalog.&) 60 AS events, 'trigger' AS via
+     SELECT t.tgfoid AS oid, t.tgtype::pg_catalog.int4 OPERATOR(pg_catalog.&) 62 AS events, 'trigger' AS via
      FROM pg_catalog.pg_trigger t
-     WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid AND NOT t.tgisinternal AND t.tgenabled OPERATOR(pg_catalog.<>) 'D'::pg_catalog."char"
+     WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid AND t.tgenabled OPERATOR(pg_catalog.<>) 'D'::pg_catalog."char"
      UNION ALL
      SELECT (m.part)[1]::pg_catalog.oid, e.events, e.via
      FROM (
@@ -139,9 +150,9 @@ SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname
        SELECT pg_catalog.to_jsonb(x) OPERATOR(pg_catalog.->>) 'stxexprs', 64, 'statistics'
        FROM pg_catalog.pg_statistic_ext x WHERE x.stxrelid OPERATOR(pg_catalog.=) c.oid
        UNION ALL
-       SELECT t.tgqual::pg_catalog.text, t.tgtype::pg_catalog.int4 OPERATOR(pg_catalog.&) 60, 'trigger'
+       SELECT t.tgqual::pg_catalog.text, t.tgtype::pg_catalog.int4 OPERATOR(pg_catalog.&) 62, 'trigger'
        FROM pg_catalog.pg_trigger t
-       WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid AND NOT t.tgisinternal AND t.tgenabled OPERATOR(pg_catalog.<>) 'D'::pg_catalog."char"
+       WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid AND t.tgenabled OPERATOR(pg_catalog.<>) 'D'::pg_catalog."char"
      ) e, LATERAL pg_catalog.regexp_matches(e.tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') AS m(part)
    ) s
    JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) s.oid
@@ -171,7 +182,14 @@ SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname
   -- What its row policies read.
   (SELECT pg_catalog.string_agg(DISTINCT (m.part)[1], ',') FROM pg_catalog.pg_policy q,
      LATERAL pg_catalog.regexp_matches(pg_catalog.concat(q.polqual, q.polwithcheck), ':relid ([1-9]\d*) ', 'g') AS m(part)
-   WHERE q.polrelid OPERATOR(pg_catalog.=) c.oid)
+   WHERE q.polrelid OPERATOR(pg_catalog.=) c.oid),
+  -- The columns by which it is divided into partitions, those in expressions (number 0) among them.
+  (SELECT pg_catalog.string_agg(DISTINCT k.attnum, ',') FROM pg_catalog.pg_partitioned_table t, LATERAL (
+     SELECT u.attnum::pg_catalog.text FROM pg_catalog.unnest(t.partattrs::pg_catalog.int2[]) AS u(attnum)
+     UNION ALL
+     SELECT (m.part)[1] FROM pg_catalog.regexp_matches(t.partexprs::pg_catalog.text, ':varattno (\d+) ', 'g') AS m(part)
+   ) AS k(attnum)
+   WHERE t.partrelid OPERATOR(pg_catalog.=) c.oid)
 -- As an array: the planner takes a recursive query for a large one, and then compiles this for longer than it runs (JIT).
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
@@ -181,7 +199,7 @@ UNION ALL
 SELECT 'function', p.proname::pg_catalog.text, n.nspname::pg_catalog.text,
   (n.nspname OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(true)))::pg_catalog.text,
   pg_catalog.md5(pg_catalog.string_agg(pg_catalog.to_jsonb(p)::pg_catalog.text, '' ORDER BY p.oid)),
-  NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+  NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM pg_catalog.pg_proc p
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
 WHERE p.proname OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::pg_catalog.name[])
@@ -189,16 +207,19 @@ WHERE p.proname OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::pg_catalog.na
 GROUP BY p.proname, n.nspname
 UNION ALL
 -- An unqualified operator may be a user's if one of that name lies in a schema on the path.
-SELECT DISTINCT 'function', ('operator ' OPERATOR(pg_catalog.||) o.oprname::pg_catalog.text), n.nspname::pg_catalog.text, 'true', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT 'function', ('operator ' OPERATOR(pg_catalog.||) o.oprname::pg_catalog.text), n.nspname::pg_catalog.text, 'true',
+  pg_catalog.md5(pg_catalog.string_agg(pg_catalog.to_jsonb(o)::pg_catalog.text, '' ORDER BY o.oid)),
+  NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM pg_catalog.pg_operator o
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) o.oprnamespace
 WHERE ('operator ' OPERATOR(pg_catalog.||) o.oprname::pg_catalog.text) OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[])
   AND n.nspname OPERATOR(pg_catalog.<>) 'pg_catalog'::pg_catalog.name
   AND n.nspname OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(true))
+GROUP BY o.oprname, n.nspname
 UNION ALL
 -- `('x').trap` and `trap('x')` are casts if there is a type of that name (FuncNameAsType): any of a user's on the path; and `r.trap` of a row,
 -- if the type is a domain of a row.
-SELECT DISTINCT 'function', a.name, n.nspname::pg_catalog.text, 'true', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT DISTINCT 'function', a.name, n.nspname::pg_catalog.text, 'true', t.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM pg_catalog.unnest($2::pg_catalog.text[]) AS a(name)
 JOIN pg_catalog.pg_type t ON t.typname OPERATOR(pg_catalog.=) pg_catalog.regexp_replace(a.name, '^(?:row )?type ', '')::pg_catalog.name
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
@@ -209,7 +230,7 @@ WHERE a.name OPERATOR(pg_catalog.~) '^(?:row )?type ' AND t.typrelid OPERATOR(pg
     OR EXISTS (SELECT FROM pg_catalog.pg_type b
       WHERE b.oid OPERATOR(pg_catalog.=) t.typbasetype AND b.typtype OPERATOR(pg_catalog.=) ANY ('{c,d}'::pg_catalog."char"[])))
 UNION ALL
-SELECT 'typename', m.ord::pg_catalog.text, m.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT 'typename', m.ord::pg_catalog.text, m.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM named m
 UNION ALL
 -- How values of a user type are made: element, base, bounds, fields, first label, and which function sends them.
@@ -221,7 +242,7 @@ SELECT 'type', t.oid::pg_catalog.text, n.nspname::pg_catalog.text, t.typname::pg
    WHERE a.attrelid OPERATOR(pg_catalog.=) t.typrelid AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped),
   (SELECT e.enumlabel::pg_catalog.text FROM pg_catalog.pg_enum e WHERE e.enumtypid OPERATOR(pg_catalog.=) t.oid
    ORDER BY e.enumsortorder USING OPERATOR(pg_catalog.<) LIMIT 1),
-  p.proname::pg_catalog.text, NULL, NULL, NULL
+  p.proname::pg_catalog.text, NULL, NULL, NULL, NULL
 FROM pg_catalog.pg_type t
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
 LEFT JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) t.typsend::pg_catalog.oid

@@ -278,6 +278,7 @@ impl Told {
             text: Bytes::new(),
             statement: source.statement().unwrap_or(&self.nothing),
             refers_to: source.referent(),
+            refers_to_text: None,
             bind: None,
             types: &source.types,
             settings: &estimator.settings,
@@ -352,5 +353,5 @@ async fn prepare(connection: &mut Connection, source: &Source, prepared: &Prepar
 }
 
 fn format_of(argument: &Argument) -> i16 {
-    i16::from(argument.kind == "binary")
+    i16::from(argument.kind.ends_with(operation::BINARY))
 }

@@ -1,5 +1,8 @@
 //! The answers of what was forwarded: followed message by message, masked, released.
 
+mod columns;
+mod ends;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,18 +16,13 @@ use super::copy::CopyOut;
 use super::envelope::{changed_too_much, rows_changed};
 use super::rows::{Chunk, Edit};
 use super::segment::{Segment, defined_name};
-use super::shape::{self, Column, Shape};
+use super::shape::Shape;
 use super::{Phase, Portal, Session, Task};
-use crate::analysis::{ColumnUse, Copy, CopyFormat, FunctionClass, Statement, classify_function};
-use crate::catalog::{Origin, Relation, is_builtin};
-use crate::codec::backend::{self, Field, TransactionStatus};
+use crate::analysis::{Copy, CopyFormat, Statement};
+use crate::codec::backend::{self, TransactionStatus};
 use crate::codec::frontend::{Message, Named};
 use crate::codec::{Frame, HEADER_BYTES, ProtocolError, encode, peek};
-use crate::definitions::Names;
-use crate::operation::may_return_rows;
-use crate::references::{is_column, may_be_row};
-use crate::statement::{Prepared, Text, changes_meaning, ends_transaction, may_mention, written};
-use crate::types::Kind;
+use crate::statement::{Prepared, Text, changes_meaning, ends_transaction};
 
 /// How results are named in recordings: backend messages as sent, masked.
 pub const RECORD_ENCODING: &str = "postgres/3";
@@ -176,6 +174,16 @@ impl Flow {
         self.changed = self.changed.saturating_add(rows_changed(&self.outcome).unwrap_or(0));
         if self.changed > cap && self.refusal.is_none() {
             self.refusal = Some(changed_too_much(self.changed, cap));
+        }
+    }
+
+    /// How many rows were changed is told at the end only, and this stops before.
+    fn refuse_uncounted(&mut self) {
+        if self.cap.is_some() && self.refusal.is_none() {
+            let message =
+                "how many rows are changed is limited, and the statement was stopped before it told";
+            let denial = Denial::new(DenialCode::ObligationUnmet, message);
+            self.refusal = Some(denial.with_hint("execute it without a limit on the rows returned"));
         }
     }
 
@@ -432,9 +440,7 @@ impl Session {
                 self.completed(flow);
             }
             b'I' => self.completed(flow),
-            b's' => {
-                flow.expected.pop_front();
-            }
+            b's' => self.suspended(flow),
             b'G' => self.copy_in_begins(flow, body)?,
             b'H' => self.copy_out_begins(flow, body)?,
             b'd' => match &mut flow.copy_out {
@@ -475,36 +481,6 @@ impl Session {
         Ok(())
     }
 
-    /// What has to happen to each column of a COPY TO, by name where it copies a table.
-    fn copy_columns(&self, flow: &Flow, statement: &Statement, columns: usize, format: i16) -> Vec<Column> {
-        let names = crate::operation::copied_columns(statement, &self.catalog);
-        // A query's columns have no known types; it is copied as text only, and NULL is a value of all of them.
-        let plain = || Column::Scan(shape::encoding(Arc::new(Kind::Unknown), 0));
-        match names {
-            Some(origins) if origins.len() == columns => {
-                origins.into_iter().map(|origin| self.copy_column(flow, origin, format)).collect()
-            }
-            _ if flow.protected.is_empty() => vec![plain(); columns],
-            _ => {
-                let hidden = || Column::Withhold(shape::encoding(Arc::new(Kind::Opaque), 0));
-                let outputs = self.protected_outputs(Some(statement), &flow.protected);
-                let outputs = outputs.filter(|o| o.len() == columns).unwrap_or_else(|| vec![true; columns]);
-                outputs.into_iter().map(|hides| if hides { hidden() } else { plain() }).collect()
-            }
-        }
-    }
-
-    fn copy_column(&self, flow: &Flow, (table, attribute): (u32, i16), format: i16) -> Column {
-        let kind = self.catalog.by_oid(table).and_then(|r| r.type_of(attribute));
-        let encoding = match kind {
-            Some(kind) => shape::encoding(self.catalog.kind(kind), format),
-            // Not known: nothing of it may be seen.
-            None => return Column::Withhold(shape::encoding(Arc::new(Kind::Opaque), format)),
-        };
-        let origin = self.catalog.origin(&self.labels, table, attribute);
-        self.column(flow, origin, encoding)
-    }
-
     /// A statement ended well: what it prepared, declared or changed is now so.
     fn completed(&mut self, flow: &mut Flow) {
         flow.shape = None;
@@ -521,6 +497,19 @@ impl Session {
                 flow.expected.pop_front();
             }
             _ => {}
+        }
+    }
+
+    /// Some rows are held back. What the statement changes is done all the same: of what returns rows and changes something, everything runs
+    /// before the first row is sent (pquery.c, `FillPortalStore`).
+    fn suspended(&mut self, flow: &mut Flow) {
+        if let Some(Expect::Execute { portal }) = flow.expected.pop_front() {
+            let prepared = Arc::clone(&portal.prepared);
+            let writes = prepared.text.statement(prepared.index).is_some_and(|s| !s.read_only());
+            if writes {
+                flow.refuse_uncounted();
+                self.took_effect(flow, &prepared.text, prepared.index);
+            }
         }
     }
 
@@ -571,181 +560,11 @@ impl Session {
         if changes_meaning(statement) {
             self.catalog.forget_names();
             self.dirty_transaction = true;
-        } else if self.dirty_transaction && ends_transaction(statement) {
+        } else if ends_transaction(statement) && (self.dirty_transaction || &*statement.kind == "rollback_to")
+        {
             // A rollback to a savepoint does not end the transaction, and a commit may be followed before it is answered.
             self.catalog.forget_names();
         }
-    }
-
-    fn row(
-        &mut self,
-        flow: &mut Flow,
-        body: &[u8],
-        at: Range<usize>,
-        chunk: &mut Chunk,
-    ) -> Result<(), ProtocolError> {
-        let shape = match flow.expected.front() {
-            Some(Expect::Simple { .. }) => flow.shape.as_ref(),
-            Some(Expect::Execute { portal }) => portal.shape.get(),
-            _ => None,
-        };
-        let Some(shape) = shape else {
-            return Err(ProtocolError::Unexpected { tag: b'D', during: "before its columns were described" });
-        };
-        chunk.rows += 1;
-        if shape.passes { Ok(()) } else { chunk.row(shape, body, at) }
-    }
-
-    /// The shape of a result that is described by the body of a RowDescription.
-    fn described(
-        &mut self,
-        flow: &Flow,
-        body: &[u8],
-        statement: Option<&Statement>,
-    ) -> Result<Arc<Shape>, ProtocolError> {
-        if !self.labels.is_empty() {
-            return Ok(Arc::new(self.shape(flow, &backend::row_description(body)?, statement)));
-        }
-        self.shapes.of(body, self.catalog.generation(), || {
-            let fields = backend::row_description(body)?;
-            // Without labels every column is what its type is; see `shape`.
-            let encodings = fields.iter().map(|f| shape::encoding(self.catalog.kind(f.type_oid), f.format));
-            let shape = Shape::new(encodings.map(shape::unlabelled).collect());
-            Ok((shape, fields.iter().all(|field| is_builtin(field.type_oid))))
-        })
-    }
-
-    /// Decides once for a result what has to happen to each of its columns.
-    fn shape(&self, flow: &Flow, fields: &[Field], statement: Option<&Statement>) -> Shape {
-        // Rows of a write without RETURNING come from a rule that selects, about which the statement's text says nothing.
-        let by_rule = statement.is_some_and(|s| !s.modifications.is_empty() && !may_return_rows(s));
-        let referent = statement.and_then(|s| self.referent(s, &[]).ok().flatten());
-        let statement = referent.as_deref().and_then(Prepared::statement).or(statement);
-        let by_rule = by_rule || referent.is_some() && statement.is_some_and(|s| !may_return_rows(s));
-        let by_rule =
-            by_rule || !flow.protected.is_empty() && statement.is_some_and(|s| self.is_answered_by_rules(s));
-        let names = self.names_of(&flow.protected, statement);
-        let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
-        let known = match flow.protected.is_empty() {
-            true => None,
-            false => self.protected_outputs(statement, &flow.protected).filter(|o| o.len() == fields.len()),
-        };
-        let columns = fields.iter().enumerate().map(|(i, field)| {
-            let encoding = shape::encoding(self.catalog.kind(field.type_oid), field.format);
-            if by_rule {
-                return Column::Withhold(encoding);
-            }
-            if field.table != 0 {
-                let origin = self.catalog.origin(&self.labels, field.table, field.attribute);
-                return self.column(flow, origin, encoding);
-            }
-            let computed = match &known {
-                Some(known) => known.get(i).copied().unwrap_or(true),
-                None => !names.is_empty() && statement.is_none_or(|s| may_mention(s, Some(i), &names)),
-            };
-            if computed { Column::Withhold(encoding) } else { shape::unlabelled(encoding) }
-        });
-        Shape::new(columns.collect())
-    }
-
-    /// Names were asked for before the statement ran. The server has described its result now, so it holds its locks and what it
-    /// reads can no longer change; what changed, or was changing, in between could have made a view show something else.
-    fn refuse_if_uncertain(&mut self, flow: &mut Flow, statement: Option<&Statement>) {
-        let Some(statement) = statement.filter(|_| !self.labels.is_empty()) else { return };
-        let definitions = &self.config.definitions;
-        let views = self.views(statement);
-        let names: Names = views.iter().map(|view| view.name.clone()).collect();
-        let changing = definitions.is_blocked(&self.uses, [&names]);
-        if !views.is_empty() && (changing || !self.epoch.is_unchanged(definitions.epoch())) {
-            let message = "another session is changing definitions, so what the view shows is uncertain";
-            let denial = Denial::new(DenialCode::NotUnderstood, message).with_hint("try again");
-            flow.refusal = Some(denial);
-            self.tasks.push_back(Task::CancelUpstream);
-        }
-    }
-
-    /// The views a statement names and everything those read.
-    fn views(&self, statement: &Statement) -> Vec<Arc<Relation>> {
-        let referent = self.referent(statement, &[]).ok().flatten();
-        let statements = [Some(statement), referent.as_deref().and_then(Prepared::statement)];
-        let names = statements.into_iter().flatten().flat_map(|s| &s.relations);
-        let relations = names.filter_map(|r| self.catalog.relation(&written(r.schema.as_deref(), &r.name)));
-        let views = relations.filter(|relation| relation.is_view());
-        views.flat_map(|view| [vec![Arc::clone(view)], self.catalog.reached(view)].concat()).collect()
-    }
-
-    /// Names under which protected values may be mentioned: those of the labels, and of the columns that carry them on in views.
-    pub(super) fn names_of(
-        &self,
-        protected: &BTreeSet<usize>,
-        statement: Option<&Statement>,
-    ) -> BTreeSet<String> {
-        let labels = protected.iter().filter_map(|i| self.guard.labels().get(*i));
-        let mut names: BTreeSet<String> = labels.map(|l| l.resource.name().to_owned()).collect();
-        if names.is_empty() {
-            return names;
-        }
-        let relations = statement.into_iter().flat_map(|s| &s.relations);
-        let known = relations.filter_map(|r| self.catalog.relation(&written(r.schema.as_deref(), &r.name)));
-        for relation in known {
-            let carriers = self.catalog.carriers(&self.labels, relation, protected);
-            names.extend(carriers.into_iter().map(str::to_owned));
-        }
-        names.extend(statement.into_iter().flat_map(|s| self.calls_on_rows(s)));
-        names
-    }
-
-    /// Qualified names that are no columns but may be functions: `c.row_to_json` is the call `row_to_json(c)` of the whole row.
-    fn calls_on_rows(&self, statement: &Statement) -> Vec<String> {
-        let function = |name: &str| {
-            matches!(classify_function(Some("pg_catalog"), name), FunctionClass::Builtin { .. })
-                || self.catalog.has_user_function(name)
-        };
-        let called = |c: &ColumnUse, name: &str| {
-            may_be_row(&self.catalog, statement, c)
-                || (function(name) && !is_column(&self.catalog, statement, c))
-        };
-        let qualified = statement.columns.iter().filter(|c| c.name.len() > 1);
-        let named = qualified.filter_map(|c| c.name.last().map(|name| (c, name)));
-        named.filter(|(c, name)| called(c, name)).map(|(_, name)| name.clone()).collect()
-    }
-
-    fn column(&self, flow: &Flow, origin: Origin, encoding: shape::Encoding) -> Column {
-        let shown = |l: &usize| flow.results.as_ref().is_some_and(|r| r.reveals(*l));
-        let counted = |l: &usize| flow.results.as_ref().is_some_and(|r| r.counts(*l));
-        match origin {
-            Origin::Plain => shape::unlabelled(encoding),
-            Origin::Unknown => Column::Withhold(encoding),
-            Origin::Derived(labels) if !labels.iter().all(|l| shown(l) && !counted(l)) => {
-                Column::Withhold(encoding)
-            }
-            // Counted under one of them, a value would be none of the others' subjects.
-            Origin::Labelled(labels) if labels.len() > 1 && labels.iter().any(counted) => {
-                Column::Withhold(encoding)
-            }
-            Origin::Labelled(labels) | Origin::Derived(labels) => {
-                match (labels.iter().find(|l| !shown(l)), labels.first()) {
-                    (Some(hidden), _) => Column::Label(*hidden, encoding),
-                    (None, Some(label)) => Column::Reveal(*label, encoding),
-                    (None, None) => shape::unlabelled(encoding),
-                }
-            }
-        }
-    }
-
-    /// Labels reachable from a statement whose values this principal may not see, or only so that they can be counted.
-    pub(super) fn protected_by(&self, statement: &Statement, results: Option<&Results>) -> BTreeSet<usize> {
-        if self.labels.is_empty() {
-            return BTreeSet::new();
-        }
-        let referent = self.referent(statement, &[]).ok().flatten();
-        let statements = [Some(statement), referent.as_deref().and_then(Prepared::statement)];
-        let relations = statements.into_iter().flatten().flat_map(|s| &s.relations);
-        let found = relations.filter_map(|r| self.catalog.relation(&written(r.schema.as_deref(), &r.name)));
-        let labels = found.flat_map(|r| self.catalog.protected(&self.labels, r));
-        let everything = if statement.flags.tests_domain { self.labels.all() } else { BTreeSet::new() };
-        let labels = labels.chain(everything);
-        labels.filter(|l| !results.is_some_and(|r| r.reveals(*l) && !r.counts(*l))).collect()
     }
 
     /// Whether running this may run what the open transaction put off: constraints and triggers, whose errors quote rows of statements
@@ -756,94 +575,6 @@ impl Session {
         let referent = self.referent(statement, &[]).ok().flatten();
         let calls = referent.as_deref().and_then(Prepared::statement).is_some_and(|s| s.flags.unproven);
         calls || statement.flags.unproven || SETTLING.contains(&&*statement.kind)
-    }
-
-    /// Ends the flow once everything due has come.
-    pub(super) fn flow_over_if_done(&mut self) {
-        if !matches!(&self.phase, Phase::Flowing(flow) if flow.is_over()) {
-            return;
-        }
-        let Phase::Flowing(flow) = self.take_phase() else { return };
-        let Flow { results, refusal, failed, synced, outcome, forgets, rest, .. } = *flow;
-        if forgets {
-            // Also after a failure or a pause: what ran so far has run.
-            self.catalog.forget_names();
-            self.dirty_transaction = true;
-            self.unsure |= !synced;
-        }
-        self.uses.answered();
-        if self.script.is_some() {
-            return self.part_over(results, refusal, failed, &outcome);
-        }
-        if let Some(envelope) = self.envelope.take() {
-            let results = results.or_else(|| self.kept.take());
-            return self.close_envelope(envelope, (results, outcome), refusal);
-        }
-        let sync_waits = rest.as_ref().is_some_and(|rest| rest.ends_in_sync());
-        if let Some(denial) = refusal {
-            let unit = match (synced, failed) {
-                (true, _) => Unit::Ended,
-                (false, true) => Unit::Failed { sync_waits },
-                (false, false) => Unit::Open { sync_waits },
-            };
-            return self.end_refused(results, &denial, unit);
-        }
-        if synced {
-            self.settle_transaction();
-            let results = results.or_else(|| self.kept.take());
-            self.finish(results, &outcome);
-            self.start_over();
-        } else if failed {
-            self.finish(results, &outcome);
-            self.skip_to_sync(sync_waits);
-        } else {
-            self.kept = results;
-            match rest {
-                Some(rest) => self.resume(*rest),
-                None => self.phase = Phase::Gathering(Segment::default()),
-            }
-        }
-    }
-
-    /// After the server's error everything up to the client's Sync is dropped; it may be here already.
-    fn skip_to_sync(&mut self, sync_waits: bool) {
-        if !sync_waits {
-            self.phase = Phase::Skipping { synced: false };
-            return;
-        }
-        encode::sync(&mut self.to_upstream);
-        self.phase = Phase::Flowing(Box::new(Flow::sync_only()));
-    }
-
-    /// The answer could not be released: the client is told so, and an open transaction is made to fail.
-    pub(super) fn end_refused(&mut self, results: Option<Results>, denial: &Denial, unit: Unit) {
-        self.finish(results, denial.code.as_str());
-        let denial = denial.clone();
-        match unit {
-            Unit::Ended if self.status != TransactionStatus::Open => {
-                self.tell(&denial);
-                self.settle_transaction();
-                self.ready_locally();
-                self.start_over();
-            }
-            Unit::Failed { sync_waits } => {
-                self.tell(&denial);
-                self.skip_to_sync(sync_waits);
-            }
-            Unit::Ended | Unit::Open { .. } => {
-                self.poison(false);
-                self.resume_at_sync = !matches!(unit, Unit::Open { sync_waits: false });
-                self.phase = Phase::Poisoning { simple: false, told: false, denial };
-            }
-        }
-    }
-
-    pub(super) fn finish(&mut self, results: Option<Results>, outcome: &str) {
-        if let Some(results) = results
-            && let Err(denial) = results.complete(outcome)
-        {
-            self.end(&denial);
-        }
     }
 }
 

@@ -61,6 +61,8 @@ impl Session {
             let message = "what holds columns that are hidden from you cannot be renamed or moved";
             return Err(forbidden(message, "have somebody do it who may see them"));
         }
+        // Whatever the domain: which columns are of it, through arrays, rows, ranges and other domains too, is the server's to say, and
+        // the names held still between that answer and the run are those in the statement. Those of the tables that it tests are not.
         if statement.flags.tests_domain && self.hides(self.labels.all()) {
             let message = "a domain that hidden values may be of cannot be given conditions";
             return Err(forbidden(message, "have somebody do it who may see them"));

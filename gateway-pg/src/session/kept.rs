@@ -30,30 +30,52 @@ impl Weighs for Portal {
 /// Things by their names.
 #[derive(Debug)]
 pub(super) struct Kept<T> {
-    items: HashMap<String, Arc<T>>,
+    /// Apart from the others, because most clients use it for every statement.
+    unnamed: Option<Arc<T>>,
+    /// Made when there is the first of them.
+    named: Option<HashMap<String, Arc<T>>>,
     bytes: usize,
 }
 
 impl<T> Default for Kept<T> {
     fn default() -> Self {
-        Self { items: HashMap::new(), bytes: 0 }
+        Self { unnamed: None, named: None, bytes: 0 }
     }
 }
 
 impl<T: Weighs> Kept<T> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&Arc<T>> {
-        self.items.get(name)
+        if name.is_empty() { self.unnamed.as_ref() } else { self.named.as_ref()?.get(name) }
+    }
+
+    fn len(&self) -> usize {
+        usize::from(self.unnamed.is_some()) + self.named.as_ref().map_or(0, HashMap::len)
     }
 
     /// Keeps it under a name instead of what had that name.
     pub(super) fn insert(&mut self, name: String, item: Arc<T>) {
-        self.remove(&name);
         self.bytes = self.bytes.saturating_add(weight(&name, &*item));
-        self.items.insert(name, item);
+        let replaced = if name.is_empty() {
+            self.unnamed.replace(item).map(|old| weight("", &*old))
+        } else {
+            let length = name.len();
+            let old = self.named.get_or_insert_default().insert(name, item);
+            old.map(|old| weight("", &*old) + length)
+        };
+        self.bytes = self.bytes.saturating_sub(replaced.unwrap_or(0));
     }
 
     pub(super) fn remove(&mut self, name: &str) {
-        if let Some(item) = self.items.remove(name) {
+        let item = if name.is_empty() {
+            self.unnamed.take()
+        } else {
+            self.named.as_mut().and_then(|named| named.remove(name))
+        };
+        if let Some(item) = item {
             self.bytes = self.bytes.saturating_sub(weight(name, &*item));
         }
     }
@@ -63,8 +85,13 @@ impl<T: Weighs> Kept<T> {
     }
 
     pub(super) fn retain(&mut self, keep: impl Fn(&T) -> bool) {
-        self.items.retain(|_, item| keep(item));
-        self.bytes = self.items.iter().map(|(name, item)| weight(name, &**item)).sum();
+        self.unnamed.take_if(|item| !keep(item));
+        if let Some(named) = &mut self.named {
+            named.retain(|_, item| keep(item));
+        }
+        let unnamed = self.unnamed.iter().map(|item| weight("", &**item));
+        let named = self.named.iter().flatten().map(|(name, item)| weight(name, &**item));
+        self.bytes = unnamed.chain(named).sum();
     }
 
     /// Whether something of `bytes` can be kept under a name too, besides what is `coming`. What comes alone is always kept: its size is
@@ -73,9 +100,10 @@ impl<T: Weighs> Kept<T> {
     /// # Errors
     /// There is too much already, or it would be too many.
     pub(super) fn room(&self, name: &str, bytes: usize, coming: &Self, what: &Kind) -> Result<(), Denial> {
-        let replaced = self.items.get(name).map_or(0, |item| weight(name, &**item));
+        let known = self.get(name);
+        let replaced = known.map_or(0, |item| weight(name, &**item));
         let others = self.bytes.saturating_sub(replaced).saturating_add(coming.bytes);
-        if self.items.len() + coming.items.len() >= what.most && !self.items.contains_key(name) {
+        if self.len() + coming.len() >= what.most && known.is_none() {
             return Err(full(format!("a session may keep at most {} {}", what.most, what.name)));
         }
         if others > 0 && others.saturating_add(bytes) > MAX_KEPT_BYTES {
@@ -136,6 +164,26 @@ mod tests {
         assert!(room(&kept, "b", MAX_KEPT_BYTES / 2).is_ok());
         kept.remove("a");
         assert_eq!(kept.bytes, 0);
+    }
+
+    #[test]
+    fn the_unnamed_one_counts_as_any_other() {
+        let mut kept = Kept::default();
+        for size in [5, 7] {
+            kept.insert(String::new(), Arc::new(Item(size)));
+            kept.insert("a".to_owned(), Arc::new(Item(size)));
+        }
+        assert_eq!((kept.len(), kept.bytes), (2, weight("", &Item(7)) + weight("a", &Item(7))));
+        assert_eq!(kept.get("").map(|item| item.0), Some(7));
+        kept.insert("b".to_owned(), Arc::new(Item(1)));
+        assert!(room(&kept, "c", 1).unwrap_err().contains("at most 3 items"));
+        assert!(room(&kept, "", 1).is_ok());
+        kept.retain(|item| item.0 == 1);
+        assert_eq!((kept.len(), kept.bytes), (1, weight("b", &Item(1))));
+        kept.insert(String::new(), Arc::new(Item(1)));
+        kept.remove("");
+        kept.remove("b");
+        assert_eq!((kept.len(), kept.bytes), (0, 0));
     }
 
     #[test]

@@ -88,6 +88,8 @@ pub(crate) struct Portal {
     pub(crate) started: std::sync::atomic::AtomicBool,
     /// What its names meant when it was bound or declared: it reads those objects, whatever the names mean later.
     pub(crate) meaning: std::sync::OnceLock<Arc<Meaning>>,
+    /// What `EXECUTE` or `FETCH` stood for when it was bound; `None` for what was not known then, and for everything else.
+    pub(crate) stands_for: std::sync::OnceLock<Option<Arc<Prepared>>>,
     /// What has to happen to its columns, once the server has described them.
     pub(crate) shape: std::sync::OnceLock<Arc<shape::Shape>>,
 }
@@ -146,7 +148,7 @@ enum Phase {
     Resolving {
         segment: Segment,
         asked: Unresolved,
-        failed: Option<Denial>,
+        failed: Option<Box<Denial>>,
         closes: u8,
         approved: Option<Box<Approved>>,
     },
@@ -610,6 +612,11 @@ impl Session {
         self.tasks.pop_front()
     }
 
+    /// Whether there is anything for the driver to do.
+    pub(crate) fn has_tasks(&self) -> bool {
+        !self.tasks.is_empty()
+    }
+
     /// Bytes for the upstream; the driver takes what it has sent off the front.
     pub(crate) const fn upstream_bytes(&mut self) -> &mut BytesMut {
         &mut self.to_upstream
@@ -680,6 +687,7 @@ impl Portal {
             bind: None,
             started: Default::default(),
             meaning: Default::default(),
+            stands_for: Default::default(),
             shape: Default::default(),
         }
     }

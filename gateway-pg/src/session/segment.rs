@@ -46,8 +46,8 @@ enum Step {
     Query(Arc<Text>),
     Parse { name: String, prepared: Arc<Prepared> },
     Bind { name: String, portal: Arc<Portal> },
-    DescribeStatement(Arc<Prepared>),
-    DescribePortal(Arc<Portal>),
+    DescribeStatement { name: String, prepared: Arc<Prepared> },
+    DescribePortal { name: String, portal: Arc<Portal> },
     Execute { name: String, portal: Arc<Portal> },
     Close(Named),
     Flush,
@@ -154,6 +154,22 @@ impl Segment {
         self.rest = Some(Box::new(rest));
     }
 
+    /// The message before an `EXECUTE`, `FETCH` or `MOVE` by a name that messages before it close, prepare or bind: what it stands for is known
+    /// once they are answered.
+    fn before_reference(&self) -> Option<usize> {
+        let position = self.steps.iter().enumerate().position(|(at, step)| {
+            let Step::Execute { portal, .. } = step else { return false };
+            let statement = portal.prepared.statement();
+            let Some(name) = statement.and_then(referred_name) else { return false };
+            self.steps.iter().take(at).any(|before| match before {
+                Step::Close(_) => true,
+                Step::Parse { name: made, .. } | Step::Bind { name: made, .. } => *made == name,
+                _ => false,
+            })
+        });
+        position?.checked_sub(1)
+    }
+
     fn is_full(&self) -> bool {
         self.steps.len() >= MAX_SEGMENT_MESSAGES || self.bytes >= MAX_SEGMENT_BYTES
     }
@@ -172,10 +188,10 @@ impl Segment {
     pub(super) fn texts(&self) -> impl Iterator<Item = &Arc<Text>> {
         self.steps.iter().filter_map(|step| match step {
             Step::Query(text) => Some(text),
-            Step::Parse { prepared, .. } | Step::DescribeStatement(prepared) => Some(&prepared.text),
-            Step::Bind { portal, .. } | Step::DescribePortal(portal) | Step::Execute { portal, .. } => {
-                Some(&portal.prepared.text)
-            }
+            Step::Parse { prepared, .. } | Step::DescribeStatement { prepared, .. } => Some(&prepared.text),
+            Step::Bind { portal, .. }
+            | Step::DescribePortal { portal, .. }
+            | Step::Execute { portal, .. } => Some(&portal.prepared.text),
             _ => None,
         })
     }
@@ -252,9 +268,11 @@ impl Session {
             Message::Parse(parse) => (self.parse_step(parse)?, End::Open),
             Message::Bind(bind) => (self.bind_step(bind)?, End::Open),
             Message::Describe(Named::Statement(name)) => {
-                (Step::DescribeStatement(self.prepared(&name)?), End::Open)
+                (Step::DescribeStatement { prepared: self.prepared(&name)?, name }, End::Open)
             }
-            Message::Describe(Named::Portal(name)) => (Step::DescribePortal(self.portal(&name)?), End::Open),
+            Message::Describe(Named::Portal(name)) => {
+                (Step::DescribePortal { portal: self.portal(&name)?, name }, End::Open)
+            }
             Message::Execute { portal, .. } => {
                 let step = Step::Execute { portal: self.portal(&portal)?, name: portal };
                 // What follows is judged once this has run, by what names mean then.
@@ -275,11 +293,18 @@ impl Session {
     fn may_change_meaning(&self, step: &Step) -> bool {
         let Step::Execute { portal, .. } = step else { return false };
         let ends = |statement| self.dirty_transaction && ends_transaction(statement);
-        portal.prepared.statement().is_some_and(|statement| changes_meaning(statement) || ends(statement))
+        portal.prepared.text.statement(portal.prepared.index).is_some_and(|statement| {
+            changes_meaning(statement) || ends(statement) || changes_names_kept(statement)
+        })
     }
 
     /// The first message that may change what the names in later ones mean, as it is judged.
     fn first_change(&self, segment: &Segment) -> Option<usize> {
+        let (one, other) = (segment.before_reference(), self.first_change_of_names(segment));
+        one.into_iter().chain(other).min()
+    }
+
+    fn first_change_of_names(&self, segment: &Segment) -> Option<usize> {
         let last = segment.steps.iter().rposition(Step::depends_on_names)?;
         let mut settled: Option<&Arc<Prepared>> = None;
         segment.steps.iter().take(last).position(|step| {
@@ -331,10 +356,16 @@ impl Session {
                     }
                     portals.insert(name, portal);
                 }
-                Step::Execute { name, portal } => {
+                Step::Execute { name, portal } | Step::DescribePortal { name, portal } => {
                     let now = portals.get(name.as_str()).copied().or_else(|| self.portals.get(name));
                     if !now.is_some_and(|now| Arc::ptr_eq(now, portal)) {
                         return Err(unknown("portal", name));
+                    }
+                }
+                Step::DescribeStatement { name, prepared } => {
+                    let now = statements.get(name.as_str()).copied().or_else(|| self.statements.get(name));
+                    if !now.is_some_and(|now| Arc::ptr_eq(now, prepared)) {
+                        return Err(unknown("prepared statement", name));
                     }
                 }
                 _ => {}
@@ -374,6 +405,7 @@ impl Session {
             bind: Some(bind),
             started: AtomicBool::new(false),
             meaning: OnceLock::new(),
+            stands_for: OnceLock::new(),
             shape: OnceLock::new(),
         });
         self.room_for_portal(&name, portal.weight())?;
@@ -592,8 +624,8 @@ fn expect(step: Step) -> Option<Expect> {
         Step::Query(text) => Expect::Simple { text, index: 0 },
         Step::Parse { name, prepared } => Expect::Parse { name, prepared },
         Step::Bind { name, portal } => Expect::Bind { name, portal },
-        Step::DescribeStatement(_) => Expect::DescribeStatement,
-        Step::DescribePortal(portal) => Expect::DescribePortal { portal, shown: true },
+        Step::DescribeStatement { .. } => Expect::DescribeStatement,
+        Step::DescribePortal { portal, .. } => Expect::DescribePortal { portal, shown: true },
         Step::Execute { portal, .. } => Expect::Execute { portal },
         Step::Close(named) => Expect::Close(named),
         Step::Flush => return None,
@@ -614,6 +646,18 @@ fn statement_text(frame: &Frame) -> bytes::Bytes {
         }
         _ => body,
     }
+}
+
+/// Whether a statement changes what names of prepared statements or portals stand for.
+fn changes_names_kept(statement: &Statement) -> bool {
+    const KINDS: [&str; 5] = ["prepare", "deallocate", "declare_cursor", "close", "discard"];
+    KINDS.contains(&&*statement.kind)
+}
+
+/// The name of the prepared statement or cursor that a statement runs.
+fn referred_name(statement: &Statement) -> Option<String> {
+    let prepared = statement.prepared.as_ref().map(|p| p.name.clone());
+    prepared.or_else(|| statement.cursor.as_ref().map(|c| c.name.clone())).map(Option::unwrap_or_default)
 }
 
 pub(super) fn defined_name(statement: &Statement) -> String {

@@ -91,7 +91,7 @@ const fn yes() -> bool {
     true
 }
 
-const FILES: [&str; 27] = [
+const FILES: [&str; 28] = [
     include_str!("cases/01-several-statements.toml"),
     include_str!("cases/02-hidden-writes.toml"),
     include_str!("cases/03-wrapped.toml"),
@@ -119,6 +119,7 @@ const FILES: [&str; 27] = [
     include_str!("cases/22-brought-along.toml"),
     include_str!("cases/23-looked-up.toml"),
     include_str!("cases/24-limits.toml"),
+    include_str!("cases/25-replaced.toml"),
 ];
 
 pub fn attacks() -> Vec<Attack> {

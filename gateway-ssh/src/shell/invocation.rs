@@ -5,7 +5,7 @@ use super::programs::{self, Class};
 use super::scripts;
 use super::server;
 use super::wrappers::{self, Inner};
-use super::{FileMode, Place, Reason, Risk, Word, parse};
+use super::{FileMode, Place, Reason, Risk, Word, forms, options, parse, simple};
 
 /// Most wrappers in front of one command that are opened.
 const MAX_WRAPPERS: usize = 16;
@@ -52,6 +52,7 @@ impl Invocation<'_> {
             Class::Remote => self.doubt_and(Reason::Remote, Risk::Network),
             Class::Server => self.doubt(Reason::Server),
             Class::Pager => self.findings.risk(Risk::ShellEscape),
+            Class::Manager => self.manager(name),
             Class::Wrapper => self.wrapper(name),
             Class::Plain => {}
         }
@@ -68,17 +69,22 @@ impl Invocation<'_> {
                 self.findings.risk(risk);
             }
         }
-        if self
-            .words
-            .iter()
-            .skip(1)
-            .filter_map(Word::text)
-            .any(|word| programs::is_command_option(name, word))
+        if self.words.iter().skip(1).filter_map(Word::text).any(|word| options::is_command_option(name, word))
         {
             self.doubt_and(Reason::ForeignCode, Risk::RunsCode);
         }
         if self.words.iter().skip(1).filter_map(Word::text).any(|word| programs::is_evaluated(name, word)) {
             self.doubt_and(Reason::ShellState, Risk::RunsCode);
+        }
+    }
+
+    fn manager(&mut self, name: &str) {
+        // Most show what they find in a pager.
+        if name != "ip" {
+            self.findings.risk(Risk::ShellEscape);
+        }
+        if !forms::starts_nothing(name, &self.texts()) {
+            self.doubt_and(Reason::Launcher, Risk::RunsCode);
         }
     }
 
@@ -225,7 +231,7 @@ impl Invocation<'_> {
         for (at, word) in self.words.iter().enumerate().skip(1) {
             let Some(word) = word.text() else { continue };
             let cluster = at == 1 || (word.starts_with('-') && !word.starts_with("--"));
-            code |= (cluster && word.contains(['I', 'F'])) || programs::is_command_option("tar", word);
+            code |= (cluster && word.contains(['I', 'F'])) || options::is_command_option("tar", word);
             remote |= word.contains(':');
         }
         if code {
@@ -249,7 +255,7 @@ impl Invocation<'_> {
     fn rsync(&mut self) {
         let texts: Vec<&str> = self.words.iter().skip(1).filter_map(Word::text).collect();
         let code = texts.iter().any(|w| w.starts_with('-') && !w.starts_with("--") && w.contains('e'));
-        let long = texts.iter().any(|w| programs::is_command_option("rsync", w));
+        let long = texts.iter().any(|w| options::is_command_option("rsync", w));
         let remote = texts.iter().any(|w| w.contains(':') || *w == "--daemon" || *w == "--server");
         if texts.contains(&"--server") && texts.iter().any(|w| server::has_hidden_arguments(w)) {
             self.doubt(Reason::HiddenArguments);
@@ -315,10 +321,12 @@ impl Invocation<'_> {
             return;
         }
         // No program is called so: the wrapper reads the word as an option or a variable that its grammar here does not
-        // know, and runs something behind it.
-        let odd = |word: &str| word.is_empty() || word.starts_with('-') || word.contains('=');
-        if self.text(at).is_some_and(odd) {
+        // know, and runs something behind it (`nice +5 ls` of csh).
+        if self.text(at).is_some_and(|word| !simple::is_program(word)) {
             return self.doubt(Reason::WrapperGrammar);
+        }
+        if matches!(name, "busybox" | "toybox") && self.text(at).is_some_and(is_unknown_applet) {
+            self.doubt_and(Reason::Launcher, Risk::RunsCode);
         }
         let inner = self.words.split_off(at);
         let inner = judge(self.findings, inner, &self.scope.behind(name));
@@ -364,6 +372,12 @@ fn fill(word: &Word) -> Word {
         Word::Static(text) if text.contains("{}") => Word::Computed(text.clone()),
         other => other.clone(),
     }
+}
+
+/// What a box of many programs runs by a name that is known neither here nor as harmless.
+fn is_unknown_applet(applet: &str) -> bool {
+    let name = programs::basename(applet);
+    programs::classify(name) == Class::Plain && !forms::is_plain_applet(name)
 }
 
 /// What a word before a shell's code or script is.

@@ -14,7 +14,9 @@
 
 mod explain;
 mod extent;
+mod forms;
 mod invocation;
+mod options;
 mod parse;
 mod programs;
 mod scripts;

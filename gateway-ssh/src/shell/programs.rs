@@ -3,6 +3,8 @@
 //! These tables add facts and take certainty away; a program that is not in them is *not* thereby harmless. Only a rule that
 //! names programs, or better exact arguments, is a wall.
 
+use super::forms;
+
 /// The last component of a path.
 pub(super) fn basename(program: &str) -> &str {
     program.rsplit('/').next().unwrap_or(program)
@@ -45,6 +47,8 @@ pub(super) enum Class {
     Server,
     /// Offers a shell escape to a person at its terminal.
     Pager,
+    /// Starts other programs but in some forms, see [`super::forms`].
+    Manager,
     /// A wrapper with an exact grammar, see [`super::wrappers`].
     Wrapper,
     /// Nothing special known.
@@ -53,11 +57,32 @@ pub(super) enum Class {
 
 /// Classifies a program by the last component of its path.
 pub(super) fn classify(name: &str) -> Class {
+    if forms::is_known(name) {
+        return Class::Manager;
+    }
+    listed(name).unwrap_or_else(|| named_after(name))
+}
+
+fn listed(name: &str) -> Option<Class> {
     let stem = without_version(name);
-    TABLE
-        .iter()
-        .find(|(_, names)| names.contains(&name) || names.contains(&stem))
-        .map_or(Class::Plain, |(class, _)| *class)
+    let found = TABLE.iter().find(|(_, names)| names.contains(&name) || names.contains(&stem));
+    found.map(|(class, _)| *class)
+}
+
+/// Many builds are called by what they are a form of: `mksh-static`, `vim.tiny`, `perl5.36-x86_64-linux-gnu`, `ld-musl-x86_64.so.1`.
+fn named_after(name: &str) -> Class {
+    match name.split_once(['.', '-']).and_then(|(first, _)| listed(first)) {
+        Some(
+            class @ (Class::Shell
+            | Class::OtherShell
+            | Class::Interpreter
+            | Class::Awk
+            | Class::Sed
+            | Class::Launcher),
+        ) => class,
+        Some(Class::Git) => Class::Launcher,
+        _ => Class::Plain,
+    }
 }
 
 /// Whether it keeps running after the session.
@@ -66,15 +91,19 @@ pub(super) fn is_detaching(name: &str) -> bool {
 }
 
 /// Whether a shell evaluates this quoted word all the same: `printf -v 'a[$(id)]'` and `test -v 'a[$(id)]'` of bash run the command
-/// in the subscript; ksh and zsh evaluate numbers that `printf` and `test` are given.
+/// in the subscript; ksh and zsh evaluate numbers that their builtins are given.
 pub(super) fn is_evaluated(name: &str, word: &str) -> bool {
     let names_a_variable = match name {
         "printf" => word.starts_with("-v"),
         "test" | "[" => matches!(word, "-v" | "-R"),
+        _ if BUILTINS.contains(&name) => false,
         _ => return false,
     };
     names_a_variable || (word.contains('[') && word.contains(['$', '`']))
 }
+
+/// Builtins of shells that take numbers, those in the class [`Class::State`] aside.
+const BUILTINS: &[&str] = &["break", "continue", "exit", "kill", "print", "return", "sleep"];
 
 /// Whether it runs with other rights.
 pub(super) fn is_privileged(name: &str) -> bool {
@@ -153,58 +182,13 @@ const NETWORK: &[&str] = &[
     "nsenter",
 ];
 
-/// Whether an option of `name` hands it a command to run. GNU programs take any unambiguous beginning of a long option.
-pub(super) fn is_command_option(name: &str, argument: &str) -> bool {
-    let Some((_, options)) = COMMAND_OPTIONS.iter().find(|(names, _)| names.contains(&name)) else {
-        return false;
-    };
-    let given = argument.split_once('=').map_or(argument, |(option, _)| option);
-    options.iter().any(|option| {
-        if option.starts_with("--") {
-            given.len() > 2 && given.starts_with("--") && option.starts_with(given)
-        } else {
-            argument.starts_with(option) && !argument.starts_with("--")
-        }
-    })
-}
-
-/// Options that name a command, by program. Short ones match as a beginning, so that an attached value does not hide them.
-const COMMAND_OPTIONS: &[(&[&str], &[&str])] = &[
-    (&["sort"], &["--compress-program"]),
-    (&["split"], &["--filter"]),
-    (&["zip"], &["-T", "--test", "--unzip-command"]),
-    (&["install"], &["--strip-program"]),
-    (&["ip"], &["netns", "vrf", "-b", "-batch"]),
-    (
-        &["apt", "apt-get", "aptitude", "dpkg"],
-        &["-o", "--option", "-c", "--config-file", "--pre-invoke", "--post-invoke"],
-    ),
-    (&["man"], &["-P", "--pager", "-H", "--html", "-C", "--config-file"]),
-    (&["less", "more", "most"], &["+", "-k", "--lesskey-file"]),
-    (&["curl"], &["-K", "--config"]),
-    (
-        &["tar"],
-        &[
-            "--checkpoint-action",
-            "--to-command",
-            "--use-compress-program",
-            "--rsh-command",
-            "--rmt-command",
-            "--info-script",
-            "--new-volume-script",
-        ],
-    ),
-    (&["rsync"], &["--rsh", "--rsync-path", "--config", "--write-batch", "--read-batch", "--files-from"]),
-    (&["wget"], &["--use-askpass", "-e", "--execute", "--config"]),
-];
-
 /// First match wins; names without their version suffix.
 const TABLE: &[(Class, &[&str])] = &[
     (
         Class::Shell,
         &[
-            "sh", "bash", "dash", "ash", "ksh", "ksh93", "mksh", "lksh", "pdksh", "rbash", "posh", "yash",
-            "rksh",
+            "sh", "bash", "dash", "ash", "ksh", "ksh93", "mksh", "lksh", "pdksh", "rbash", "yash", "rksh",
+            "hush", "posh",
         ],
     ),
     (
@@ -223,6 +207,7 @@ const TABLE: &[(Class, &[&str])] = &[
             "powershell",
             "rzsh",
             "scsh",
+            "bsd-csh",
         ],
     ),
     (Class::Awk, &["awk", "gawk", "mawk", "nawk", "original-awk"]),
@@ -261,6 +246,29 @@ const TABLE: &[(Class, &[&str])] = &[
             "hash",
             "enable",
             "shopt",
+            "shift",
+            "argparse",
+            "integer",
+            "float",
+            "private",
+            "nameref",
+            "global",
+            "compound",
+            "enum",
+            "redirect",
+            "sched",
+            "vared",
+            "funced",
+            "funcsave",
+            "emit",
+            "zle",
+            "zstyle",
+            "zparseopts",
+            "zformat",
+            "zregexparse",
+            "zcompile",
+            "compctl",
+            "bindkey",
             "umask",
             "ulimit",
             "bind",
@@ -342,7 +350,6 @@ const TABLE: &[(Class, &[&str])] = &[
             "htop",
             "atop",
             "btop",
-            "systemctl",
             "journalctl",
             "loginctl",
             "lesspipe",
@@ -351,16 +358,9 @@ const TABLE: &[(Class, &[&str])] = &[
             "xzless",
             "zmore",
             "bzmore",
-            "w3m",
-            "lynx",
-            "links",
-            "elinks",
             "nmon",
-            "tig",
-            "dpkg",
-            "apt",
-            "apt-get",
-            "aptitude",
+            "pager",
+            "sensible-pager",
         ],
     ),
     (
@@ -427,6 +427,9 @@ const TABLE: &[(Class, &[&str])] = &[
             "cpan",
             "pry",
             "xsltproc",
+            "rename",
+            "prename",
+            "file-rename",
         ],
     ),
     (
@@ -697,6 +700,109 @@ const TABLE: &[(Class, &[&str])] = &[
             "sar",
             "whiptail",
             "zsoelim",
+            "w3m",
+            "lynx",
+            "links",
+            "elinks",
+            "tig",
+            "editor",
+            "sensible-editor",
+            "www-browser",
+            "x-www-browser",
+            "xdg-open",
+            "open",
+            "see",
+            "edit",
+            "run-mailcap",
+            "ssh-agent",
+            "ssh-copy-id",
+            "cttyhack",
+            "openvt",
+            "tcpsvd",
+            "udpsvd",
+            "run-init",
+            "switch_root",
+            "pivot_root",
+            "runsv",
+            "runsvdir",
+            "svlogd",
+            "inetd",
+            "telnetd",
+            "httpd",
+            "ftpd",
+            "crond",
+            "uevent",
+            "mdev",
+            "acpid",
+            "zcip",
+            "ifplugd",
+            "udhcpc",
+            "udhcpc6",
+            "popmaildir",
+            "reformime",
+            "makemime",
+            "bootchartd",
+            "getty",
+            "login",
+            "sulogin",
+            "linuxrc",
+            "distcc",
+            "ccache",
+            "msgfilter",
+            "msgexec",
+            "setlock",
+            "torsocks",
+            "torify",
+            "proxychains",
+            "proxychains4",
+            "tsocks",
+            "pexec",
+            "grc",
+            "tmate",
+            "certbot",
+            "exiftool",
+            "pandoc",
+            "rpmquery",
+            "rpmverify",
+            "rpmdb",
+            "rpmbuild",
+            "rpmspec",
+            "smbclient",
+            "c89",
+            "c99",
+            "gfortran",
+            "apt-config",
+            "apt-key",
+            "apt-file",
+            "add-apt-repository",
+            "dpkg-reconfigure",
+            "dpkg-deb",
+            "dpkg-source",
+            "debconf",
+            "coredumpctl",
+            "portablectl",
+            "gpg",
+            "gpgsm",
+            "gpgv2",
+            "patch",
+            "rcs",
+            "ctags",
+            "indent",
+            "envuidgid",
+            "envsetuidgid",
+            "pgrphack",
+            "fghack",
+            "argv0",
+            "s6-setuidgid",
+            "execlineb",
+            "with-contenv",
+            "tini",
+            "dumb-init",
+            "catatonit",
+            "systemd-inhibit",
+            "systemd-cat",
+            "systemd-socket-activate",
+            "varlinkctl",
         ],
     ),
 ];
@@ -711,6 +817,23 @@ mod tests {
         assert_eq!(classify("perl5.36.0"), Class::Interpreter);
         assert_eq!(classify("ksh93"), Class::Shell);
         assert_eq!(classify("ls"), Class::Plain);
+        for (name, class) in [
+            ("perl5.36-x86_64-linux-gnu", Class::Interpreter),
+            ("python3.11-dbg", Class::Interpreter),
+            ("mksh-static", Class::Shell),
+            ("bash-static", Class::Shell),
+            ("bsd-csh", Class::OtherShell),
+            ("vim.tiny", Class::Launcher),
+            ("ld-linux-aarch64.so.1", Class::Launcher),
+            ("ld-musl-x86_64.so.1", Class::Launcher),
+            ("git-grep", Class::Launcher),
+            ("git-upload-pack", Class::Server),
+            ("apt-get", Class::Manager),
+            ("ssh-keygen", Class::Plain),
+            ("sha256sum", Class::Plain),
+        ] {
+            assert_eq!(classify(name), class, "{name}");
+        }
     }
 
     #[test]

@@ -2,8 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::programs::basename;
-
 /// A server command, recognised from an exact argv. Anything unusual in the arguments means it is not recognised.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -66,10 +64,10 @@ pub enum GitService {
 }
 
 impl ServerCommand {
-    /// Recognises an exact argv.
+    /// Recognises an exact argv. A program elsewhere than where systems have theirs may be anything that was put there.
     pub fn of(argv: &[String]) -> Option<Self> {
         let (program, arguments) = argv.split_first()?;
-        match basename(program) {
+        match servers_name(program)? {
             "scp" => scp(arguments),
             "rsync" => rsync(arguments),
             "git" => {
@@ -86,8 +84,10 @@ impl ServerCommand {
     /// Short name for facts.
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::ScpSink { .. } => "scp_sink",
-            Self::ScpSource { .. } => "scp_source",
+            Self::ScpSink { recursive: false, .. } => "scp_sink",
+            Self::ScpSink { recursive: true, .. } => "scp_sink_tree",
+            Self::ScpSource { recursive: false, .. } => "scp_source",
+            Self::ScpSource { recursive: true, .. } => "scp_source_tree",
             Self::Rsync { sender: true, .. } => "rsync_sender",
             Self::Rsync { sender: false, .. } => "rsync_receiver",
             Self::Git { service: GitService::UploadPack, .. } => "git_upload_pack",
@@ -118,6 +118,27 @@ impl ServerCommand {
         }
     }
 }
+
+/// The name of a program that is found by its name alone or lies in a folder of the system's own.
+fn servers_name(program: &str) -> Option<&str> {
+    match program.rsplit_once('/') {
+        None => Some(program),
+        Some((folder, name)) => SYSTEM_FOLDERS.contains(&folder).then_some(name),
+    }
+}
+
+const SYSTEM_FOLDERS: &[&str] = &[
+    "/bin",
+    "/usr/bin",
+    "/usr/local/bin",
+    "/usr/lib/git-core",
+    "/usr/libexec/git-core",
+    "/usr/lib/openssh",
+    "/usr/lib/ssh",
+    "/usr/lib64/ssh",
+    "/usr/libexec",
+    "/usr/libexec/openssh",
+];
 
 /// OpenSSH scp.c, `main`: the remote end is started with `-t` or `-f` and any of `-d -p -r -q -v`.
 fn scp(arguments: &[String]) -> Option<ServerCommand> {
@@ -169,7 +190,8 @@ fn rsync(arguments: &[String]) -> Option<ServerCommand> {
     })
 }
 
-/// Options that name neither a file, a program nor a second set of paths. In the flags, `s` before the capability string
+/// Options that name neither a file, a program nor a second set of paths, and none with which it goes through links out of those it
+/// has: `L`, `k`, `K`, and `R`, which takes paths from the client that begin anywhere. In the flags, `s` before the capability string
 /// that starts with `e` means that the real arguments come over the wire.
 fn is_rsync_option(option: &str) -> bool {
     if option.starts_with("--") {
@@ -179,7 +201,7 @@ fn is_rsync_option(option: &str) -> bool {
     let flags = option.strip_prefix('-').unwrap_or_default();
     let flags = flags.split_once('e').map_or(flags, |(before, _)| before);
     flags.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.')
-        && !flags.contains(['s', 'T', 'M', 'f', 'B'])
+        && !flags.contains(['s', 'T', 'M', 'f', 'B', 'L', 'k', 'K', 'R'])
 }
 
 /// Whether rsync's flags say that the real arguments come over the wire (`-s`, `--secluded-args`).
@@ -210,7 +232,6 @@ const RSYNC_LONG: &[&str] = &[
     "--force",
     "--ignore-errors",
     "--ignore-times",
-    "--no-implied-dirs",
     "--omit-dir-times",
     "--omit-link-times",
     "--timeout",
@@ -246,12 +267,8 @@ const RSYNC_LONG: &[&str] = &[
     "--open-noatime",
     "--mkpath",
     "--itemize-changes",
-    "--copy-unsafe-links",
     "--fake-super",
-    "--super",
     "--sparse",
-    "--specials",
-    "--devices",
 ];
 
 /// git transports start `git-upload-pack 'path'`; options other than `--strict` and `--timeout` are not recognised.
@@ -291,6 +308,8 @@ mod tests {
             of("scp -rf /a /b"),
             Some(ServerCommand::ScpSource { paths: vec!["/a".into(), "/b".into()], recursive: true })
         );
+        assert_eq!(of("scp -r -t /srv/x").unwrap().name(), "scp_sink_tree");
+        assert_eq!(of("/usr/bin/scp -t /srv/x").unwrap().name(), "scp_sink");
         for line in [
             "scp -t",
             "scp -t -f /x",
@@ -318,6 +337,16 @@ mod tests {
             "rsync --daemon",
             "rsync --server -e.x . /x --rsh=evil",
             "rsync -e evil a b:",
+            "/srv/inbox/rsync --server -e.x . /x",
+            "./rsync --server -e.x . /x",
+            "bin/rsync --server -e.x . /x",
+            "/usr/bin/../../srv/rsync --server -e.x . /x",
+            "//srv/inbox/rsync --server -e.x . /x",
+            "rsync --server -logDtprKe.x . /x",
+            "rsync --server --sender -Lre.x . /x",
+            "rsync --server --sender -kre.x . /x",
+            "rsync --server -Rre.x . /x",
+            "rsync --server --sender -re.x --copy-unsafe-links . /x",
         ] {
             assert_eq!(of(line), None, "{line}");
         }
@@ -330,6 +359,12 @@ mod tests {
         assert_eq!(of("git upload-pack --strict /r.git"), Some(fetch));
         assert_eq!(of("git-receive-pack -x"), None);
         assert_eq!(of("git -c a=b upload-pack /r"), None);
+        assert_eq!(of("/usr/lib/git-core/git-upload-pack /r.git").unwrap().name(), "git_upload_pack");
+        for line in
+            ["/srv/git-upload-pack /r", "./git upload-pack /r", "/tmp/x/sftp-server", "/srv/scp -t /x"]
+        {
+            assert_eq!(of(line), None, "{line}");
+        }
         assert_eq!(of("/usr/lib/openssh/sftp-server -R").unwrap().name(), "sftp");
     }
 }

@@ -308,10 +308,18 @@ impl<'a> Walk<'a> {
             K::Write => (">", FileMode::Write),
             K::Append => (">>", FileMode::Append),
             K::ReadAndWrite => ("<>", FileMode::ReadWrite),
-            K::Clobber => (">|", FileMode::Write),
+            // `>|` is a pipe in fish; the difference is `set -C`, which is never resolved.
+            K::Clobber => (">", FileMode::Write),
             K::DuplicateInput => ("<&", FileMode::Read),
             K::DuplicateOutput => (">&", FileMode::Write),
         };
+        // dash, zsh, ksh and csh take more digits for an argument (POSIX leaves it open, XCU 2.7).
+        if fd.is_some_and(|fd| !(0..=9).contains(&fd)) {
+            if let T::Filename(word) = target {
+                self.opened(word, mode);
+            }
+            return self.doubt(Reason::Dialect, Some(Risk::Dialect), "descriptor above 9");
+        }
         let fd = fd.map_or_else(String::new, |fd| fd.to_string());
         let target = match target {
             T::Filename(word) => self.opened(word, mode)?,

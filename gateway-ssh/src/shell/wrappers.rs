@@ -30,6 +30,8 @@ struct Grammar {
     flags: &'static str,
     /// Short options with a value, attached or in the next word.
     values: &'static str,
+    /// Short options that have a word of their own: a letter behind them would be their value.
+    alone: &'static [&'static str],
     /// Long options without a value.
     long_flags: &'static [&'static str],
     /// Long options with a value, `--x=v` or in the next word.
@@ -88,6 +90,7 @@ fn options(grammar: &Grammar, argv: &[Option<&str>]) -> Option<(usize, String)> 
         }
         at += match word.strip_prefix("--") {
             Some(_) => long(grammar, word)?,
+            None if grammar.alone.contains(&word) => 1,
             None => short(grammar, word, &mut seen)?,
         };
         if at > argv.len() {
@@ -223,7 +226,16 @@ pub(super) fn is_assignment(word: &str) -> bool {
 }
 
 const fn grammar(name: &'static str, flags: &'static str, values: &'static str) -> Grammar {
-    Grammar { name, flags, values, long_flags: &[], long_values: &[], operands: 0, assignments: false }
+    Grammar {
+        name,
+        flags,
+        values,
+        alone: &[],
+        long_flags: &[],
+        long_values: &[],
+        operands: 0,
+        assignments: false,
+    }
 }
 
 const FLOCK: Grammar = Grammar {
@@ -232,10 +244,12 @@ const FLOCK: Grammar = Grammar {
     ..grammar("flock", "sexunoF", "wE")
 };
 
+/// procps `watch`: `-d` takes a value, but only in the same word.
 const WATCH: Grammar = Grammar {
+    alone: &["-d"],
     long_flags: &["--differences", "--no-title", "--beep", "--errexit", "--chgexit", "--color", "--precise"],
     long_values: &["--interval"],
-    ..grammar("watch", "dtbegcpx", "n")
+    ..grammar("watch", "tbegcpx", "n")
 };
 
 /// GNU coreutils 9, util-linux 2.38, sudo 1.9, OpenDoas 6.8, bash 5.2.
@@ -264,7 +278,8 @@ const GRAMMARS: &[Grammar] = &[
     grammar("time", "pvqa", ""),
     grammar("command", "p", ""),
     grammar("builtin", "", ""),
-    grammar("exec", "cl", "a"),
+    // Not `-l` and `-a`: an inner shell whose name begins with `-` reads the start-up files of a login.
+    grammar("exec", "c", ""),
     Grammar {
         long_flags: &["--non-interactive", "--set-home", "--stdin", "--background", "--reset-timestamp"],
         long_values: &[
@@ -317,7 +332,7 @@ mod tests {
             ("doas -u www ls", 3),
             ("flock -n /tmp/l ls", 3),
             ("busybox ls", 1),
-            ("exec -a x ls", 3),
+            ("exec -c ls", 2),
             ("chroot /srv ls", 2),
         ] {
             assert_eq!(of(line), Inner::Command { at, environment: false }, "{line}");
@@ -334,6 +349,7 @@ mod tests {
         assert_eq!(of("sudo -i"), Inner::Shell);
         assert_eq!(of("sudo -su root"), Inner::Shell);
         assert_eq!(of("watch -n 1 ls -l"), Inner::JoinedCode(3));
+        assert_eq!(of("watch -d -n1 ls -l"), Inner::JoinedCode(3));
         assert_eq!(of("watch -x ls -l"), Inner::Command { at: 2, environment: false });
         assert_eq!(of("flock /tmp/l -c id"), Inner::Code(3));
         assert_eq!(of("command -v ls"), Inner::Nothing);
@@ -356,6 +372,10 @@ mod tests {
             "taskset",
             "unshare ls",
             "env --uns HOME ls",
+            "watch -dx ls",
+            "watch -xd ls",
+            "exec -a -sh sh",
+            "exec -l bash",
         ] {
             assert!(
                 matches!(of(line), Inner::Unknown)

@@ -55,7 +55,12 @@ fn public(key: &SshKeyPair) -> SshPublicKey {
 
 async fn listen(server: &Sshd, agent: &SshKeyPair, host: &SshKeyPair, shell: ShellMode) -> SocketAddr {
     let work = fs::canonicalize(server.home()).unwrap().join("work");
-    let text = include_str!("policy.cedar").replace("{work}", &format!("web1{}", work.display()));
+    let inbox = work.join("inbox");
+    fs::create_dir_all(&inbox).unwrap();
+    fs::write(inbox.join("fine"), "").unwrap();
+    let text = include_str!("policy.cedar")
+        .replace("{work}", &format!("web1{}", work.display()))
+        .replace("{inbox}", &inbox.display().to_string());
     let engine = CedarEngine::builder()
         .schema_fragment("ssh", gateway_ssh::SCHEMA)
         .policy(PolicyFile::new("policy.cedar", &text))
@@ -118,7 +123,7 @@ impl Door {
 
 const CARD: &str = "4111 1111 1111 1111";
 
-/// One trial's folders. Texts of cases name them `{work}`, `{vault}` and `{home}`; `{mark}` is unique.
+/// One trial's folders. Texts of cases name them `{work}`, `{vault}` and `{home}`; `{mark}` is unique. `{inbox}` is one for all.
 pub struct Arena {
     pub mark: String,
     pub work: PathBuf,
@@ -141,6 +146,14 @@ impl Arena {
         fs::write(work.join("cards"), format!("{}{CARD} {CARD}\n", "x ".repeat(16 * 1024 - 5))).unwrap();
         fs::write(vault.join("secret"), format!("VAULT-SECRET-{mark}\n")).unwrap();
         fs::set_permissions(vault.join("secret"), fs::Permissions::from_mode(0o640)).unwrap();
+        // What could have been uploaded: it does its damage under any name.
+        let tool = format!("#!/bin/sh\ntouch {}/pwned\n", vault.display());
+        fs::create_dir(work.join("bin")).unwrap();
+        for name in ["rsync", "scp", "git", "git-upload-pack", "bash-static"] {
+            let place = work.join("bin").join(name);
+            fs::write(&place, &tool).unwrap();
+            fs::set_permissions(place, fs::Permissions::from_mode(0o755)).unwrap();
+        }
         let mut arena =
             Self { mark, work, vault, local: tempfile::tempdir().unwrap(), before: BTreeMap::new() };
         arena.before = arena.look();
@@ -151,6 +164,7 @@ impl Arena {
         let home = fs::canonicalize(stage().server.home()).unwrap();
         text.replace("{work}", &self.work.display().to_string())
             .replace("{vault}", &self.vault.display().to_string())
+            .replace("{inbox}", &home.join("work/inbox").display().to_string())
             .replace("{home}", &home.display().to_string())
             .replace("{local}", &self.loot().display().to_string())
             .replace("{mark}", &self.mark)

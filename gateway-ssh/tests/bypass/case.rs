@@ -228,6 +228,20 @@ def send(kind, *fields):
     for field in fields:
         {int: message.add_int, bool: message.add_boolean, str: message.add_string}[type(field)](field)
     transport._send_user_message(message)
+def rsync(*words):
+    """Runs rsync; `@` at the beginning of a word is the server."""
+    import subprocess
+    ssh = f"ssh -i {key} -p {port} -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+    words = [word.replace("@", f"{user}@127.0.0.1:", 1) if word.startswith("@") else word for word in words]
+    done = subprocess.run(["rsync", "-e", ssh, *words], capture_output=True, text=True, timeout=30)
+    return done.stdout + done.stderr
+def drawn(command):
+    """Runs a program at a terminal for a second."""
+    channel = transport.open_session(timeout=5)
+    channel.settimeout(5)
+    channel.get_pty("vt220")
+    channel.exec_command("timeout --signal=KILL --foreground 1 " + command)
+    return channel.makefile("rb").read()
 def signalled(command, name):
     channel = transport.open_session(timeout=5)
     channel.exec_command(command)

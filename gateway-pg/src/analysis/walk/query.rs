@@ -43,6 +43,7 @@ impl Walker {
         self.from(&select.from_clause)?;
         self.at_place(Place::Filter, |walker| walker.maybe(select.where_clause.as_deref()))?;
         let outputs = self.select_outputs(select)?;
+        self.values_source(select, &outputs);
         self.at_place(Place::Order, |walker| {
             walker.each(&select.distinct_clause)?;
             walker.each(&select.group_clause)?;
@@ -150,6 +151,16 @@ impl Walker {
         Ok(outputs)
     }
 
+    /// What `ORDER BY` of a list of values may name: the server calls it `*VALUES*`, its columns `column1` and so on (PostgreSQL
+    /// documentation, "VALUES Lists"). Nothing else of the query can, but subqueries in there.
+    fn values_source(&mut self, select: &SelectStmt, outputs: &[Output]) {
+        if select.values_lists.is_empty() || select.sort_clause.is_empty() {
+            return;
+        }
+        let columns = (1..=outputs.len()).map(|number| format!("column{number}")).collect();
+        self.source(SourceKind::Subquery, Some("*VALUES*".to_owned()), columns, outputs.to_vec());
+    }
+
     /// A target list or `RETURNING`.
     pub(super) fn targets(&mut self, targets: &[Node]) -> Walk<Vec<Output>> {
         self.at_place(Place::Output, |walker| targets.iter().map(|target| walker.target(target)).collect())
@@ -236,7 +247,7 @@ impl Walker {
             self.cycle(cycle)?;
         }
         self.found.flags.ordered_recursion |= cte.search_clause.is_some() || cte.cycle_clause.is_some();
-        append_order(&mut outputs, cte);
+        self.append_order(&mut outputs, cte);
         self.spend(outputs.iter().map(|output| 1 + output.columns.len()).sum());
         match declared.and_then(|index| self.found.ctes.get_mut(index)) {
             Some(known) => known.outputs = outputs,
@@ -246,6 +257,39 @@ impl Walker {
             }
         }
         Ok(())
+    }
+
+    /// Adds the columns that `SEARCH` and `CYCLE` make, in this order, of those that they name: the server sorts by these, or goes no
+    /// further where they were met before (PostgreSQL documentation, "Search Order", "Cycle Detection").
+    fn append_order(&mut self, outputs: &mut Vec<Output>, cte: &CommonTableExpr) {
+        let mut added = Vec::new();
+        if let Some(search) = cte.search_clause.as_ref() {
+            let columns = self.compared(outputs, &search.search_col_list, &[Place::Order]);
+            added.push(expression(Some(search.search_seq_column.clone()), &columns));
+        }
+        if let Some(cycle) = cte.cycle_clause.as_deref() {
+            let columns = self.compared(outputs, &cycle.cycle_col_list, &[Place::Order, Place::Filter]);
+            let names = [&cycle.cycle_mark_column, &cycle.cycle_path_column];
+            added.extend(names.map(|name| expression(Some(name.clone()), &columns)));
+        }
+        outputs.append(&mut added);
+    }
+
+    /// Marks the outputs that may have one of these names as used in these places; what they are made of.
+    fn compared(&mut self, outputs: &[Output], names: &[Node], places: &[Place]) -> BTreeSet<usize> {
+        let names: Vec<_> = names.iter().filter_map(names::string).collect();
+        let columns = &self.found.columns;
+        let called = |output: &&Output| names.iter().any(|name| may_be_called(output, name, columns));
+        let mut chosen: Vec<_> = outputs.iter().filter(called).collect();
+        if chosen.len() < names.len() {
+            // Of an arm that the text does not tell.
+            chosen = outputs.iter().collect();
+        }
+        let found = chosen.iter().flat_map(|output| output.columns.iter().copied()).collect();
+        for place in places {
+            self.mark(chosen.iter().copied(), *place);
+        }
+        found
     }
 
     fn new_cte(&mut self, cte: &CommonTableExpr, outputs: Vec<Output>) -> usize {
@@ -510,15 +554,6 @@ fn merge_by_position(left: Vec<Output>, right: Vec<Output>) -> Vec<Output> {
         expression(output.alias, &columns)
     };
     longer.into_iter().map(merge).collect()
-}
-
-/// The columns that `SEARCH` and `CYCLE` add, in this order (PostgreSQL documentation, "Search Order", "Cycle Detection"): computed from
-/// columns that they name, each of which may be any.
-fn append_order(outputs: &mut Vec<Output>, cte: &CommonTableExpr) {
-    let all: BTreeSet<usize> = outputs.iter().flat_map(|output| output.columns.iter().copied()).collect();
-    let search = cte.search_clause.iter().map(|search| &search.search_seq_column);
-    let cycle = cte.cycle_clause.iter().flat_map(|c| [&c.cycle_mark_column, &c.cycle_path_column]);
-    outputs.extend(search.chain(cycle).map(|name| expression(Some(name.clone()), &all)));
 }
 
 /// Gives the outputs the names of a CTE's column list. Positions behind a star are unknown: then any name may mean any of them.

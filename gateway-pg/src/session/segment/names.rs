@@ -14,7 +14,8 @@ use crate::statement::changes_definitions;
 
 impl Session {
     /// The names in a segment whose meaning is not known.
-    pub(in crate::session) fn unresolved(&self, segment: &Segment) -> Unresolved {
+    pub(in crate::session) fn unresolved(&mut self, segment: &Segment) -> Unresolved {
+        self.catalog.make_room();
         let mut asked = Unresolved::default();
         let generation = self.catalog.generation();
         for text in segment.texts().filter(|text| !text.memo.is_resolved(generation)) {
@@ -40,11 +41,12 @@ impl Session {
         asked: Unresolved,
         approved: Option<Box<Approved>>,
     ) {
-        encode::parse(&mut self.to_upstream, "_gateway_resolve", QUESTION);
-        encode::bind(&mut self.to_upstream, "_gateway_resolve", "_gateway_resolve", asked.parameters());
-        encode::execute(&mut self.to_upstream, "_gateway_resolve");
-        encode::close_portal(&mut self.to_upstream, "_gateway_resolve");
-        encode::close_statement(&mut self.to_upstream, "_gateway_resolve");
+        let mut closes = self.encode_own(QUESTION, asked.parameters());
+        // The server analyses a prepared statement anew if what it uses or the search path changed, not if another object of a name it
+        // uses came nearer (plancache.c, `RevalidateCachedQuery`). It is judged by what names mean now, so it must run by that.
+        if self.catalog.take_forgot() && !self.statements.is_empty() {
+            closes += self.encode_own("DISCARD PLANS", Vec::new());
+        }
         // A Sync would end the implicit transaction of messages already forwarded.
         if self.mid_unit {
             encode::flush(&mut self.to_upstream);
@@ -52,7 +54,18 @@ impl Session {
             encode::sync(&mut self.to_upstream);
         }
         self.catalog.begin(&asked);
-        self.phase = Phase::Resolving { segment, asked, failed: None, closes: 0, approved };
+        self.phase = Phase::Resolving { segment, asked, failed: None, closes, approved };
+    }
+
+    /// Runs a statement of the gateway's own; gives how many CloseComplete it is answered with.
+    fn encode_own(&mut self, sql: &str, parameters: Vec<Option<bytes::Bytes>>) -> u8 {
+        const OWN: &str = "_gateway_resolve";
+        encode::parse(&mut self.to_upstream, OWN, sql);
+        encode::bind(&mut self.to_upstream, OWN, OWN, parameters);
+        encode::execute(&mut self.to_upstream, OWN);
+        encode::close_portal(&mut self.to_upstream, OWN);
+        encode::close_statement(&mut self.to_upstream, OWN);
+        2
     }
 
     /// Forgets what names mean if any session may have changed a definition since they were asked for. What is about to change one
@@ -97,9 +110,10 @@ impl Session {
                 self.catalog.learn(asked, frame.body())?;
                 self.unsure = false;
             }
-            b'3' => *closes += 1,
+            b'3' => *closes = closes.saturating_sub(1),
             b'E' => {
-                *failed = Some(unresolved(backend::error_field(frame.body(), b'C').as_deref()));
+                let code = backend::error_field(frame.body(), b'C');
+                *failed = Some(Box::new(unresolved(code.as_deref())));
                 if mid_unit {
                     encode::sync(&mut self.to_upstream);
                 }
@@ -108,13 +122,13 @@ impl Session {
             tag => return Err(ProtocolError::Unexpected { tag, during: "while names are resolved" }),
         }
         let Phase::Resolving { failed, closes, .. } = &self.phase else { return Ok(()) };
-        let over = if failed.is_some() || !mid_unit { frame.tag() == b'Z' } else { *closes == 2 };
+        let over = if failed.is_some() || !mid_unit { frame.tag() == b'Z' } else { *closes == 0 };
         if over && let Phase::Resolving { segment, failed, approved, .. } = self.take_phase() {
             if let Some(denial) = failed {
                 self.catalog.forget_names();
                 (self.mid_unit, self.unsure) = (false, false);
                 self.withdraw(approved, &denial);
-                self.deny(&segment, denial);
+                self.deny(&segment, *denial);
             } else if let Some(denial) = self.refuse_old_snapshot() {
                 self.withdraw(approved, &denial);
                 self.deny(&segment, denial);

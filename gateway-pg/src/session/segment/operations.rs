@@ -20,7 +20,8 @@ impl Session {
     pub(super) fn operations(&self, segment: &Segment) -> Result<Operations, Denial> {
         let mut prepared: Vec<&Arc<Prepared>> = Vec::new();
         let mut executed: Vec<&Arc<Prepared>> = Vec::new();
-        let mut run = Vec::new();
+        // Nearly always one; a vector that grows by itself begins with room for four.
+        let mut run = Vec::with_capacity(1);
         let mut order = Order::new(self.dirty_transaction);
         order.unread = self.unread;
         for step in &segment.steps {
@@ -29,12 +30,15 @@ impl Session {
             }
             match step {
                 Step::Query(text) => run.extend(self.query_operations(text, &mut order)?),
-                Step::Parse { prepared: p, .. } | Step::DescribeStatement(p) => prepared.push(p),
+                Step::Parse { prepared: p, .. } | Step::DescribeStatement { prepared: p, .. } => {
+                    prepared.push(p)
+                }
                 Step::Bind { portal, .. } => {
                     let _ = portal.meaning.set(self.meaning(&portal.prepared));
+                    let _ = portal.stands_for.set(self.stands_for(&portal.prepared));
                     prepared.push(&portal.prepared);
                 }
-                Step::DescribePortal(portal) => prepared.push(&portal.prepared),
+                Step::DescribePortal { portal, .. } => prepared.push(&portal.prepared),
                 Step::Execute { portal, .. } => {
                     executed.push(&portal.prepared);
                     if let Some(understood) = self.portal_operation(portal)? {
@@ -86,7 +90,7 @@ impl Session {
         order: &mut Order,
     ) -> Result<Vec<Understood>, Denial> {
         let mut earlier = Vec::new();
-        let mut operations = Vec::new();
+        let mut operations = Vec::with_capacity(text.analysis.statements.len());
         for (index, statement) in text.analysis.statements.iter().enumerate() {
             let understood = self.operation(text, index, statement, &earlier, None, &Arc::default())?;
             self.in_order(order, statement, &understood.operation)?;
@@ -102,6 +106,7 @@ impl Session {
         let prepared = &portal.prepared;
         let Some(statement) = prepared.text.statement(prepared.index) else { return Ok(None) };
         self.same_meaning(portal)?;
+        self.same_referent(portal)?;
         let bind = portal.bind.as_ref();
         self.operation(&prepared.text, prepared.index, statement, &[], bind, &prepared.types).map(Some)
     }
@@ -119,6 +124,27 @@ impl Session {
         }
         let message = "the names in this portal or cursor mean something else now than when it was made";
         Err(Denial::new(DenialCode::NotUnderstood, message).with_hint("bind or declare it again"))
+    }
+
+    /// What `EXECUTE` or `FETCH` stand for now, if it is known.
+    fn stands_for(&self, prepared: &Prepared) -> Option<Arc<Prepared>> {
+        prepared.statement().and_then(|statement| self.referent(statement, &[]).ok().flatten())
+    }
+
+    /// A portal of `EXECUTE` runs what the name stands for when it runs, and its columns were described by what it stood for before.
+    fn same_referent(&self, portal: &Portal) -> Result<(), Denial> {
+        let now = self.stands_for(&portal.prepared);
+        let same = portal.stands_for.get().is_none_or(|then| match (then, &now) {
+            (Some(then), Some(now)) => Arc::ptr_eq(then, now),
+            (None, None) => true,
+            _ => false,
+        });
+        if same {
+            return Ok(());
+        }
+        let message =
+            "the prepared statement or cursor in this portal is another one now than when it was bound";
+        Err(Denial::new(DenialCode::NotUnderstood, message).with_hint("bind it again"))
     }
 
     pub(super) fn operation(
@@ -139,6 +165,7 @@ impl Session {
         {
             self.same_meaning(portal)?;
         }
+        let stands_for = refers_to.as_ref().map(|prepared| prepared.text.as_sent(prepared.index));
         let subject = Subject {
             place: &self.place,
             catalog: &self.catalog,
@@ -146,6 +173,7 @@ impl Session {
             text: text.as_sent(index),
             statement,
             refers_to: refers_to.as_deref().and_then(Prepared::statement),
+            refers_to_text: stands_for.clone(),
             bind,
             types,
             settings: &self.settings,
@@ -164,7 +192,6 @@ impl Session {
         let operation = template.operation(&subject);
         let statements: Vec<_> = [Some(statement), subject.refers_to].into_iter().flatten().collect();
         self.refuse_moving_hidden(&statements, &operation)?;
-        let stands_for = refers_to.as_ref().map(|prepared| prepared.text.as_sent(prepared.index));
         let source = Source { text: Arc::clone(text), index, types: Arc::clone(types), refers_to };
         Ok(Understood {
             operation,
