@@ -164,6 +164,25 @@ impl Results {
         Input { ended: false, guard, operation, name, tally: Tally::default(), masker: None }
     }
 
+    /// Records a command that an interactive session seems to have run, as the line that showed it was released.
+    ///
+    /// # Errors
+    /// The recorder failed: end the session.
+    pub fn observed(&self, statement: String) -> Result<(), Denial> {
+        let record = Record::Observed { operation: self.first, statement };
+        self.guard.record(record).map(|_| ()).map_err(|e| recorder_failed(&e))
+    }
+
+    /// For content that only passes through: unless a rule asks for all of it, its length and hash are recorded.
+    #[must_use]
+    pub fn only_passing(mut self) -> Self {
+        if self.content != Content::All {
+            self.content = Content::Digest;
+            self.tally.get_or_insert_default();
+        }
+        self
+    }
+
     pub(super) fn digested(&self, name: &'static str, tally: &Tally) -> Result<(), Denial> {
         let record = digested(self.first, name, tally);
         self.guard.record(record).map(|_| ()).map_err(|e| recorder_failed(&e))

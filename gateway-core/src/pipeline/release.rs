@@ -130,7 +130,7 @@ pub struct Results {
     pub(super) first: OperationId,
     pub(super) content: Content,
     /// Of what was released, where its recording keeps no more.
-    tally: Option<Box<Tally>>,
+    pub(super) tally: Option<Box<Tally>>,
     plan: Arc<MaskPlan>,
     rows_left: u64,
     bytes_left: u64,

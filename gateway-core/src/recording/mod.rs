@@ -173,6 +173,14 @@ pub enum Record {
         /// How many values were masked in them.
         masked: u64,
     },
+    /// A command that an interactive session seems to have run: the line shown when it was entered, masked. Observed, not proven: nothing
+    /// judged it, and what was shown need not be what ran.
+    Observed {
+        /// Within which operation (the first of its batch).
+        operation: OperationId,
+        /// The line, its prompt included.
+        statement: String,
+    },
     /// How long some content was, and its hash: all of it that passed, in the order in which it did.
     Digested {
         /// Within which operation (the first of its batch).

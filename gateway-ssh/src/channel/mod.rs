@@ -3,6 +3,7 @@
 mod files;
 mod inbox;
 mod lines;
+mod observed;
 mod opened;
 mod output;
 mod pump;

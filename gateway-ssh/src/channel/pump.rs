@@ -7,10 +7,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use gateway_core::error::{Denial, DenialCode};
 use gateway_core::masking::Controls;
-use gateway_core::pipeline::{Input, ResultStream, Results};
+use gateway_core::pipeline::{Input, Released, ResultStream, Results};
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Error, Sig, client};
 use tokio::time::timeout;
 
+use super::observed::Observer;
 use super::output::{Exit, Stream};
 use super::{Ended, Event, Gone, INPUT, Permitted, Program, STDERR, STDOUT, TERMINAL, Task};
 use super::{lines, opened};
@@ -32,8 +33,10 @@ pub(super) async fn run(
     let (from_target, to_target) = channel.split();
     let expected = setting.expected();
     let knocks = connection.as_ref().filter(|_| !expected.is_empty()).map(|c| c.door.expect(expected));
+    let observer = (matches!(program, Program::Shell) && setting.terminal.is_some()).then(Observer::default);
     let mut input = results.input(INPUT);
     let mut answer = Answer::new(task, results, setting.terminal.is_some(), raw);
+    answer.observer = observer.as_ref();
     let outcome = match start(&to_target, program, statement, &setting).await {
         Err(_) => Outcome::Lost,
         Ok(replies) => {
@@ -43,7 +46,7 @@ pub(super) async fn run(
                 biased;
                 () = task.inbox.closed() => Outcome::Gone,
                 outcome = answer.follow(from_target) => outcome,
-                denial = feed(task, &to_target, setting.terminal.clone(), &mut input) => Outcome::Denied(denial),
+                denial = feed(task, &to_target, &setting, &mut input, observer.as_ref()) => Outcome::Denied(denial),
                 never = opened::take(&task.session, knocks) => match never {},
             }
         }
@@ -191,11 +194,21 @@ const GATHERED_BYTES: usize = 64 * 1024;
 const STATUS_WAIT: Duration = Duration::from_secs(1);
 
 /// Moves the client's input to the target at the target's pace; ends only if it cannot be recorded.
-async fn feed(task: &Task, to: &ToTarget, mut terminal: Option<Terminal>, input: &mut Input) -> Denial {
+async fn feed(
+    task: &Task,
+    to: &ToTarget,
+    setting: &Setting,
+    input: &mut Input,
+    observer: Option<&Observer>,
+) -> Denial {
+    let mut terminal = setting.terminal.clone();
     loop {
         let sent = match task.inbox.next().await {
             Event::Data(bytes) => match noted(task, input, &bytes).await {
-                Ok(()) => to.data_bytes(bytes.freeze()).await,
+                Ok(()) => {
+                    observer.into_iter().for_each(|observer| observer.typed(&bytes));
+                    to.data_bytes(bytes.freeze()).await
+                }
                 Err(denial) => return denial,
             },
             Event::Eof => to.eof().await,
@@ -296,15 +309,32 @@ struct Answer<'a> {
     output: OutputEnd,
     /// Taken from the channel, and not yet looked at.
     ahead: Option<ChannelMsg>,
+    /// Of a shell with a terminal.
+    observer: Option<&'a Observer>,
 }
 
 impl<'a> Answer<'a> {
     fn new(task: &'a Task, results: Results, terminal: bool, raw: bool) -> Self {
         let controls = if terminal { Controls::Drawing } else { Controls::AsSent };
+        let results = if raw { results.only_passing() } else { results };
         let (stdout, stderr) = (Some(results.stream(controls)), Some(results.stream(controls)));
         let (replies, exit, output) = (Replies::None, None, OutputEnd::Open);
-        let (line, has_status, ahead) = (false, false, None);
-        Self { task, results, stdout, stderr, terminal, raw, line, replies, has_status, exit, output, ahead }
+        let (line, has_status, ahead, observer) = (false, false, None, None);
+        Self {
+            task,
+            results,
+            stdout,
+            stderr,
+            terminal,
+            raw,
+            line,
+            replies,
+            has_status,
+            exit,
+            output,
+            ahead,
+            observer,
+        }
     }
 
     async fn follow(&mut self, mut from: ChannelReadHalf) -> Outcome {
@@ -420,10 +450,17 @@ impl<'a> Answer<'a> {
             self.results.release_stream(masked, encoding, data)?
         };
         if let Some(released) = released {
+            self.observe(&released)?;
             self.settled().await?;
             self.task.output.send(stream, released).await?;
         }
         Ok(())
+    }
+
+    /// Records what looks like a command in what a terminal is about to show.
+    fn observe(&self, released: &Released) -> Result<(), Denial> {
+        let lines = self.observer.map(|observer| observer.shown(released.as_ref())).unwrap_or_default();
+        lines.into_iter().try_for_each(|line| self.results.observed(line))
     }
 
     const fn encoding(&self, stream: Stream) -> &'static str {

@@ -53,3 +53,24 @@ fn variables_are_dropped_unless_permitted() {
     assert_eq!(gateway(NO_SHELL).ssh(&set).stdout, "[]\n");
     assert_eq!(gateway(ALL).ssh(&set).stdout, "[blue]\n");
 }
+
+#[test]
+fn commands_in_a_shell_are_observed_and_what_is_typed_unseen_is_not() {
+    let gateway = masking(ALL);
+    let mut ssh = gateway.client("ssh");
+    ssh.args(["-tt", "agent-7@127.0.0.1"]);
+    let typed = "echo sum-$((40+2))\nread -s secret\nhunter2-unseen\necho card 4111 1111 1111 1111\nexit 5\n";
+    let done = run(&mut ssh, typed, DEADLINE).unwrap();
+    assert_eq!(done.status.code(), Some(5), "{}", done.stderr);
+    let records = gateway.records();
+    let observed: Vec<String> = records
+        .into_iter()
+        .filter_map(|record| match record {
+            Record::Observed { statement, .. } => Some(statement),
+            _ => None,
+        })
+        .collect();
+    let find = |text: &str| observed.iter().any(|line| line.contains(text));
+    assert!(find("echo sum-$((40+2))") && find("read -s secret") && find("exit 5"), "{observed:?}");
+    assert!(find("echo card") && !find("4111 1111 1111 1111"), "{observed:?}");
+}

@@ -1,6 +1,7 @@
 //! An SSH session as an asciicast: <https://docs.asciinema.org/manual/asciicast/v2/>
 //!
-//! Commands without a terminal are shown behind `$ `, with what they printed; a refusal as the line the agent was told.
+//! Commands without a terminal are shown behind `$ `, with what they printed; a refusal as the line the agent was told. Commands observed
+//! in a shell are markers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -133,6 +134,9 @@ impl Cast {
             Record::Released { operation, encoding, bytes, .. } if self.shows(*operation) => {
                 let text = self.released(*operation, encoding, bytes);
                 self.output(&text).into_iter().collect()
+            }
+            Record::Observed { operation, statement } if self.shows(*operation) => {
+                vec![self.event("m", &format!("observed: {statement}"))]
             }
             Record::Completed { operation, .. } => self.completed(*operation),
             _ => Vec::new(),

@@ -72,6 +72,8 @@ impl Player {
                 };
                 self.lines(&lines)?;
             }
+            // The terminal that is drawn shows it.
+            Record::Observed { .. } if to_terminal() => return Ok(()),
             Record::Presented { operations, .. } => {
                 // A sequence that one operation left open does not swallow what the next one shows.
                 self.stop()?;
@@ -186,6 +188,9 @@ fn words(record: &Record, in_rows: bool) -> Option<String> {
         }
         Record::Received { operation, encoding, bytes, .. } => {
             format!("#{operation} {encoding} < {}", Escaped(&String::from_utf8_lossy(bytes)))
+        }
+        Record::Observed { operation, statement } => {
+            format!("#{operation} observed, not proven: {}", Escaped(statement))
         }
         Record::Digested { operation, content, bytes, sha256 } => {
             format!("#{operation} {}: {bytes} bytes, sha256 {}", Escaped(content), Escaped(sha256))
