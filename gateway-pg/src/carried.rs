@@ -4,6 +4,7 @@
 //! What cannot be followed counts as holding them if anything near it does. Rows chosen, ordered or counted by a protected column
 //! are not followed: that is a matter of policy on conditions.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
@@ -29,6 +30,9 @@ const MAX_ROUNDS: usize = 64;
 /// Columns followed in one source; more count as unknown. 4096: twice what a table can have.
 const MAX_COLUMNS: usize = 4096;
 
+/// Steps through columns of sources, for a whole statement: some tens of milliseconds. Beyond it everything counts as protected.
+const MAX_STEPS: usize = 1 << 21;
+
 /// One column of a source or result; without a name the server chooses one that the text does not tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Named {
@@ -46,6 +50,14 @@ enum Columns {
 }
 
 impl Columns {
+    /// Columns to look through.
+    fn width(&self) -> usize {
+        match self {
+            Self::Known { columns, .. } => columns.len(),
+            Self::Unknown(_) => 1,
+        }
+    }
+
     fn any(&self) -> bool {
         match self {
             Self::Known { columns, .. } => columns.iter().any(|column| column.protected),
@@ -95,6 +107,8 @@ pub(crate) struct Carried<'a> {
     recursive: HashMap<usize, Vec<bool>>,
     /// A recursive CTE was read whose columns were not all found yet.
     assumed: HashSet<usize>,
+    /// Steps taken.
+    spent: Cell<usize>,
 }
 
 impl<'a> Carried<'a> {
@@ -106,9 +120,16 @@ impl<'a> Carried<'a> {
             open: HashSet::new(),
             recursive: HashMap::new(),
             assumed: HashSet::new(),
+            spent: Cell::new(0),
         };
         lineage.follow_recursion();
         lineage
+    }
+
+    /// Counts steps; whether there have been too many.
+    fn spend(&self, steps: usize) -> bool {
+        self.spent.set(self.spent.get().saturating_add(steps));
+        self.spent.get() > MAX_STEPS
     }
 
     /// Whether each column of the result may hold protected values; `None` if it is not known which column is which.
@@ -125,6 +146,9 @@ impl<'a> Carried<'a> {
     /// Whether a column reference may stand for protected values.
     pub(crate) fn column(&mut self, column: &ColumnUse) -> bool {
         let sources: Vec<_> = column.sources.iter().map(|source| self.source(*source)).collect();
+        if self.spend(1 + sources.iter().map(|source| source.width()).sum::<usize>()) {
+            return true;
+        }
         let any = || sources.iter().any(|source| source.any());
         if column.star {
             return any();
@@ -179,6 +203,9 @@ impl<'a> Carried<'a> {
     }
 
     fn any_of(&mut self, columns: &[usize]) -> bool {
+        if self.spend(columns.len()) {
+            return true;
+        }
         let statement = self.statement;
         columns.iter().any(|index| statement.columns.get(*index).is_none_or(|column| self.column(column)))
     }
@@ -216,6 +243,9 @@ impl<'a> Carried<'a> {
 
     fn relation(&self, index: usize) -> Columns {
         let found = self.statement.relations.get(index).and_then(|relation| (self.lookup)(relation));
+        if self.spend(found.as_ref().map_or(1, |row| 1 + row.columns.len())) {
+            return Columns::Unknown(true);
+        }
         found.map_or(Columns::Unknown(true), |row| {
             let named = |(name, protected)| Named { name: Some(name), protected };
             Columns::Known { columns: row.columns.into_iter().map(named).collect(), in_place: true }
@@ -231,6 +261,9 @@ impl<'a> Carried<'a> {
         let mut columns = Vec::new();
         let mut in_place = true;
         for output in outputs {
+            if columns.len() > MAX_COLUMNS {
+                return Columns::Unknown(self.any_output(outputs));
+            }
             let alias = output.alias.clone();
             match output.kind {
                 OutputKind::Column(index) => {
@@ -252,7 +285,7 @@ impl<'a> Carried<'a> {
             }
         }
         if columns.len() > MAX_COLUMNS {
-            return Columns::Unknown(columns.iter().any(|column| column.protected));
+            return Columns::Unknown(self.any_output(outputs));
         }
         Columns::Known { columns, in_place }
     }
@@ -269,6 +302,9 @@ impl<'a> Carried<'a> {
         for source in sources {
             match &*self.source(*source) {
                 Columns::Known { columns, in_place } => {
+                    if self.spend(columns.len()) || all.len() > MAX_COLUMNS {
+                        return None;
+                    }
                     all.extend(columns.iter().cloned());
                     certain &= *in_place;
                 }
@@ -333,7 +369,8 @@ mod tests {
 
     /// The tables `p(id, name, ssn, note)` and `o(id, owner, note)` and the view `v(id, name, ssn)`; `ssn` is protected.
     fn outputs(sql: &str) -> String {
-        let analysis = analyse(sql, &LexSettings::default(), &Limits::default()).unwrap();
+        let settings = LexSettings { server_version_num: 180_000, ..LexSettings::default() };
+        let analysis = analyse(sql, &settings, &Limits::default()).unwrap();
         let columns = |relation: &RelationUse| {
             let (names, system): (&[&str], _) = match relation.name.as_str() {
                 "p" => (&["id", "name", "ssn", "note"], true),
@@ -399,6 +436,17 @@ mod tests {
         ] {
             assert_eq!(outputs(sql), expected, "{sql}");
         }
+    }
+
+    #[test]
+    fn wide_statements_count_as_protected() {
+        let stars = |count: usize| vec!["*"; count].join(",");
+        assert_eq!(outputs(&format!("SELECT {} FROM (SELECT {} FROM p) a", stars(30_000), stars(400))), "?");
+        assert_eq!(outputs(&format!("SELECT {} FROM p", stars(2000))), "?");
+        let names: Vec<_> = (0..1500).map(|n| format!("a.c{n}")).collect();
+        let wide = format!("SELECT {} FROM (SELECT {} FROM o) a, p", names.join(","), stars(1300));
+        // Those that were looked at before it was too much are known.
+        assert!(outputs(&wide).ends_with('x'));
     }
 
     /// The server goes on in outer queries where a name is there but not visible.

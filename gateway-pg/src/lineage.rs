@@ -10,8 +10,9 @@ use crate::analysis::{ColumnUse, Output, OutputKind, Place, RelationUse, Source,
 use crate::catalog::{Catalog, LabelIndex, Origin, Relation};
 use crate::statement::written;
 
-/// Steps through sources and outputs; a query of 200 columns over 20 nested queries takes some thousand. Beyond it everything counts.
-const MAX_STEPS: usize = 100_000;
+/// Steps through sources, outputs and columns of tables, for a whole statement: some tens of milliseconds. A condition on a query of 200
+/// columns over 20 nested ones takes some thousand. Beyond it everything counts.
+const MAX_STEPS: usize = 1 << 20;
 
 /// How a statement depends on a value without showing it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,8 +62,16 @@ pub(crate) fn inferences(
         if uses.is_empty() {
             continue;
         }
+        if lineage.is_exhausted() {
+            break;
+        }
         let labels = lineage.all_of(index);
         uses.into_iter().for_each(|usage| found.entry(usage).or_default().extend(&labels));
+    }
+    if lineage.is_exhausted() {
+        let uses = statement.columns.iter().flat_map(|column| &column.places);
+        let uses: BTreeSet<_> = uses.filter_map(|place| Inference::at(*place)).collect();
+        return uses.iter().flat_map(|usage| lineage.all.iter().map(|label| (*label, *usage))).collect();
     }
     found.into_iter().flat_map(|(usage, labels)| labels.into_iter().map(move |l| (l, usage))).collect()
 }
@@ -106,18 +115,25 @@ impl<'a> Lineage<'a> {
     /// The labels that a column of the statement may carry.
     fn all_of(&self, index: usize) -> Labels {
         self.open.borrow_mut().clear();
-        self.steps.set(0);
         let found = self.column(index);
-        if self.steps.get() > MAX_STEPS { self.all.clone() } else { found }
+        if self.is_exhausted() { self.all.clone() } else { found }
     }
 
-    fn exhausted(&self) -> bool {
-        self.steps.set(self.steps.get() + 1);
+    fn is_exhausted(&self) -> bool {
         self.steps.get() > MAX_STEPS
+    }
+
+    /// Counts steps; whether there have been too many.
+    fn spend(&self, steps: usize) -> bool {
+        self.steps.set(self.steps.get().saturating_add(steps));
+        self.is_exhausted()
     }
 
     fn column(&self, index: usize) -> Labels {
         let Some(column) = self.statement.columns.get(index) else { return self.all.clone() };
+        if self.spend(1 + column.sources.len()) {
+            return Labels::new();
+        }
         let rows = column.star || column.whole_row;
         let whole = column.sources.iter().filter(|_| rows).flat_map(|source| self.of(*source, None));
         let mut found: Labels = whole.collect();
@@ -143,7 +159,7 @@ impl<'a> Lineage<'a> {
     /// The labels of a source's column of this name; of all its columns without one.
     fn of(&self, source: usize, name: Option<&str>) -> Labels {
         let key = (source, name.map(str::to_owned));
-        if self.exhausted() || !self.open.borrow_mut().insert(key.clone()) {
+        if self.spend(1) || !self.open.borrow_mut().insert(key.clone()) {
             return Labels::new();
         }
         let found =
@@ -156,6 +172,7 @@ impl<'a> Lineage<'a> {
         match &source.kind {
             SourceKind::Relation(_) | SourceKind::Pseudo(Some(_)) => self.in_relation(source, name),
             SourceKind::Cte(_) | SourceKind::Subquery => self.in_query(source, name),
+            SourceKind::Function if self.spend(source.inputs.len()) => Labels::new(),
             SourceKind::Function => source.inputs.iter().flat_map(|index| self.column(*index)).collect(),
             // What a join yields is looked for in its sides, unless it has names of its own.
             SourceKind::Join if name.is_some_and(|name| !source.columns.iter().any(|c| c == name)) => {
@@ -175,12 +192,15 @@ impl<'a> Lineage<'a> {
     fn in_relation(&self, source: &Source, name: Option<&str>) -> Labels {
         // A name that means nothing is the server's error.
         let Some(relation) = self.relation(source) else { return Labels::new() };
+        if self.spend(relation.attributes().count()) {
+            return Labels::new();
+        }
         let Some(name) = name else { return self.catalog.protected(self.labels, relation) };
         let mut found = Labels::new();
+        let own = relation.attribute(name);
         for (position, attribute) in relation.attributes().enumerate() {
             let renamed = source.columns.get(position);
-            let own = || relation.attribute(name) == Some(attribute);
-            if renamed.map_or_else(own, |renamed| renamed == name) {
+            if renamed.map_or_else(|| own == Some(attribute), |renamed| renamed == name) {
                 match self.catalog.origin(self.labels, relation.oid, attribute) {
                     Origin::Plain => {}
                     Origin::Labelled(labels) | Origin::Derived(labels) => found.extend(labels),
@@ -193,6 +213,9 @@ impl<'a> Lineage<'a> {
 
     fn in_query(&self, source: &Source, name: Option<&str>) -> Labels {
         let Some(outputs) = self.outputs(source) else { return self.all.clone() };
+        if self.spend(outputs.len() + source.columns.len()) {
+            return Labels::new();
+        }
         let Some(name) = name else { return outputs.iter().flat_map(|o| self.value(o, None)).collect() };
         match source.columns.iter().position(|renamed| renamed == name) {
             Some(position) => {
@@ -262,12 +285,16 @@ mod tests {
 
     /// What is inferred from `people(id, name, ssn)`, whose `ssn` is labelled.
     fn inferred(sql: &str) -> Vec<Inference> {
+        inferred_on(150_000, sql)
+    }
+
+    fn inferred_on(server_version_num: u32, sql: &str) -> Vec<Inference> {
         let catalog =
             Catalog::of_tables(&[("people", &["id", "name", "ssn"]), ("orders", &["id", "people_id"])]);
         let resource = Resource::target("t").child("Database", "d").child("Schema", "public");
         let resource = resource.child("Table", "people").child("Column", "ssn");
         let labels = LabelIndex::new(&[Label { resource, rule: FieldRule::new(DataClass::US_SSN) }], "d");
-        let settings = LexSettings { server_version_num: 150_000, ..LexSettings::default() };
+        let settings = LexSettings { server_version_num, ..LexSettings::default() };
         let analysis = analyse(sql, &settings, &Limits::default()).expect(sql);
         let found = analysis.statements.iter().flat_map(|s| inferences(&catalog, &labels, s));
         found.map(|(_, usage)| usage).collect()
@@ -404,6 +431,50 @@ mod tests {
             inferred(&format!("{before} select 1 from (with b as (select '' as x) select x from b) s, a")),
             [Order]
         );
+    }
+
+    /// `ON CONFLICT` compares the columns of every unique index, or of a constraint's, whose columns the text does not tell.
+    #[test]
+    fn rows_in_conflict_are_found_by_comparing() {
+        use Inference::Filter;
+        for (conflict, expected) in [
+            ("on conflict do nothing", vec![Filter]),
+            ("on conflict on constraint people_ssn_key do nothing", vec![Filter]),
+            ("on conflict on constraint people_ssn_key do update set name = excluded.name", vec![Filter]),
+            ("on conflict (ssn) do nothing", vec![Filter]),
+            ("on conflict (id) do update set name = excluded.name", vec![]),
+            ("", vec![]),
+        ] {
+            assert_eq!(
+                inferred(&format!("insert into people (id, name) values (1, 'x') {conflict}")),
+                expected
+            );
+        }
+        assert_eq!(inferred("insert into orders select id from people on conflict do nothing"), []);
+    }
+
+    #[test]
+    fn arrays_of_rows_are_values_where_they_stand() {
+        use Inference::{Compute, Filter};
+        let array = "json_array(select ssn from people where id = 1)::text";
+        for (sql, expected) in [
+            (format!("select 1 where {array} like '%123-4%'"), vec![Filter]),
+            (format!("select {array}"), vec![Compute]),
+            (format!("select o.id from orders o join orders p on {array} = p.id::text"), vec![Filter]),
+            ("select json_array(select name from people where id = 1)".to_owned(), vec![]),
+        ] {
+            assert_eq!(inferred_on(180_000, &sql), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_statement_has_one_budget() {
+        let stars = vec!["*"; 4000].join(",");
+        let wide = format!("(select {} from people) a", vec!["*"; 400].join(","));
+        let names: Vec<_> = (0..20_000).map(|n| format!("c{n}")).collect();
+        let sql =
+            format!("select 1 from (select {stars} from {wide}) b where coalesce({}) = ''", names.join(","));
+        assert_eq!(inferred(&sql), [Inference::Filter]);
     }
 
     #[test]

@@ -54,9 +54,10 @@ pub struct LexSettings {
     pub backslash_quote: bool,
     /// `server_version_num`, for example 150018; 0 when unknown, which is treated as old.
     pub server_version_num: u32,
-    /// The database's own encoding has one byte for each character: there the server also folds letters beyond ASCII of names that are
-    /// not quoted, by its locale (`downcase_identifier`). Such names are refused.
-    pub single_byte: bool,
+    /// The database's own encoding is another one than UTF8. Where it has one byte for each character, the server also folds letters
+    /// beyond ASCII of names that are not quoted, by its locale (`downcase_identifier`); and everywhere it cuts names after 63 bytes of
+    /// its own encoding. Such names are refused.
+    pub other_encoding: bool,
 }
 
 impl Default for LexSettings {
@@ -66,7 +67,7 @@ impl Default for LexSettings {
             standard_conforming_strings: true,
             backslash_quote: true,
             server_version_num: 0,
-            single_byte: false,
+            other_encoding: false,
         }
     }
 }

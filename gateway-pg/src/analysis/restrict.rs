@@ -11,7 +11,7 @@ use pg_query::protobuf::{
 use serde_json::Value;
 
 use super::functions::{classify_function, is_builtin_operator, is_builtin_type};
-use super::model::{Access, RelationUse, Source, SourceKind, Statement};
+use super::model::{Access, ColumnUse, RelationUse, Source, SourceKind, Statement};
 use super::rewrite::RewriteError;
 use super::scan::{Token, TokenClass, scan};
 use super::{LexSettings, Limits, parse, walk};
@@ -159,6 +159,8 @@ impl Restricting<'_> {
         self.refuse_unsuitable(&statement)?;
         let places: Vec<_> =
             reads.iter().filter(|read| self.means(read.schema.as_deref(), &read.name)).collect();
+        self.refuse_other_places(&statement, places.len())?;
+        self.refuse_unseen_columns(&statement)?;
         let (query, query_tree) = self.query()?;
         if places.len() == occurrences(&canonical(&tree)?, &query_tree) {
             return Ok(None);
@@ -190,6 +192,50 @@ impl Restricting<'_> {
             return Err(RewriteError::Unsuitable { what: "column names in parentheses behind an alias" });
         }
         Ok(())
+    }
+
+    /// A query must be able to stand wherever the table is read: it cannot where `MERGE` writes to it.
+    fn refuse_other_places(&self, statement: &Statement, places: usize) -> Result<(), RewriteError> {
+        let read = |source: &&Source| {
+            let SourceKind::Relation(index) = source.kind else { return false };
+            statement.relations.get(index).is_some_and(|used| used.access == Access::Read && self.uses(used))
+        };
+        if statement.sources.iter().filter(read).count() == places {
+            return Ok(());
+        }
+        Err(RewriteError::Unsuitable { what: "a table in this place" })
+    }
+
+    /// What is written to stands there itself, with all of its columns.
+    fn refuse_unseen_columns(&self, statement: &Statement) -> Result<(), RewriteError> {
+        if self.restriction.columns.is_none() && self.restriction.null.is_empty() {
+            return Ok(());
+        }
+        let target = |source: &usize| {
+            let used = statement.sources.get(*source).and_then(|source| match source.kind {
+                SourceKind::Relation(index) => {
+                    statement.relations.get(index).filter(|used| used.access != Access::Read)
+                }
+                SourceKind::Pseudo(index) => statement.relations.get(index?),
+                _ => None,
+            });
+            used.is_some_and(|used| self.uses(used))
+        };
+        let unseen = |column: &ColumnUse| !self.is_seen(column) && column.sources.iter().any(target);
+        if statement.columns.iter().any(unseen) {
+            return Err(RewriteError::Unsuitable { what: "a change that reads columns which are not shown" });
+        }
+        Ok(())
+    }
+
+    /// Whether a column that may be the table's is one that it is seen with, or surely none of its own.
+    fn is_seen(&self, column: &ColumnUse) -> bool {
+        let Restriction { columns, null, all, .. } = self.restriction;
+        let Some(name) = column.name.last().filter(|_| !column.star && !column.whole_row) else {
+            return false;
+        };
+        let foreign = column.name.len() == 1 && !all.contains(name);
+        foreign || columns.as_ref().unwrap_or(all).contains(name) && !null.contains(name)
     }
 
     /// What reaches the table in another way than as rows that are read, updated or deleted cannot be restricted.

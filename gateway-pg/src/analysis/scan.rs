@@ -42,11 +42,71 @@ pub(super) fn scan(
     check_bytes(text, limits)?;
     let mut lexer = Lexer { bytes: text.as_bytes(), at: 0, settings, limits };
     let mut shape = Shape::new(limits);
+    let mut grammar = Grammar::new(settings.server_version_num);
     while let Some(token) = lexer.next_token()? {
         shape.take(text, token)?;
+        grammar.take(text, token)?;
         each(token);
     }
     Ok(())
+}
+
+/// The version that made `SYSTEM_USER` a reserved word; before, it is a name like any other.
+const SYSTEM_USER_SINCE: u32 = 160_000;
+
+/// Words with a grammar of their own in front of `(`, and the first version that has it (PostgreSQL documentation, "SQL Key Words", and
+/// release notes): before, they are the names of functions, looked up on the search path.
+const CALLED_SINCE: [(&str, u32); 13] = [
+    ("json", 170_000),
+    ("json_array", 160_000),
+    ("json_arrayagg", 160_000),
+    ("json_exists", 170_000),
+    ("json_object", 160_000),
+    ("json_objectagg", 160_000),
+    ("json_query", 170_000),
+    ("json_scalar", 170_000),
+    ("json_serialize", 170_000),
+    ("json_table", 170_000),
+    ("json_value", 170_000),
+    ("merge_action", 170_000),
+    ("normalize", 130_000),
+];
+
+/// Refuses words that the parser's grammar knows and the server's does not.
+struct Grammar {
+    version: u32,
+    /// The token before is a dot: what follows is a name everywhere.
+    qualified: bool,
+    /// The token before is one of [`CALLED_SINCE`], and where it stands.
+    word: Option<usize>,
+}
+
+impl Grammar {
+    const fn new(version: u32) -> Self {
+        Self { version, qualified: false, word: None }
+    }
+
+    fn take(&mut self, text: &str, token: Token) -> Result<(), AnalysisError> {
+        let written = text.get(token.start..token.end).unwrap_or_default();
+        if let Some(offset) = self.word.take().filter(|_| written == "(") {
+            let what = "a call without a schema of a function that is part of the grammar of newer versions";
+            return Err(AnalysisError::VersionDependent { what, offset });
+        }
+        if token.class == TokenClass::Word {
+            self.word(written, token.start)?;
+        }
+        self.qualified = written == ".";
+        Ok(())
+    }
+
+    fn word(&mut self, written: &str, offset: usize) -> Result<(), AnalysisError> {
+        if self.version < SYSTEM_USER_SINCE && written.eq_ignore_ascii_case("system_user") {
+            return Err(AnalysisError::VersionDependent { what: "`system_user` without quotes", offset });
+        }
+        let newer = |(word, since): &(&str, u32)| self.version < *since && written.eq_ignore_ascii_case(word);
+        self.word = (!self.qualified && CALLED_SINCE.iter().any(newer)).then_some(offset);
+        Ok(())
+    }
 }
 
 fn check_bytes(text: &str, limits: &Limits) -> Result<(), AnalysisError> {
@@ -58,6 +118,10 @@ fn check_bytes(text: &str, limits: &Limits) -> Result<(), AnalysisError> {
         None => Ok(()),
     }
 }
+
+/// The longest name beyond ASCII in databases that are not UTF8, in bytes of UTF-8. 31: twice that, which no encoding takes more than,
+/// still fits into the server's 63 (`NAMEDATALEN`).
+const MAX_OTHER_NAME_BYTES: usize = 31;
 
 struct Lexer<'a> {
     bytes: &'a [u8],
@@ -212,10 +276,22 @@ impl Lexer<'_> {
             };
             self.at += step + 1;
             if self.peek(0) != b'"' {
-                return Ok(TokenClass::Quoted);
+                return self.same_length(start, prefix);
             }
             self.at += 1;
         }
+    }
+
+    /// Refuses a name that may be longer than 63 bytes in one encoding and not in the other, and so be cut at another place.
+    fn same_length(&self, start: usize, prefix: usize) -> Result<TokenClass, AnalysisError> {
+        let written = self.bytes.get(start..self.at).unwrap_or_default();
+        // What `U&` stands for is not looked at: it is no longer than what is written.
+        let plain = prefix == 0 && written.is_ascii();
+        if self.settings.other_encoding && !plain && written.len() > MAX_OTHER_NAME_BYTES + prefix + 2 {
+            let what = "a long quoted name with letters beyond ASCII";
+            return Err(AnalysisError::VersionDependent { what, offset: start });
+        }
+        Ok(TokenClass::Quoted)
     }
 
     fn dollar(&mut self) -> Result<TokenClass, AnalysisError> {
@@ -316,7 +392,7 @@ impl Lexer<'_> {
         let start = self.at;
         self.skip_while(|byte| is_word_start(byte) || byte.is_ascii_digit() || byte == b'$');
         let written = self.bytes.get(start..self.at).unwrap_or_default();
-        if self.settings.single_byte && !written.is_ascii() {
+        if self.settings.other_encoding && !written.is_ascii() {
             let what = "a name with letters beyond ASCII that is not quoted";
             return Err(AnalysisError::VersionDependent { what, offset: start });
         }
@@ -521,7 +597,7 @@ mod tests {
 
     #[test]
     fn names_that_only_some_encodings_fold_are_refused_there() {
-        let one = LexSettings { single_byte: true, ..LexSettings::default() };
+        let one = LexSettings { other_encoding: true, ..LexSettings::default() };
         for text in ["select secr\u{e8}t", "S\u{c9}", "a.\u{c0}b", "x \u{20ac}"] {
             assert!(tokens_under(text, LexSettings::default()).is_ok(), "{text}");
             assert!(matches!(tokens_under(text, one), Err(AnalysisError::VersionDependent { .. })), "{text}");
@@ -555,6 +631,56 @@ mod tests {
             );
         }
         assert_eq!(tokens("1.5e-3 .5 1. 1..10"), ["1.5e-3", ".5", "1.", "1", "..", "10"]);
+    }
+
+    #[test]
+    fn long_names_are_refused_where_the_server_may_cut_them_elsewhere() {
+        let other = LexSettings { other_encoding: true, ..LexSettings::default() };
+        let (short, long) = ("é".repeat(15), "é".repeat(31));
+        for (name, fine) in [
+            (format!("\"{short}\""), true),
+            (format!("\"{long}xa\""), false),
+            (format!("\"{short}xa\""), false),
+            (format!("U&\"{}xa\"", "\\00e9".repeat(31)), false),
+            (format!("u&\"{}\"", "!00e9".repeat(6)), true),
+            (format!("\"{}\"", "x".repeat(70)), true),
+            (format!("\"{short}\"\"\""), false),
+            (short.clone(), false),
+        ] {
+            let text = format!("SELECT 1 AS {name}");
+            assert_eq!(tokens_under(&text, other).is_ok(), fine, "{name}");
+            assert!(tokens_under(&text, LexSettings::default()).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn words_that_only_the_grammar_knows_are_refused() {
+        let at = |server_version_num| LexSettings { server_version_num, ..LexSettings::default() };
+        let refused = |text: &str, version: u32| {
+            matches!(tokens_under(text, at(version)), Err(AnalysisError::VersionDependent { .. }))
+        };
+        for (text, since) in [
+            ("SELECT system_user", 160_000),
+            ("SELECT t.System_User FROM t", 160_000),
+            ("SELECT json_array ('x')", 160_000),
+            ("SELECT JSON_Object/* */\n('x')", 160_000),
+            ("SELECT a, json_value(b, '$')", 170_000),
+            ("MERGE INTO t USING s ON a = b WHEN MATCHED THEN DELETE RETURNING merge_action()", 170_000),
+            ("SELECT json('x')", 170_000),
+            ("SELECT normalize(a)", 130_000),
+        ] {
+            assert!(refused(text, 0), "{text}");
+            assert!(refused(text, since - 1), "{text}");
+            assert!(!refused(text, since), "{text}");
+        }
+        for text in [
+            "SELECT \"system_user\", \"json_value\"('x')",
+            "SELECT pg_catalog.json_object('{a,b}'), s . json_value (1)",
+            "SELECT json_value, a::json, json '{}', '(' FROM t",
+            "SELECT json_build_object(1, 2), json_array_length(a), 'system_user'",
+        ] {
+            assert!(!refused(text, 0), "{text}");
+        }
     }
 
     #[test]

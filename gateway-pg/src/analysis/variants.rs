@@ -216,7 +216,7 @@ mod tests {
                 standard_conforming_strings: conforming,
                 backslash_quote: true,
                 server_version_num: if modern { 180_000 } else { 150_000 },
-                single_byte: false,
+                other_encoding: false,
             };
             let cache = AnalysisCache::default();
             for integers in variants {

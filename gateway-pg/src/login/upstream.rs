@@ -458,14 +458,8 @@ fn lexing(parameters: &BTreeMap<String, String>) -> Result<LexSettings, Upstream
         ));
     }
     let version = parameters.get("server_version").map_or(0, |v| version_number(v));
-    let single_byte = parameters.get("server_encoding").is_none_or(|name| !is_multi_byte(name));
-    Ok(LexSettings { server_version_num: version, single_byte, ..LexSettings::default() })
-}
-
-/// Whether a database encoding is known to have more than one byte for some characters (PostgreSQL documentation, "Character Set
-/// Support"; only these can be a server's).
-fn is_multi_byte(encoding: &str) -> bool {
-    matches!(encoding, "UTF8" | "MULE_INTERNAL") || encoding.starts_with("EUC_")
+    let other_encoding = parameters.get("server_encoding").is_none_or(|name| name != "UTF8");
+    Ok(LexSettings { server_version_num: version, other_encoding, ..LexSettings::default() })
 }
 
 /// `server_version_num` from `server_version`: `15.18 (Debian ...)` is 150018.
@@ -492,14 +486,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_fold_further_in_encodings_of_one_byte() {
+    fn names_are_read_differently_in_other_encodings() {
         let of = |encoding: &str| {
             let known = [("client_encoding", "UTF8"), ("standard_conforming_strings", "on")];
             let known = known.into_iter().chain([("server_encoding", encoding)]);
-            lexing(&known.map(|(n, v)| (n.to_owned(), v.to_owned())).collect()).unwrap().single_byte
+            lexing(&known.map(|(n, v)| (n.to_owned(), v.to_owned())).collect()).unwrap().other_encoding
         };
-        assert!(["LATIN1", "WIN1252", "SQL_ASCII", "KOI8R", "", "utf-9"].into_iter().all(of));
-        assert!(!["UTF8", "EUC_JP", "MULE_INTERNAL"].into_iter().any(of));
+        assert!(
+            ["LATIN1", "WIN1252", "SQL_ASCII", "EUC_TW", "MULE_INTERNAL", "", "utf-9"].into_iter().all(of)
+        );
+        assert!(!of("UTF8"));
     }
 
     #[test]

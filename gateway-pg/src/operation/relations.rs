@@ -154,18 +154,22 @@ fn relation_action(statement: &Statement, used: &RelationUse) -> &'static str {
         (Use::Ddl, _) => statement
             .objects
             .iter()
-            .find(|o| names_relation(o, &used.name))
+            .find(|o| names_relation(o, used))
             .map_or("alter", |o| change_action(o.change)),
     }
 }
 
-/// Whether an object is the relation of this name, or a column of it.
-fn names_relation(object: &ObjectChange, relation: &str) -> bool {
+/// Whether an object is this relation, or a column of it. What else belongs to a relation (triggers, rules, policies, indexes) may have
+/// the same name and is not the relation.
+fn names_relation(object: &ObjectChange, used: &RelationUse) -> bool {
     let mut parts = object.name.iter().rev();
-    if object.kind == "column" {
-        parts.next();
+    match &*object.kind {
+        "column" => drop(parts.next()),
+        "index" => return false,
+        kind if RELATIONS.contains(&kind) => {}
+        _ => return false,
     }
-    parts.next().is_some_and(|name| name == relation)
+    parts.next() == Some(&used.name) && parts.next() == used.schema.as_ref()
 }
 
 pub(super) const fn change_action(change: Change) -> &'static str {

@@ -193,9 +193,15 @@ fn stores(statement: &Statement) -> bool {
 
 /// Whether it changes the definition of something that is there.
 fn alters(statement: &Statement) -> bool {
-    let alter = |change| matches!(change, Change::Alter | Change::Rename | Change::Move);
-    statement.relations.iter().any(|r| r.access == Use::Ddl)
-        && statement.objects.iter().any(|o| alter(o.change))
+    let alter = |object: &ObjectChange| match object.change {
+        Change::Alter | Change::Rename | Change::Move => true,
+        // Parts of a relation that is there, which run or look at all of its rows from then on.
+        Change::Create | Change::Replace => {
+            matches!(&*object.kind, "trigger" | "rule" | "policy" | "statistics")
+        }
+        _ => false,
+    };
+    statement.relations.iter().any(|r| r.access == Use::Ddl) && statement.objects.iter().any(alter)
 }
 
 fn modifies(statement: &Statement) -> bool {

@@ -119,6 +119,20 @@ fn size_is_refused_by_name() {
 
 /// Short texts whose facts would be quadratic: refused or answered, but soon.
 #[test]
+fn orders_of_many_outputs_are_refused() {
+    let many = |item: &str, count: usize| vec![item; count].join(",");
+    for order in
+        [many("a", 20_000), many("20000", 20_000), format!("grouping sets (({}))", many("a", 20_000))]
+    {
+        let by = if order.starts_with('g') { "group by" } else { "order by" };
+        let sql = format!("select {} from t {by} {order}", many("a", 20_000));
+        assert_eq!(analyse(&sql, &settings(), &Limits::default()).err(), Some(AnalysisError::TooComplex));
+    }
+    let fine = format!("select {} from t order by {}", many("a", 300), many("a", 300));
+    analyse(&fine, &settings(), &Limits::default()).expect("300 columns");
+}
+
+#[test]
 fn wide_statements_do_not_explode() {
     let list = |item: &dyn Fn(usize) -> String, count| (1..=count).map(item).collect::<Vec<_>>().join(",");
     let columns = list(&|n| format!("a{n}"), 8_000);

@@ -91,13 +91,14 @@ const fn yes() -> bool {
     true
 }
 
-const FILES: [&str; 28] = [
+const FILES: [&str; 32] = [
     include_str!("cases/01-several-statements.toml"),
     include_str!("cases/02-hidden-writes.toml"),
     include_str!("cases/03-wrapped.toml"),
     include_str!("cases/04-code.toml"),
     include_str!("cases/05-server-side.toml"),
     include_str!("cases/06-reading-of-text.toml"),
+    include_str!("cases/06-older-grammar.toml"),
     include_str!("cases/07-meaning-of-names.toml"),
     include_str!("cases/08-who-runs.toml"),
     include_str!("cases/09-extended.toml"),
@@ -109,11 +110,14 @@ const FILES: [&str; 28] = [
     include_str!("cases/15-queries.toml"),
     include_str!("cases/15-nearer-names.toml"),
     include_str!("cases/15-duties.toml"),
+    include_str!("cases/15-restricted.toml"),
     include_str!("cases/16-stored-elsewhere.toml"),
+    include_str!("cases/16-definitions.toml"),
     include_str!("cases/17-errors-and-notices.toml"),
     include_str!("cases/18-catalogs.toml"),
     include_str!("cases/19-told.toml"),
     include_str!("cases/19-inference.toml"),
+    include_str!("cases/19-compared.toml"),
     include_str!("cases/20-formats.toml"),
     include_str!("cases/21-split-and-coded.toml"),
     include_str!("cases/22-brought-along.toml"),

@@ -30,7 +30,16 @@ CREATE MATERIALIZED VIEW kept AS SELECT name FROM products;";
 type Accesses = &'static [(&'static str, &'static str, &'static str)];
 
 /// A statement and accesses it must be judged for.
-const JUDGED: [(&str, Accesses); 16] = [
+const JUDGED: [(&str, Accesses); 22] = [
+    ("CREATE RULE keys AS ON DELETE TO keys DO INSTEAD NOTHING", &[("alter", "public", "keys")]),
+    ("CREATE POLICY keys ON keys USING (true)", &[("alter", "public", "keys")]),
+    ("CREATE STATISTICS public.told ON id, twice FROM told", &[("alter", "public", "told")]),
+    ("CREATE INDEX told ON public.told (twice)", &[("alter", "public", "told")]),
+    (
+        "CREATE TABLE other.told () INHERITS (public.told)",
+        &[("alter", "public", "told"), ("insert", "public", "told")],
+    ),
+    ("CREATE TABLE fresh (id integer)", &[("create", "public", "fresh")]),
     ("SELECT id FROM guarded", &[("select", "public", "keys"), ("select", "public", "deeper")]),
     ("SELECT id FROM shown", &[("select", "public", "keys"), ("select", "public", "deeper")]),
     ("DELETE FROM guarded WHERE id = 1", &[("delete", "public", "guarded"), ("select", "public", "keys")]),

@@ -8,6 +8,7 @@ mod enforcement;
 mod estimates;
 mod holds;
 mod judged;
+mod keywords;
 mod lives;
 mod logins;
 mod masking;

@@ -145,8 +145,7 @@ impl Walker {
     pub(super) fn explain(&mut self, explain: &ExplainStmt) -> Walk {
         let facts = explain_facts(explain);
         let Some(query) = explain.query.as_deref() else { return self.not_understood("an empty explain") };
-        let inner = Self::new(self.offset).whole(query)?;
-        self.absorb(&inner);
+        let inner = self.nested(query)?;
         if !facts.analyze {
             self.found.flags.writes = false;
             self.found.flags.unbounded_write = false;

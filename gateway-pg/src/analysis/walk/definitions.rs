@@ -10,6 +10,7 @@ use pg_query::protobuf::{
 };
 
 use super::super::model::{Access, Change, ForeignKey, ObjectChange, Place, SourceKind};
+use super::frames::Frame;
 use super::{Walk, Walker, kind, names};
 
 impl Walker {
@@ -37,7 +38,7 @@ impl Walker {
 
     pub(super) fn create_table(&mut self, create: &CreateStmt, kind: &'static str) -> Walk {
         self.defines(kind, create.relation.as_ref(), Change::Create)?.conditional = create.if_not_exists;
-        self.relations(&create.inh_relations, Access::Reference)?;
+        self.parents(&create.inh_relations)?;
         self.type_name(create.of_typename.as_ref())?;
         self.each(&create.table_elts)?;
         self.each(&create.constraints)?;
@@ -45,6 +46,13 @@ impl Walker {
         self.each(&create.options)?;
         self.partition_bound(create.partbound.as_ref())?;
         create.partspec.as_ref().map_or(Ok(()), |spec| self.each(&spec.part_params))
+    }
+
+    /// Tables that get another child: its rows are theirs from then on, and what is added to a partitioned table may go there.
+    fn parents(&mut self, parents: &[Node]) -> Walk {
+        [Access::Reference, Access::Ddl, Access::Insert]
+            .into_iter()
+            .try_for_each(|access| self.relations(parents, access))
     }
 
     pub(super) fn create_foreign_table(&mut self, create: &CreateForeignTableStmt) -> Walk {
@@ -215,7 +223,7 @@ impl Walker {
 
     pub(super) fn create_trigger(&mut self, trigger: &CreateTrigStmt) -> Walk {
         let Some(table) = trigger.relation.as_ref() else { return self.not_understood("a trigger") };
-        self.relation(table, Access::Ddl);
+        let relation = self.relation(table, Access::Ddl);
         let change = if trigger.replace { Change::Replace } else { Change::Create };
         self.object("trigger", table_part(table, &trigger.trigname), change);
         if let Some(range) = trigger.constrrel.as_ref() {
@@ -223,17 +231,35 @@ impl Walker {
         }
         self.implementation(&trigger.funcname)?;
         self.each(&trigger.args)?;
-        self.maybe(trigger.when_clause.as_deref())
+        self.on_rows(relation, trigger.when_clause.as_deref())
+    }
+
+    /// A condition on the rows of a relation before and after a change.
+    fn on_rows(&mut self, relation: usize, condition: Option<&Node>) -> Walk {
+        self.in_frame(|walker| {
+            walker.old_and_new(relation);
+            walker.at_place(Place::Filter, |walker| walker.maybe(condition))
+        })
+    }
+
+    fn old_and_new(&mut self, relation: usize) {
+        for alias in ["old", "new"] {
+            self.source(SourceKind::Pseudo(Some(relation)), Some(alias.to_owned()), Vec::new(), Vec::new());
+        }
     }
 
     pub(super) fn create_rule(&mut self, rule: &RuleStmt) -> Walk {
         let Some(table) = rule.relation.as_ref() else { return self.not_understood("a rule") };
-        self.relation(table, Access::Ddl);
+        let relation = self.relation(table, Access::Ddl);
         let change = if rule.replace { Change::Replace } else { Change::Create };
         self.object("rule", table_part(table, &rule.rulename), change);
-        self.maybe(rule.where_clause.as_deref())?;
+        self.on_rows(relation, rule.where_clause.as_deref())?;
         for action in &rule.actions {
-            self.nested(action)?;
+            self.nested_with(action, |walker| {
+                let relation = walker.relation(table, Access::Ddl);
+                walker.frames.push(Frame::default());
+                walker.old_and_new(relation);
+            })?;
         }
         self.found.outputs.clear();
         Ok(())
@@ -241,14 +267,29 @@ impl Walker {
 
     pub(super) fn create_policy(&mut self, policy: &CreatePolicyStmt) -> Walk {
         self.policy(policy.table.as_ref(), &policy.policy_name, Change::Create, &policy.roles)?;
-        self.maybe(policy.qual.as_deref())?;
-        self.maybe(policy.with_check.as_deref())
+        self.row_conditions(policy.table.as_ref(), [policy.qual.as_deref(), policy.with_check.as_deref()])
     }
 
     pub(super) fn alter_policy(&mut self, policy: &AlterPolicyStmt) -> Walk {
         self.policy(policy.table.as_ref(), &policy.policy_name, Change::Alter, &policy.roles)?;
-        self.maybe(policy.qual.as_deref())?;
-        self.maybe(policy.with_check.as_deref())
+        self.row_conditions(policy.table.as_ref(), [policy.qual.as_deref(), policy.with_check.as_deref()])
+    }
+
+    /// Conditions that choose rows of a table.
+    fn row_conditions(&mut self, table: Option<&RangeVar>, conditions: [Option<&Node>; 2]) -> Walk {
+        let Some(table) = table else { return self.not_understood("a policy") };
+        let relation = self.relation(table, Access::Ddl);
+        self.in_frame(|walker| {
+            walker.source(
+                SourceKind::Relation(relation),
+                Some(table.relname.clone()),
+                Vec::new(),
+                Vec::new(),
+            );
+            walker.at_place(Place::Filter, |walker| {
+                conditions.into_iter().try_for_each(|condition| walker.maybe(condition))
+            })
+        })
     }
 
     fn policy(&mut self, table: Option<&RangeVar>, name: &str, change: Change, roles: &[Node]) -> Walk {
@@ -278,7 +319,7 @@ impl Walker {
             (AlterTableType::Undefined, _) => self.not_understood("an alter"),
             // Here a relation's name stands for a parent, not for something in `FROM`.
             (AlterTableType::AtAddInherit | AlterTableType::AtDropInherit, Some(parent)) => {
-                self.relations(std::slice::from_ref(parent), Access::Reference)
+                self.parents(std::slice::from_ref(parent))
             }
             (_, definition) => self.maybe(definition),
         }

@@ -114,8 +114,16 @@ impl Walker {
 
     /// Walks a statement inside this one apart, then merges what it names into this one.
     fn nested(&mut self, node: &Node) -> Walk<Statement> {
-        let mut walker = Self::new(self.offset);
+        self.nested_with(node, |_| {})
+    }
+
+    /// The same where `prepare` makes sources visible to it.
+    fn nested_with(&mut self, node: &Node, prepare: impl FnOnce(&mut Self)) -> Walk<Statement> {
+        // One budget for all of them: a rule may hold many.
+        let mut walker = Self { spent: self.spent, ..Self::new(self.offset) };
+        prepare(&mut walker);
         let inner = walker.whole(node)?;
+        self.spent = walker.spent;
         self.reads.append(&mut walker.reads);
         self.absorb(&inner);
         Ok(inner)
@@ -358,7 +366,19 @@ impl Walker {
         }
         let (sources, whole_row) = self.resolve(&name, star);
         self.mark_read(&sources, star, whole_row);
-        let key = (name, star, sources);
+        self.noted((name, star, sources), whole_row)
+    }
+
+    /// Notes that any column of what is visible in this query may choose rows.
+    fn compared_row(&mut self) {
+        let (sources, _) = self.resolve(&[], true);
+        self.spend(1 + sources.len());
+        let place = std::mem::replace(&mut self.place, Place::Filter);
+        self.noted((Vec::new(), true, sources), false);
+        self.place = place;
+    }
+
+    fn noted(&mut self, key: ColumnKey, whole_row: bool) -> usize {
         let index = match self.known_columns.get(&key) {
             Some(&index) => index,
             None => self.new_column(key, whole_row),

@@ -43,6 +43,10 @@ impl Walker {
                 self.read_access(target);
             }
         }
+        if conflict.infer.as_deref().is_none_or(|infer| !infer.conname.is_empty()) {
+            // Which columns its constraint, or every unique index, compares is not known from the text.
+            self.compared_row();
+        }
         if conflict.action() != OnConflictAction::OnconflictUpdate {
             return Ok(());
         }

@@ -188,6 +188,10 @@ impl Walker {
         self.each(&name.typmods)?;
         self.each(&name.array_bounds)?;
         let parts = self.strings(&name.names)?;
+        if matches!(parts.as_slice(), [schema, name] if schema == "pg_catalog" && name == "json") {
+            // Before version 17 `json` is no keyword, and what it means is looked up on the search path.
+            extend_new(&mut self.found.server_types, &["json".to_owned()]);
+        }
         // `t.c%TYPE` names a column's type: the last part is the column.
         let parts =
             if name.pct_type { parts.split_last().map_or(&parts[..], |(_, rest)| rest) } else { &parts[..] };

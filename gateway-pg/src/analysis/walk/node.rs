@@ -130,7 +130,9 @@ impl Walker {
                 self.json_output(json.output.as_ref())
             }
             NodeEnum::JsonArrayQueryConstructor(json) => {
-                self.maybe(json.query.as_deref())?;
+                let outputs = self.subquery(json.query.as_deref())?;
+                // What it yields goes into the expression around it.
+                self.mark(outputs.iter(), self.place);
                 self.json_output(json.output.as_ref())
             }
             NodeEnum::JsonAggConstructor(aggregate) => self.json_aggregate(Some(aggregate)),

@@ -85,6 +85,10 @@ impl Walker {
         }
         let items = select.distinct_clause.iter().chain(&select.group_clause).chain(&select.sort_clause);
         for item in items {
+            self.spend(outputs.len().saturating_mul(leaves(item)));
+            if self.exhausted() {
+                return;
+            }
             let mut meant = meant_outputs(item, outputs, &self.found.columns);
             // A name that a star stands for is that of an input, except where there are none.
             meant.retain(|output| {
@@ -97,6 +101,10 @@ impl Walker {
     /// Notes another place of every column in these outputs.
     pub(super) fn mark<'a>(&mut self, outputs: impl Iterator<Item = &'a Output>, place: Place) {
         for index in outputs.flat_map(|output| output.columns.iter().copied()) {
+            self.spend(1);
+            if self.exhausted() {
+                return;
+            }
             if let Some(column) = self.found.columns.get_mut(index) {
                 column.places.insert(place);
             }
@@ -135,20 +143,20 @@ impl Walker {
     }
 
     fn values(&mut self, rows: &[Node]) -> Walk<Vec<Output>> {
-        let mut outputs: Vec<Output> = Vec::new();
+        let mut found: Vec<BTreeSet<usize>> = Vec::new();
         for row in rows {
             let Some(NodeEnum::List(row)) = row.node.as_ref() else {
                 return self.not_understood("a row of values");
             };
             for (position, item) in row.items.iter().enumerate() {
                 let ((), columns) = self.capture(|walker| walker.node(item))?;
-                match outputs.get_mut(position) {
-                    Some(output) => extend_sorted(&mut output.columns, &columns),
-                    None => outputs.push(expression(None, &columns)),
+                match found.get_mut(position) {
+                    Some(known) => known.extend(columns),
+                    None => found.push(columns),
                 }
             }
         }
-        Ok(outputs)
+        Ok(found.iter().map(|columns| expression(None, columns)).collect())
     }
 
     /// What `ORDER BY` of a list of values may name: the server calls it `*VALUES*`, its columns `column1` and so on (PostgreSQL
@@ -497,6 +505,17 @@ fn meant_outputs<'a>(item: &Node, outputs: &'a [Output], columns: &[ColumnUse]) 
     }
 }
 
+/// How many items stand in this one, itself included.
+fn leaves(item: &Node) -> usize {
+    let inside: &[Node] = match item.node.as_ref() {
+        Some(NodeEnum::SortBy(sort)) => return sort.node.as_deref().map_or(1, leaves),
+        Some(NodeEnum::GroupingSet(set)) => &set.content,
+        Some(NodeEnum::RowExpr(row)) => &row.args,
+        _ => &[],
+    };
+    1 + inside.iter().map(leaves).sum::<usize>()
+}
+
 fn is_name(item: &Node) -> bool {
     match item.node.as_ref() {
         Some(NodeEnum::SortBy(sort)) => sort.node.as_deref().is_some_and(is_name),
@@ -522,12 +541,6 @@ fn may_be_called(output: &Output, name: &str, columns: &[ColumnUse]) -> bool {
 
 fn expression(alias: Option<String>, columns: &BTreeSet<usize>) -> Output {
     Output { alias, kind: OutputKind::Expression, columns: columns.iter().copied().collect() }
-}
-
-fn extend_sorted(into: &mut Vec<usize>, from: &BTreeSet<usize>) {
-    into.extend(from);
-    into.sort_unstable();
-    into.dedup();
 }
 
 /// The outputs of a set operation: by position, or one of an unknown number of columns where the arms cannot be lined up.

@@ -13,6 +13,7 @@ use crate::catalog::{Origin, Relation, is_builtin};
 use crate::codec::ProtocolError;
 use crate::codec::backend::{self, Field};
 use crate::definitions::Names;
+use crate::effects;
 use crate::operation::may_return_rows;
 use crate::references::{is_column, may_be_row};
 use crate::session::rows::Chunk;
@@ -214,6 +215,23 @@ impl Session {
         }
     }
 
+    /// Labels of what a statement names, and of what its changes change along: errors there quote whole rows.
+    fn labels_reached(&self, statement: &Statement) -> BTreeSet<usize> {
+        let mut labels = BTreeSet::new();
+        for used in &statement.relations {
+            let name = written(used.schema.as_deref(), &used.name);
+            let Some(relation) = self.catalog.relation(&name) else { continue };
+            labels.extend(self.catalog.protected(&self.labels, relation));
+            let (event, columns) = (effects::event(used.access), effects::updated_columns(statement, used));
+            let parts = if used.only { Vec::new() } else { self.catalog.descendants(relation) };
+            for part in [relation].into_iter().chain(&parts) {
+                let along = effects::consequences(&self.catalog, part, event, columns.as_deref());
+                labels.extend(along.iter().flat_map(|(_, r)| self.catalog.protected(&self.labels, r)));
+            }
+        }
+        labels
+    }
+
     /// Labels reachable from a statement whose values this principal may not see, or only so that they can be counted.
     pub(in crate::session) fn protected_by(
         &self,
@@ -225,9 +243,7 @@ impl Session {
         }
         let referent = self.referent(statement, &[]).ok().flatten();
         let statements = [Some(statement), referent.as_deref().and_then(Prepared::statement)];
-        let relations = statements.into_iter().flatten().flat_map(|s| &s.relations);
-        let found = relations.filter_map(|r| self.catalog.relation(&written(r.schema.as_deref(), &r.name)));
-        let labels = found.flat_map(|r| self.catalog.protected(&self.labels, r));
+        let labels = statements.into_iter().flatten().flat_map(|s| self.labels_reached(s));
         let everything = if statement.flags.tests_domain { self.labels.all() } else { BTreeSet::new() };
         let labels = labels.chain(everything);
         labels.filter(|l| !results.is_some_and(|r| r.reveals(*l) && !r.counts(*l))).collect()
