@@ -6,7 +6,7 @@
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    AExpr, AExprKind, BoolExpr, BoolExprType, Node, ParseResult, SelectStmt, String as Name,
+    AConst, AExpr, AExprKind, BoolExpr, BoolExprType, Node, ParseResult, SelectStmt, String as Name, a_const,
 };
 use serde_json::Value;
 
@@ -266,7 +266,10 @@ impl Restricting<'_> {
             (Some(columns), _) => items(columns, null),
             (None, false) => items(all, null),
         };
-        let mut text = format!("SELECT {items} FROM {}.{}", quote(schema), quote(table));
+        // A query that ends so is planned by itself: no condition around it, which could show rows by its errors, runs before its own
+        // (optimizer/prep/prepjointree.c, `is_simple_subquery`; path/allpaths.c, `subquery_is_pushdown_safe`).
+        let barrier = if self.restriction.conditions.is_empty() { "" } else { " OFFSET 0" };
+        let mut text = format!("SELECT {items} FROM {}.{}{barrier}", quote(schema), quote(table));
         let mut tree = parse::parse(&text, self.settings)?;
         let conditions = self.conditions(table)?;
         let Some(NodeEnum::SelectStmt(select)) = only(&mut tree) else {
@@ -327,14 +330,36 @@ impl Restricting<'_> {
             return Err(nested);
         }
         let alias = target.alias.as_ref().map_or(&target.relname, |alias| &alias.aliasname).clone();
-        let mut added = false;
-        for condition in self.conditions(&alias)? {
-            if !holds(filter.as_deref(), &condition)? {
-                add_condition(filter, condition);
-                added = true;
-            }
+        let conditions = self.conditions(&alias)?;
+        if holds(filter.as_deref(), &conditions)? {
+            return Ok(None);
         }
-        if added { written(&tree, self.settings, self.limits).map(Some) } else { Ok(None) }
+        let theirs = filter.take();
+        conditions.iter().for_each(|condition| add_condition(filter, condition.clone()));
+        if let (Some(theirs), Some(ours)) = (theirs, filter.clone()) {
+            add_condition(filter, self.guarded(ours, theirs)?);
+        }
+        written(&tree, self.settings, self.limits).map(Some)
+    }
+
+    /// The client's condition, looked at only where ours holds: the server orders conditions as it likes, and an error of theirs tells of the
+    /// row (PostgreSQL documentation, "Expression Evaluation Rules").
+    fn guarded(&self, ours: Box<Node>, theirs: Box<Node>) -> Result<Node, RewriteError> {
+        let mut tree = parse::parse("SELECT CASE WHEN a THEN b ELSE false END FROM t", self.settings)?;
+        let Some(NodeEnum::SelectStmt(select)) = only(&mut tree) else {
+            return Err(RewriteError::NotEquivalent);
+        };
+        let Some(NodeEnum::ResTarget(target)) = select.target_list.pop().and_then(|node| node.node) else {
+            return Err(RewriteError::NotEquivalent);
+        };
+        let mut case = target.val.ok_or(RewriteError::NotEquivalent)?;
+        let Some(NodeEnum::CaseExpr(whole)) = &mut case.node else { return Err(RewriteError::NotEquivalent) };
+        let Some(NodeEnum::CaseWhen(when)) = whole.args.first_mut().and_then(|node| node.node.as_mut())
+        else {
+            return Err(RewriteError::NotEquivalent);
+        };
+        (when.expr, when.result) = (Some(ours), Some(theirs));
+        Ok(*case)
     }
 }
 
@@ -342,18 +367,36 @@ const NO_CONDITION: RewriteError = RewriteError::Unsuitable {
     what: "to a condition of the policy that is more than columns of the table, constants, and built-in operators and functions",
 };
 
-/// Whether a filter is the condition, or demands it among others.
-fn holds(filter: Option<&Node>, condition: &Node) -> Result<bool, RewriteError> {
+/// Whether a filter is made of the conditions already: them alone, or them and what they guard.
+fn holds(filter: Option<&Node>, conditions: &[Node]) -> Result<bool, RewriteError> {
     let Some(filter) = filter else { return Ok(false) };
-    let condition = canonical(condition)?;
-    let same = |node: &Node| Ok(canonical(node)? == condition);
-    match filter.node.as_ref() {
-        Some(NodeEnum::BoolExpr(and)) if and.boolop() == BoolExprType::AndExpr => {
-            let each: Result<Vec<bool>, RewriteError> = and.args.iter().map(same).collect();
-            Ok(each?.contains(&true))
-        }
-        _ => same(filter),
+    let mut ours = None;
+    conditions.iter().for_each(|condition| add_condition(&mut ours, condition.clone()));
+    let Some(ours) = ours else { return Ok(true) };
+    let wanted = canonical(&*ours)?;
+    if canonical(filter)? == wanted {
+        return Ok(true);
     }
+    let Some(NodeEnum::BoolExpr(and)) = filter.node.as_ref() else { return Ok(false) };
+    let Some((last, before)) = and.args.split_last().filter(|_| and.boolop() == BoolExprType::AndExpr) else {
+        return Ok(false);
+    };
+    let mut rest = None;
+    before.iter().for_each(|node| add_condition(&mut rest, node.clone()));
+    let ours_first = rest.is_some_and(|rest| canonical(&*rest).is_ok_and(|rest| rest == wanted));
+    Ok(ours_first
+        && guarded_by(last).is_some_and(|guard| canonical(guard).is_ok_and(|guard| guard == wanted)))
+}
+
+/// What guards another condition: `CASE WHEN this THEN other ELSE false END`.
+fn guarded_by(node: &Node) -> Option<&Node> {
+    let Some(NodeEnum::CaseExpr(case)) = node.node.as_ref() else { return None };
+    let [Node { node: Some(NodeEnum::CaseWhen(when)) }] = case.args.as_slice() else { return None };
+    let falls = matches!(
+        case.defresult.as_ref()?.node.as_ref()?,
+        NodeEnum::AConst(AConst { isnull: false, val: Some(a_const::Val::Boolval(value)), .. }) if !value.boolval
+    );
+    when.expr.as_deref().filter(|_| falls && case.arg.is_none())
 }
 
 /// As the grammar joins conditions: one flat list (`makeAndExpr` in gram.y).
@@ -524,7 +567,7 @@ mod tests {
         restrict(text, std::slice::from_ref(restriction), &is, &LexSettings::default(), &Limits::default())
     }
 
-    const ROWS: &str = "(SELECT * FROM public.orders WHERE orders.tenant OPERATOR(pg_catalog.=) 7)";
+    const ROWS: &str = "(SELECT * FROM public.orders WHERE orders.tenant OPERATOR(pg_catalog.=) 7 OFFSET 0)";
 
     #[test]
     fn a_query_takes_the_place_of_the_table() {
@@ -566,7 +609,7 @@ mod tests {
             (
                 "update orders o set id = 1 where id = 2 or true returning id",
                 format!(
-                    "UPDATE orders o SET id = 1 WHERE (id = 2 OR true) AND o.tenant {condition} RETURNING id"
+                    "UPDATE orders o SET id = 1 WHERE o.tenant {condition} AND CASE WHEN o.tenant {condition} THEN id = 2 OR true ELSE false END RETURNING id"
                 ),
             ),
         ] {
