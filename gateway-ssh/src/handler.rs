@@ -225,6 +225,7 @@ impl Connection {
         operation: Operation,
         refusal: Option<Denial>,
     ) -> Result<(), Denial> {
+        session.wait_for_recorder().await?;
         let granted = session.grants.port_forwarding() && session.grants.force_command.is_none();
         match refusal {
             _ if !granted => Err(session.refuse(operation, not_granted("port forwarding"))),

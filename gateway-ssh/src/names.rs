@@ -60,7 +60,9 @@ impl Names {
 
 /// Those of all targets and identities that have a session.
 #[derive(Debug, Default)]
-pub(crate) struct AllNames(Mutex<HashMap<(String, Actor), Weak<RwLock<()>>>>);
+pub(crate) struct AllNames(Mutex<InUse>);
+
+type InUse = HashMap<(String, Actor), Weak<RwLock<()>>>;
 
 impl AllNames {
     /// The same for all sessions of one identity with one target.

@@ -67,12 +67,14 @@ impl SshSession {
         self.guard.pending(Batch::one(Stage::Execute, operation))
     }
 
+    /// Goes on no faster than the recorder takes it: what waits to be written is bound for all sessions together.
+    pub(crate) async fn wait_for_recorder(&self) -> Result<(), Denial> {
+        if self.guard.has_room() { Ok(()) } else { self.guard.catch_up().await }
+    }
+
     /// Judges what is done at once, in the order of the connection, and has no answer but yes or no: nobody may be waited for.
     pub(crate) async fn permit(&self, operation: Operation) -> Result<(), Denial> {
-        // Asks no faster than the recorder takes it: what waits to be written is bound for all sessions together.
-        if !self.guard.has_room() {
-            self.guard.catch_up().await?;
-        }
+        self.wait_for_recorder().await?;
         let pending = self.pending(operation);
         match self.guard.judge_for(pending, &NoRewrites, Delivery::Retry).await {
             Judged::Permit(permit) => permit.consume().1.complete("granted"),

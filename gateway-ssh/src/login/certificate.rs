@@ -54,6 +54,7 @@ impl Grants {
 
 /// Everything in a certificate that is to be judged; `None` if a key in it cannot be compared.
 pub(crate) fn proof(name: &str, peer: Option<IpAddr>, certificate: &Certificate) -> Option<Presented> {
+    wire(certificate.public_key())?;
     let options = certificate.critical_options().iter();
     let critical_options: BTreeMap<_, _> = options.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
     Some(Presented::SshCertificate(Box::new(SshCertificateProof {

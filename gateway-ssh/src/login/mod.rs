@@ -64,8 +64,14 @@ pub(crate) fn is_believed(algorithm: &Algorithm) -> bool {
     }
 }
 
-/// The wire form of a key, by which keys are compared.
+/// Shortest RSA modulus that counts, in bits: shorter ones are within reach (NIST SP 800-131A).
+const MIN_RSA_BITS: u32 = 2048;
+
+/// The wire form of a key, by which keys are compared; `None` for one that is too short to prove anything.
 pub(crate) fn wire(key: &KeyData) -> Option<SshPublicKey> {
+    if key.rsa().is_some_and(|key| key.key_size() < MIN_RSA_BITS) {
+        return None;
+    }
     PublicKey::from(key.clone()).to_bytes().ok().map(SshPublicKey::from_wire)
 }
 
@@ -83,6 +89,19 @@ mod tests {
         for bad in ["", "%web1", "a\n%web1", &"a".repeat(513)] {
             assert_eq!(parse(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn short_rsa_keys_prove_nothing() {
+        use russh::keys::ssh_key::{Mpint, public::RsaPublicKey};
+        let key = |bytes: usize| {
+            let exponent = Mpint::from_positive_bytes(&[1, 0, 1]);
+            let modulus = Mpint::from_positive_bytes(&vec![0xff; bytes]);
+            KeyData::Rsa(RsaPublicKey::new(exponent, modulus).unwrap())
+        };
+        assert!(wire(&key(128)).is_none());
+        assert!(wire(&key(255)).is_none());
+        assert!(wire(&key(256)).is_some());
     }
 
     #[test]

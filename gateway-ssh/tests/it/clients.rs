@@ -14,7 +14,7 @@ fn python(script: &str) -> String {
 }
 
 /// The same through this gateway.
-pub fn python_through(gateway: &Gateway, script: &str) -> String {
+fn python_through(gateway: &Gateway, script: &str) -> String {
     let folder = tempfile::tempdir_in(server().home()).unwrap();
     let mut python = Command::new("/usr/bin/python3");
     python.arg("-").arg(gateway.address.port().to_string()).arg(keys().agent.private()).arg(folder.path());
@@ -23,15 +23,26 @@ pub fn python_through(gateway: &Gateway, script: &str) -> String {
     done.stdout
 }
 
-#[test]
-fn paramiko() {
-    let said = python(
-        r#"
+/// A paramiko client that is logged in; what came last in the arguments is its `folder`.
+pub const PARAMIKO: &str = r#"
 import paramiko, sys
 port, key, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 client = paramiko.SSHClient()
 client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
 client.connect("127.0.0.1", port, "agent-7", pkey=paramiko.Ed25519Key.from_private_key_file(key), allow_agent=False, look_for_keys=False)
+transport = client.get_transport()
+"#;
+
+/// Runs a script with that client.
+pub fn paramiko_through(gateway: &Gateway, script: &str) -> String {
+    python_through(gateway, &format!("{PARAMIKO}{script}"))
+}
+
+#[test]
+fn paramiko() {
+    let said = paramiko_through(
+        &gateway(ALL),
+        r#"
 stdin, stdout, stderr = client.exec_command("cat; echo problem >&2; exit 9")
 stdin.write("input"); stdin.channel.shutdown_write()
 print(stdout.read().decode(), stderr.read().decode().strip(), stdout.channel.recv_exit_status())

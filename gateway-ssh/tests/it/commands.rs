@@ -115,6 +115,14 @@ fn a_held_command_runs_once_it_is_approved_and_only_once() {
     );
     assert!(!victim.exists());
     assert_eq!(gateway.state(request), RequestState::Used);
+    // The same once more needs an approval of its own.
+    std::fs::write(&victim, "x").unwrap();
+    let mut ssh = gateway.client("ssh");
+    ssh.arg("agent-7@127.0.0.1").arg(format!("rm {}", victim.display()));
+    let waiting = std::thread::spawn(move || run(&mut ssh, "", DEADLINE).unwrap());
+    let second = gateway.block_on(gateway.review(&mut events, Verdict::Reject));
+    assert!(!waiting.join().unwrap().status.success());
+    assert!(second != request && victim.exists());
 }
 
 #[test]

@@ -157,11 +157,7 @@ fn a_file_ends_where_it_ended_when_it_was_judged() {
     let gateway = masking(SMALL);
     let file = on_server("growing", &binary()[..900]);
     let script = r#"
-import paramiko, sys
-port, key, path = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-client = paramiko.SSHClient()
-client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-client.connect("127.0.0.1", port, "agent-7", pkey=paramiko.Ed25519Key.from_private_key_file(key), allow_agent=False, look_for_keys=False)
+path = folder
 file = client.open_sftp().open(path, "rb")
 with open(path, "ab") as more:
     more.write(b"x" * 100000)
@@ -180,7 +176,8 @@ client.close()
 "#;
     let mut python = std::process::Command::new("/usr/bin/python3");
     python.arg("-").arg(gateway.address.port().to_string()).arg(keys().agent.private()).arg(&file);
-    let done = run(&mut python, script, DEADLINE).unwrap();
+    let script = format!("{}{script}", crate::clients::PARAMIKO);
+    let done = run(&mut python, &script, DEADLINE).unwrap();
     assert_eq!(done.stdout, "refused\n900 0\n", "{}", done.stderr);
 }
 

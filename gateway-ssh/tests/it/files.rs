@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use gateway_core::approval::{Approver, RequestState, Verdict};
 use gateway_core::policy::cedar::PolicyFile;
 use gateway_core::recording::Record;
 use testkit::{Finished, run};
@@ -288,12 +289,7 @@ fn an_open_file_is_taken_away_when_the_policies_are() {
     let (before, after) = (below(&there), format!("{NO_READING}\n"));
     let gateway = gateway(&before);
     let script = r#"
-import paramiko, sys
-port, key, path = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-client = paramiko.SSHClient()
-client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-client.connect("127.0.0.1", port, "agent-7", pkey=paramiko.Ed25519Key.from_private_key_file(key), allow_agent=False,
-               look_for_keys=False)
+path = folder
 file = client.open_sftp().open(path)
 print(file.read(4).decode(), flush=True)
 sys.stdin.readline()
@@ -304,7 +300,8 @@ except Exception as error:
     print("refused", error)
 "#;
     let mut python = std::process::Command::new("/usr/bin/python3");
-    python.args(["-c", script, &gateway.address.port().to_string()]);
+    let script = format!("{}{script}", crate::clients::PARAMIKO);
+    python.args(["-c", &script, &gateway.address.port().to_string()]);
     python.arg(crate::support::keys().agent.private()).arg(&file);
     let mut child = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(child.stdout.take().unwrap());
@@ -318,5 +315,30 @@ except Exception as error:
     assert!(line.starts_with("refused"), "{line}");
     assert!(child.wait().unwrap().success());
 }
+
+/// Files wait for nobody in the middle of a session: the request is refused, and passes once when it comes again after approval.
+#[test]
+fn a_held_file_request_passes_once_when_it_is_sent_again() {
+    let there = folder();
+    let gateway = gateway(&(below(&there) + HELD));
+    let file = there.join("held");
+    let remove = || sftp(&gateway, &format!("rm {}\n", file.display()));
+    std::fs::write(&file, "x").unwrap();
+    let mut events = gateway.approver.subscribe();
+    let done = remove();
+    let request = gateway.block_on(gateway.review(&mut events, Verdict::Approve));
+    assert!(!done.status.success() && file.exists());
+    assert!(done.stderr.contains(&request.to_string()), "{}", done.stderr);
+    let done = remove();
+    assert!(done.status.success() && !file.exists(), "{}", done.stderr);
+    assert_eq!(gateway.state(request), RequestState::Used);
+    std::fs::write(&file, "x").unwrap();
+    assert!(!remove().status.success() && file.exists());
+}
+
+const HELD: &str = r#"
+@id("removal-needs-ops") @approval("reviewers=ops; quorum=1; ttl=15m")
+forbid (principal, action == Action::"remove_file", resource) unless { context.approvals.contains("ops") };
+"#;
 
 const NO_READING: &str = r#"permit (principal, action in [Action::"connect", Action::"subsystem", Action::"stat_file"], resource);"#;

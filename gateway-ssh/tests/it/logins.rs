@@ -225,3 +225,60 @@ fn weak_algorithms_are_not_spoken_and_compression_is_declined() {
         assert_eq!(gateway.ssh(&["-o", strong, "echo in"]).stdout, "in\n", "{strong}");
     }
 }
+
+/// Notes which key exchange was agreed on.
+struct Listener(std::sync::mpsc::Sender<String>);
+
+impl russh::client::Handler for Listener {
+    type Error = russh::Error;
+
+    async fn check_server_key(
+        &mut self,
+        _: &russh::keys::PublicKeyOrCertificate,
+    ) -> Result<bool, Self::Error> {
+        Ok(true)
+    }
+
+    async fn kex_done(
+        &mut self,
+        _: Option<&[u8]>,
+        names: &russh::Names,
+        _: &mut russh::client::Session,
+    ) -> Result<(), Self::Error> {
+        let _ = self.0.send(names.kex.as_ref().to_owned());
+        Ok(())
+    }
+}
+
+#[test]
+fn clients_that_can_agree_on_keys_that_quantum_computers_do_not_find() {
+    let gateway = gateway(ALL);
+    let (agreed, told) = std::sync::mpsc::channel();
+    let connection = gateway
+        .block_on(russh::client::connect(Default::default(), gateway.address, Listener(agreed)))
+        .unwrap();
+    assert_eq!(told.recv_timeout(crate::support::DEADLINE).unwrap(), "mlkem768x25519-sha256");
+    drop(connection);
+}
+
+#[test]
+fn weak_algorithms_are_not_spoken_with_targets_either() {
+    for setting in [
+        "KexAlgorithms diffie-hellman-group14-sha256",
+        "Ciphers aes256-ctr\nMACs hmac-sha1",
+        "Ciphers aes128-ctr",
+    ] {
+        let host = testkit::Sshd::builder().setting(setting).start().unwrap();
+        let mut setup = Setup::new(ALL);
+        setup.target =
+            gateway_ssh::Target::new("web1", "127.0.0.1", host.port()).host_key(public(host.host_key()));
+        setup.credential = UpstreamCredential::Key {
+            username: host.user().to_owned(),
+            key: Secret::new(host.client_key().pem().unwrap()),
+            certificate: None,
+        };
+        let done = setup.start().ssh(&["echo in"]);
+        assert!(!done.status.success() && done.stdout.is_empty(), "{setting}: {done:?}");
+        assert!(done.stderr.contains("not available"), "{setting}: {}", done.stderr);
+    }
+}

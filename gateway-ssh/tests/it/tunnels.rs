@@ -10,6 +10,7 @@ use gateway_core::recording::Record;
 use gateway_ssh::Served;
 use testkit::{Guard, client_options, free_port, run, wait_until};
 
+use crate::clients::paramiko_through;
 use crate::support::{ALL, DEADLINE, Gateway, Setup, gateway, keys, server};
 
 /// `ssh -W` to this port; gives what came back.
@@ -116,15 +117,10 @@ fn a_permitted_reverse_forward_of_a_socket_brings_connections_to_the_client() {
 #[test]
 fn the_target_chooses_a_port_and_stops_listening_when_told() {
     let gateway = gateway(ALL);
-    let said = crate::clients::python_through(
+    let said = paramiko_through(
         &gateway,
         r#"
-import paramiko, sys, socket
-port, key = int(sys.argv[1]), sys.argv[2]
-client = paramiko.SSHClient()
-client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-client.connect("127.0.0.1", port, "agent-7", pkey=paramiko.Ed25519Key.from_private_key_file(key), allow_agent=False, look_for_keys=False)
-transport = client.get_transport()
+import socket
 chosen = transport.request_port_forward("127.0.0.1", 0)
 outside = socket.create_connection(("127.0.0.1", chosen))
 channel = transport.accept(20)
@@ -185,25 +181,20 @@ fn a_permitted_agent_answers_programs_of_the_target() {
 #[test]
 fn a_permitted_screen_is_drawn_on() {
     let ask = r#"
-import paramiko, sys
-port, key = int(sys.argv[1]), sys.argv[2]
-client = paramiko.SSHClient()
-client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-client.connect("127.0.0.1", port, "agent-7", pkey=paramiko.Ed25519Key.from_private_key_file(key), allow_agent=False, look_for_keys=False)
-channel = client.get_transport().open_session()
+channel = transport.open_session()
 try:
     channel.request_x11()
     channel.exec_command("exec 3<>/dev/tcp/127.0.0.1/$((6000 + $(echo $DISPLAY | sed 's/.*:\\([0-9]*\\).*/\\1/'))); echo drawing >&3; read answer <&3; echo $answer")
-    screen = client.get_transport().accept(20)
+    screen = transport.accept(20)
     print(screen.recv(100))
     screen.sendall(b"drawn\n")
     print(channel.recv(100))
 except paramiko.SSHException as refused:
     print(refused)
 "#;
-    let said = crate::clients::python_through(&gateway(ALL), ask);
+    let said = paramiko_through(&gateway(ALL), ask);
     assert_eq!(said, "b'drawing\\n'\nb'drawn\\n'\n");
-    let said = crate::clients::python_through(&gateway(NOTHING_BACK), ask);
+    let said = paramiko_through(&gateway(NOTHING_BACK), ask);
     assert!(!said.contains("drawing"), "{said}");
 }
 
@@ -308,16 +299,10 @@ fn a_jump_through_the_gateway_needs_a_permit() {
 #[test]
 fn a_channel_that_nobody_asked_for_is_not_taken() {
     let gateway = gateway(ALL);
-    let said = crate::clients::python_through(
+    let said = paramiko_through(
         &gateway,
         r#"
-import paramiko, sys
 from paramiko.common import cMSG_CHANNEL_OPEN_SUCCESS
-port, key = int(sys.argv[1]), sys.argv[2]
-client = paramiko.SSHClient()
-client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-client.connect("127.0.0.1", port, "agent-7", pkey=paramiko.Ed25519Key.from_private_key_file(key), allow_agent=False, look_for_keys=False)
-transport = client.get_transport()
 channel = transport.open_session()
 channel.exec_command("cat")
 message = paramiko.Message()
@@ -337,15 +322,9 @@ fn large_numbers_are_no_ports() {
     let greeter = greeter();
     let ports = [65536 + u32::from(greeter), 70_968];
     for port in ports {
-        let done = crate::clients::python_through(
+        let done = paramiko_through(
             &gateway,
             &r#"
-import paramiko, sys
-port, key = int(sys.argv[1]), sys.argv[2]
-client = paramiko.SSHClient()
-client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-client.connect("127.0.0.1", port, "agent-7", pkey=paramiko.Ed25519Key.from_private_key_file(key), allow_agent=False, look_for_keys=False)
-transport = client.get_transport()
 for attempt in (lambda: transport.open_channel("direct-tcpip", ("127.0.0.1", PORT), ("127.0.0.1", 1), timeout=20),
                 lambda: transport.request_port_forward("127.0.0.1", PORT)):
     try: print("open", attempt())

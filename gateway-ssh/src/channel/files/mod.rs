@@ -418,7 +418,7 @@ impl<'a> Files<'a> {
                 self.postponed = Some(operation);
                 return Ok(());
             }
-            self.wait_for_recorder().await?;
+            self.task.session.wait_for_recorder().await?;
             self.asked(operation, lanes).await?;
         }
         while self.takes(lanes) {
@@ -434,7 +434,7 @@ impl<'a> Files<'a> {
                         self.postponed = Some(operation);
                         return Ok(());
                     }
-                    self.wait_for_recorder().await?;
+                    self.task.session.wait_for_recorder().await?;
                     self.asked(operation, lanes).await?;
                 }
                 Err(error) => match error.answerable() {
@@ -455,7 +455,7 @@ impl<'a> Files<'a> {
                 self.server.push(&data)?;
                 self.adopt_policies().await?;
                 while let Some(frame) = self.server.next_frame()? {
-                    self.wait_for_recorder().await?;
+                    self.task.session.wait_for_recorder().await?;
                     match self.wire.response(frame)? {
                         Answered::Version(extensions) => self.version(&extensions, lanes)?,
                         Answered::Own(id, response) => self.told(id, response, lanes).await?,
@@ -501,12 +501,6 @@ impl<'a> Files<'a> {
             self.judge_again().await?;
         }
         Ok(())
-    }
-
-    /// Releases no faster than the recorder takes it.
-    async fn wait_for_recorder(&self) -> Result<(), Denial> {
-        let guard = &self.task.session.guard;
-        if guard.has_room() { Ok(()) } else { guard.catch_up().await }
     }
 
     async fn finish(self, stop: Option<Stop>) -> Result<Ended, Gone> {
