@@ -212,6 +212,11 @@ impl Relation {
         )
     }
 
+    /// Whether a column of a table is computed from others.
+    pub(super) fn is_generated(&self, attribute: i16) -> bool {
+        self.origins.iter().any(|(number, table, _)| *number == attribute && *table == 0)
+    }
+
     /// The number of a column.
     pub(crate) fn attribute(&self, column: &str) -> Option<i16> {
         self.columns.iter().find(|(_, name)| *name == column).map(|(number, _)| *number)

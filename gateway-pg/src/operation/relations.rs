@@ -37,6 +37,10 @@ pub(super) fn relation_accesses(
     // Its query runs, with its owner's rights.
     let shows = view && (!definition || statement.kind == "refresh");
     out.insert(access(action, table(relation)));
+    let replaces = |o: &ObjectChange| o.change == Change::Replace && names_relation(o, used);
+    if action == "create" && statement.objects.iter().any(replaces) {
+        out.insert(access("alter", table(relation)));
+    }
     let columns = effects::updated_columns(statement, used);
     let parts = if used.only { Vec::new() } else { subject.catalog.descendants(relation) };
     for part in [relation].into_iter().chain(&parts) {

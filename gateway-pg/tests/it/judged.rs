@@ -30,7 +30,15 @@ CREATE MATERIALIZED VIEW kept AS SELECT name FROM products;";
 type Accesses = &'static [(&'static str, &'static str, &'static str)];
 
 /// A statement and accesses it must be judged for.
-const JUDGED: [(&str, Accesses); 22] = [
+const JUDGED: [(&str, Accesses); 24] = [
+    (
+        "CREATE OR REPLACE VIEW shown AS SELECT 1 AS id",
+        &[("create", "public", "shown"), ("alter", "public", "shown")],
+    ),
+    (
+        "CREATE OR REPLACE FUNCTION plain() RETURNS integer LANGUAGE sql AS 'SELECT 2'",
+        &[("create", "public", "plain"), ("alter", "public", "plain")],
+    ),
     ("CREATE RULE keys AS ON DELETE TO keys DO INSTEAD NOTHING", &[("alter", "public", "keys")]),
     ("CREATE POLICY keys ON keys USING (true)", &[("alter", "public", "keys")]),
     ("CREATE STATISTICS public.told ON id, twice FROM told", &[("alter", "public", "told")]),
