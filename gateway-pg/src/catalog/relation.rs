@@ -98,7 +98,8 @@ pub(crate) struct Relation {
     pub(super) columns: BTreeMap<i16, String>,
     /// The types of its columns, as object ids.
     types: BTreeMap<i16, u32>,
-    /// For views: (column, origin table, origin column) of every target entry in the stored query.
+    /// For views: (column, origin table, origin column) of every target entry in the stored query. For tables: (column, 0, 0) of every
+    /// generated column.
     pub(super) origins: Vec<(i16, u32, i16)>,
     /// Inheritance children and partitions.
     pub(super) children: Vec<u32>,

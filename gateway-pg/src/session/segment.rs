@@ -671,10 +671,12 @@ const MAX_NAME_BYTES: usize = 63;
 
 /// The client's names are none of the gateway's, and the server takes them as they are.
 fn own_name(name: &str) -> Result<(), Denial> {
-    if name.len() > MAX_NAME_BYTES {
+    // In encodings other than UTF8 a name beyond ASCII may be up to twice as long for the server.
+    let longest = if name.is_ascii() { MAX_NAME_BYTES } else { MAX_NAME_BYTES / 2 };
+    if name.len() > longest {
         let message = format!("the name of a prepared statement or portal has {} bytes", name.len());
         return Err(Denial::new(DenialCode::LimitExceeded, message)
-            .with_hint(format!("use at most {MAX_NAME_BYTES} bytes: the server ignores the rest")));
+            .with_hint(format!("use at most {longest} bytes: the server ignores the rest")));
     }
     if !name.starts_with(OWN_NAME) {
         return Ok(());
