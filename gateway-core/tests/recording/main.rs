@@ -7,6 +7,5 @@ mod common;
 mod crash;
 mod directory;
 mod failures;
-mod journal;
 mod reading;
 mod tampering;

@@ -4,7 +4,6 @@ use std::io;
 use std::time::Instant;
 
 use super::format::{BlockHeader, Checkpoint, Head, Preamble, RECORDING_MAGIC};
-use super::journal::MAX_ENTRY_BYTES;
 use super::keys::RecordingKey;
 use super::raw::RawBlock;
 use super::storage::{StorageFile, write_all};
@@ -127,12 +126,6 @@ pub(super) struct RecordingFile {
     signed_blocks: u64,
     /// The preamble, until it is written.
     preamble: Option<[u8; super::format::PREAMBLE_BYTES]>,
-    /// Bytes written.
-    length: u64,
-    /// Those that are neither synced nor handed over; `None` once they are too many to be kept.
-    fresh: Option<Vec<u8>>,
-    /// Bytes may be unsynced.
-    dirty: bool,
 }
 
 impl RecordingFile {
@@ -154,21 +147,7 @@ impl RecordingFile {
             time: Timestamp::from_micros(0),
             signed_blocks: 0,
             preamble: Some(preamble),
-            length: 0,
-            fresh: Some(Vec::new()),
-            dirty: false,
         }
-    }
-
-    /// Bytes written.
-    pub(super) const fn length(&self) -> u64 {
-        self.length
-    }
-
-    /// Takes over the bytes that are neither synced nor taken over yet, and where they stand; `None` if they are too many.
-    pub(super) fn take_fresh(&mut self) -> Option<(u64, Vec<u8>)> {
-        let bytes = std::mem::take(self.fresh.as_mut()?);
-        Some((self.length.saturating_sub(bytes.len() as u64), bytes))
     }
 
     /// Writes blocks, in order, and a checkpoint after them. Returns the head the checkpoint signs.
@@ -191,23 +170,7 @@ impl RecordingFile {
     }
 
     pub(super) fn sync(&mut self) -> Result<(), String> {
-        if self.dirty {
-            self.file.sync().map_err(|e| e.to_string())?;
-            self.dirty = false;
-            self.fresh = Some(Vec::new());
-        }
-        Ok(())
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> Result<(), String> {
-        self.dirty = true;
-        write_all(self.file.as_mut(), bytes).map_err(|e| e.to_string())?;
-        self.length += bytes.len() as u64;
-        match &mut self.fresh {
-            Some(fresh) if fresh.len() + bytes.len() <= MAX_ENTRY_BYTES => fresh.extend_from_slice(bytes),
-            fresh => *fresh = None,
-        }
-        Ok(())
+        self.file.sync().map_err(|e| e.to_string())
     }
 
     fn block(&mut self, block: &RawBlock, packing: Packing, scratch: &mut Scratch) -> Result<(), String> {
@@ -243,7 +206,7 @@ impl RecordingFile {
                 out.extend_from_slice(part);
             } else {
                 self.flush(out)?;
-                self.put(part)?;
+                write_all(self.file.as_mut(), part).map_err(|e| e.to_string())?;
             }
         }
         out.extend_from_slice(self.head.as_bytes());
@@ -282,7 +245,7 @@ impl RecordingFile {
     }
 
     fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), String> {
-        self.put(out)?;
+        write_all(self.file.as_mut(), out).map_err(|e| e.to_string())?;
         out.clear();
         Ok(())
     }

@@ -116,7 +116,7 @@ impl Scan {
 }
 
 /// False if the input ends before `bytes` is full.
-pub(super) fn read_whole(input: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
+fn read_whole(input: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
     match input.read_exact(bytes) {
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
         other => other.map(|()| true),

@@ -8,7 +8,6 @@ mod blocks;
 mod compact;
 mod format;
 mod frames;
-mod journal;
 mod json;
 mod keys;
 mod ledger;
@@ -43,7 +42,6 @@ use crate::clock::Timestamp;
 use crate::session::{CloseReason, SessionId};
 use blocks::Scratch;
 use format::Item;
-use journal::Journal;
 use ledger::Ledger;
 use session::{Session, Total, Urgency};
 use writer::{Context, Writer};
@@ -143,7 +141,7 @@ struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.writers.iter().for_each(|writer| writer.stop());
-        // Writers first: the ledger's and the journal's threads end when the last of them has.
+        // Writers first: the ledger thread ends when the last of them has.
         for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             let _ = thread.join();
         }
@@ -174,7 +172,6 @@ impl FileRecorder {
         create_private(directory).map_err(at)?;
         let lock = lock(directory)?;
         let key = Arc::new(key);
-        journal::recover(directory).map_err(at)?;
         let (mut ledger, scan) =
             Ledger::open(directory, Arc::clone(&key), storage.as_ref()).map_err(RecordError)?;
         ledger::recover(directory, &mut ledger, &scan).map_err(RecordError)?;
@@ -214,14 +211,11 @@ impl FileRecorder {
 impl Inner {
     fn start(&self, ledger: Ledger, storage: Arc<dyn Storage>) -> std::io::Result<()> {
         let (notes, received) = sync_channel(MAX_LEDGER_NOTES);
-        let (entries, committed) = sync_channel(journal::MAX_WAITING_ENTRIES);
-        let journal = Journal::new(&self.directory, Arc::clone(&storage));
         let context = Arc::new(Context {
             directory: self.directory.clone(),
             key: Arc::clone(&self.key),
             storage,
             ledger: notes,
-            journal: journal.inbox(entries),
             always_compress: self.options.always_compress,
         });
         for writer in &self.writers {
@@ -229,8 +223,7 @@ impl Inner {
             let mut scratch = Scratch::new(self.options.level)?;
             self.spawn("recording", move || writer.run(&context, &mut scratch))?;
         }
-        self.spawn("recording-ledger", move || ledger.run(&received))?;
-        self.spawn("recording-journal", move || journal.run(&committed))
+        self.spawn("recording-ledger", move || ledger.run(&received))
     }
 
     fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {

@@ -9,7 +9,6 @@ use tokio::sync::Notify;
 use super::QueueLimits;
 use super::blocks::RecordingFile;
 use super::format::{Head, Item};
-use super::journal::Settled;
 use super::raw::RawBlock;
 use crate::clock::Timestamp;
 use crate::recording::{Record, RecordError};
@@ -95,8 +94,6 @@ pub(super) struct Work {
 pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) started: Instant,
-    /// For the journal.
-    pub(super) settled: Settled,
     /// Touched by the writer thread only.
     file: Mutex<Option<RecordingFile>>,
     queue: Mutex<Queue>,
@@ -125,7 +122,6 @@ impl Session {
         Ok(Self {
             id,
             started: Instant::now(),
-            settled: Settled::default(),
             file: Mutex::default(),
             queue: Mutex::new(queue),
             changed: Notify::new(),
@@ -245,9 +241,10 @@ impl Session {
         self.changed.notify_waiters();
     }
 
-    /// Positions below this are written.
-    pub(super) fn written(&self) -> u64 {
-        self.queue().written
+    /// Positions below this are written; and those below the second are on disk.
+    pub(super) fn progress(&self) -> (u64, u64) {
+        let queue = self.queue();
+        (queue.written, queue.durable)
     }
 
     /// The ledger has the session's opening.

@@ -6,21 +6,19 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::blocks::{Packing, RecordingFile, Scratch};
 use super::format::EntryKind;
-use super::journal::{Entry, Inbox};
 use super::keys::RecordingKey;
 use super::ledger::Note;
 use super::session::{Session, Signed, Urgency};
 use super::storage::Storage;
 
 /// How long a record may wait before it is written and signed. 70 ms: with the writing itself, less than the 100 ms that
-/// may be lost after a kill; signing and packing cost a session that never rests about 0.1 ms of CPU time each time.
+/// may be lost after a kill.
 pub(super) const TICK: Duration = Duration::from_millis(70);
 
 /// How long what nobody waits for may stay unsynced. 250 ms: a session that reads without end costs four syncs a second and not one with
@@ -34,7 +32,6 @@ pub(super) struct Context {
     pub(super) key: Arc<RecordingKey>,
     pub(super) storage: Arc<dyn Storage>,
     pub(super) ledger: SyncSender<Note>,
-    pub(super) journal: Inbox,
     /// Also what a session records faster than ticks take it away.
     pub(super) always_compress: bool,
 }
@@ -172,7 +169,7 @@ fn guarded(
 }
 
 impl Context {
-    /// Writes what is queued; has it synced if somebody waits, else leaves that for later.
+    /// Writes what is queued; syncs it if somebody waits, else leaves that for later.
     fn write(&self, session: &Arc<Session>, scratch: &mut Scratch, lazy: &mut Lazy) -> Result<(), String> {
         let work = session.take();
         let until = work.until;
@@ -195,9 +192,8 @@ impl Context {
             session.wrote(until, work.bytes);
         }
         drop(file);
-        let waits = work.urgency == Urgency::Commit;
-        if !seal && !begins && (!waits || self.share_sync(session, until)?) {
-            if (waits || signed.is_some()) && !session.set_lazy(true) {
+        if work.urgency < Urgency::Commit && !seal && !begins {
+            if signed.is_some() && !session.set_lazy(true) {
                 lazy.push_back((Instant::now() + LAZY_SYNC, Arc::clone(session)));
             }
             return Ok(());
@@ -215,26 +211,13 @@ impl Context {
         Ok(RecordingFile::new(file, session.id, session.started, &self.key))
     }
 
-    /// Hands what is not synced over to the journal; false if its own file has to be synced.
-    fn share_sync(&self, session: &Arc<Session>, until: u64) -> Result<bool, String> {
-        if !self.journal.is_open() {
-            return Ok(false);
-        }
-        let Some((offset, bytes)) = session.file().as_mut().and_then(RecordingFile::take_fresh) else {
-            return Ok(false);
-        };
-        // Without anything new, what is waited for was handed over before, and the journal tells.
-        if !bytes.is_empty() {
-            self.journal.commit(Entry { session: Arc::clone(session), offset, bytes, until })?;
-        }
-        Ok(true)
-    }
-
     fn sync(&self, session: &Arc<Session>) -> Result<(), String> {
-        let written = session.written();
+        let (written, durable) = session.progress();
+        if durable >= written {
+            return Ok(());
+        }
         if let Some(file) = session.file().as_mut() {
             file.sync()?;
-            session.settled.store(file.length(), Ordering::Release);
             session.synced(written);
         }
         Ok(())
