@@ -31,7 +31,7 @@ const MAX_ROUNDS: usize = 64;
 const MAX_COLUMNS: usize = 4096;
 
 /// Steps through columns of sources, for a whole statement: some tens of milliseconds. Beyond it everything counts as protected.
-const MAX_STEPS: usize = 1 << 21;
+const MAX_STEPS: usize = 1 << 20;
 
 /// One column of a source or result; without a name the server chooses one that the text does not tell.
 #[derive(Clone, Debug, PartialEq, Eq)]

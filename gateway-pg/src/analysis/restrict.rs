@@ -16,6 +16,9 @@ use super::rewrite::RewriteError;
 use super::scan::{Token, TokenClass, scan};
 use super::{LexSettings, Limits, parse, walk};
 
+/// Tokens of a text that is restricted. 10,000: a tree that is compared takes some kilobytes for each, so some tens of megabytes.
+const MAX_TOKENS: usize = 10_000;
+
 /// The schema and name of the table that a name, with its schema if that is written, means; `None` if it is not known.
 type Identify<'a> = dyn Fn(Option<&str>, &str) -> Option<(String, String)> + 'a;
 
@@ -151,6 +154,9 @@ impl Restricting<'_> {
     fn reads(&self, text: &str) -> Result<Option<String>, RewriteError> {
         let mut tokens = Vec::new();
         scan(text, self.settings, self.limits, |token| tokens.push(token))?;
+        if tokens.len() > MAX_TOKENS {
+            return Err(RewriteError::Unsuitable { what: "a statement of more than 10,000 words" });
+        }
         let tree = parse::parse(text, self.settings)?;
         let [raw] = tree.stmts.as_slice() else {
             return Err(RewriteError::Unsuitable { what: "several statements" });
@@ -639,6 +645,14 @@ mod tests {
         let query = "(SELECT id, CASE WHEN false THEN note END AS note, tenant FROM public.orders)";
         assert_eq!(new, format!("SELECT note FROM {query} orders"));
         assert_eq!(under(&new, &null), Ok(None));
+    }
+
+    #[test]
+    fn long_texts_are_refused() {
+        let list =
+            |count: usize| format!("select * from orders where id in ({})", vec!["1"; count].join(","));
+        assert!(under(&list(4_000), &rows()).is_ok());
+        assert!(under(&list(6_000), &rows()).is_err());
     }
 
     #[test]

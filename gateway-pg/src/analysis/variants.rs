@@ -245,9 +245,10 @@ mod tests {
             let texts = [["1".to_owned()], ["98765".to_owned()]].map(|n| fill(statement, &n));
             assert!(is_shared(&texts[0], &texts[1]), "{statement}");
         }
+        // What reads no column counts as constant, whatever its numbers.
+        assert!(is_shared("delete from t where id = 3 or 1 = 1", "delete from t where id = 3 or 1 = 2"));
         for (one, other) in [
             ("select 1 limit 5", "select 1 limit 6"),
-            ("delete from t where id = 3 or 1 = 1", "delete from t where id = 3 or 1 = 2"),
             ("select a::float(24) from t", "select a::float(25) from t"),
             ("select 'a' from t where b = 1", "select 'c' from t where b = 1"),
             ("select 1 from t", "select 1111111111 from t"),

@@ -473,6 +473,9 @@ impl Catalog {
         if telling_columns(relation).contains(&column.as_str()) {
             into.derive(index.all());
         }
+        if !relation.is_view() && relation.is_generated(attribute) {
+            into.derive(self.protected(index, relation));
+        }
         if relation.is_toast() {
             // Pieces of values, packed or not, of whichever column.
             into.derive(self.protected(index, relation));

@@ -98,7 +98,8 @@ pub(crate) struct Relation {
     pub(super) columns: BTreeMap<i16, String>,
     /// The types of its columns, as object ids.
     types: BTreeMap<i16, u32>,
-    /// For views: (column, origin table, origin column) of every target entry in the stored query.
+    /// For views: (column, origin table, origin column) of every target entry in the stored query. For tables: (column, 0, 0) of every
+    /// generated column.
     pub(super) origins: Vec<(i16, u32, i16)>,
     /// Inheritance children and partitions.
     pub(super) children: Vec<u32>,
@@ -210,6 +211,11 @@ impl Relation {
             self.partition_key,
             self.stored
         )
+    }
+
+    /// Whether a column of a table is computed from others.
+    pub(super) fn is_generated(&self, attribute: i16) -> bool {
+        self.origins.iter().any(|(number, table, _)| *number == attribute && *table == 0)
     }
 
     /// The number of a column.

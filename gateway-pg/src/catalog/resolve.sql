@@ -107,7 +107,7 @@ SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname
   -- The origin of each view column: target entries of the stored query tree, outer and inner alike. In a name every blank, tab and line
   -- feed has a backslash before it, and no other white space (outToken in the server's source, nodes/outfuncs.c).
   -- If there are more entries than were read, nothing is known of any.
-  (SELECT CASE WHEN pg_catalog.count(*) OPERATOR(pg_catalog.=) (
+  COALESCE((SELECT CASE WHEN pg_catalog.count(*) OPERATOR(pg_catalog.=) (
        SELECT pg_catalog.count(*) FROM pg_catalog.pg_rewrite x, LATERAL pg_catalog.regexp_matches(x.ev_action::pg_catalog.text, ':resno ', 'g')
        WHERE x.ev_class OPERATOR(pg_catalog.=) c.oid)
      THEN pg_catalog.string_agg(pg_catalog.array_to_string(m.part, ':'), ',') END
@@ -115,6 +115,10 @@ SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname
      LATERAL pg_catalog.regexp_matches(w.ev_action::pg_catalog.text,
        ':resno (\d+) :resname (?:[^ \t\n\\]|\\.)+ :ressortgroupref \d+ :resorigtbl (\d+) :resorigcol (-?\d+)', 'g') AS m(part)
    WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid AND c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['v','m']::pg_catalog."char"[])),
+    -- Of a table: its generated columns, which may carry anything of it. They are there from version 12 on.
+    (SELECT pg_catalog.string_agg(pg_catalog.concat(t.attnum, ':0:0'), ',') FROM pg_catalog.pg_attribute t
+     WHERE t.attrelid OPERATOR(pg_catalog.=) c.oid AND c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r','p','f']::pg_catalog."char"[]) AND t.attnum OPERATOR(pg_catalog.>) 0
+       AND (pg_catalog.to_jsonb(t) OPERATOR(pg_catalog.->>) 'attgenerated') OPERATOR(pg_catalog.<>) '')),
   (SELECT pg_catalog.string_agg(i.inhrelid::pg_catalog.text, ',') FROM pg_catalog.pg_inherits i
    WHERE i.inhparent OPERATOR(pg_catalog.=) c.oid),
   -- The functions that run by themselves when it is used: of stored queries, triggers, defaults, checks, indexes, row policies.

@@ -64,6 +64,9 @@ pub(crate) struct Wishes {
     pub(crate) options: Vec<String>,
 }
 
+/// The longest name of a database. 63 bytes: the server cuts longer ones (`NAMEDATALEN`), and would mean another one than policy.
+const MAX_DATABASE_BYTES: usize = 63;
+
 impl Wishes {
     /// Sorts the startup parameters; what is not on the list is refused.
     pub(crate) fn new(parameters: BTreeMap<String, String>) -> Result<Self, Denial> {
@@ -71,6 +74,12 @@ impl Wishes {
         for (name, value) in parameters {
             match name.as_str() {
                 "user" => wishes.user = value,
+                "database" if value.len() > MAX_DATABASE_BYTES => {
+                    return Err(refused(
+                        format!("the name of the database has {} bytes", value.len()),
+                        "use at most 63 bytes: the server ignores the rest",
+                    ));
+                }
                 "database" => wishes.database = Some(value),
                 "options" => wishes.parse_options(&value)?,
                 "replication" if matches!(value.as_str(), "false" | "off" | "no" | "0") => {}
@@ -178,6 +187,12 @@ mod tests {
         ] {
             assert!(wishes(&[("user", "a"), bad]).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn names_that_the_server_cuts_are_refused() {
+        assert!(wishes(&[("user", "a"), ("database", &"d".repeat(64))]).is_err());
+        assert!(wishes(&[("user", "a"), ("database", &"d".repeat(63))]).is_ok());
     }
 
     #[test]

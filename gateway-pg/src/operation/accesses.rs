@@ -98,8 +98,16 @@ fn object_accesses(subject: &Subject<'_>, object: &ObjectChange) -> Vec<Access> 
         "column" => return Vec::new(),
         kind if RELATIONS.contains(&kind) => return Vec::new(),
         kind if FUNCTIONS.contains(&kind) => {
-            let schemas = function_schemas(subject, object).into_iter();
-            return schemas.map(|schema| access(action, place.function(schema, name))).collect();
+            let schemas = function_schemas(subject, object);
+            let there = |schema: &&str| {
+                object.change == Change::Replace && subject.catalog.user_functions(name).any(|s| s == *schema)
+            };
+            let replaced = schemas.iter().copied().filter(there).map(|schema| ("alter", schema));
+            let named = schemas.iter().map(|schema| (action, *schema));
+            return named
+                .chain(replaced)
+                .map(|(action, s)| access(action, place.function(s, name)))
+                .collect();
         }
         "schema" => place.schema(name),
         "role"

@@ -37,6 +37,10 @@ pub(super) fn relation_accesses(
     // Its query runs, with its owner's rights.
     let shows = view && (!definition || statement.kind == "refresh");
     out.insert(access(action, table(relation)));
+    let replaces = |o: &ObjectChange| o.change == Change::Replace && names_relation(o, used);
+    if action == "create" && statement.objects.iter().any(replaces) {
+        out.insert(access("alter", table(relation)));
+    }
     let columns = effects::updated_columns(statement, used);
     let parts = if used.only { Vec::new() } else { subject.catalog.descendants(relation) };
     for part in [relation].into_iter().chain(&parts) {
@@ -44,6 +48,9 @@ pub(super) fn relation_accesses(
         let events = effects::consequences(subject.catalog, part, event, columns.as_deref());
         for (event, table_there) in &events {
             out.extend(stored_calls(subject, table_there, *event));
+        }
+        if matches!(action, "alter" | "maintain") {
+            out.extend(row_calls(subject, part));
         }
         out.extend(events.iter().skip(1).map(|(event, r)| access(event_action(*event), table(r))));
     }
@@ -134,9 +141,25 @@ const fn event_action(event: Event) -> &'static str {
 
 /// Calls of functions that run by themselves when `event` happens: in stored queries, triggers, defaults and the like.
 fn stored_calls(subject: &Subject<'_>, relation: &Relation, event: Event) -> Vec<Access> {
-    let calls =
-        relation.calls(event).filter(|c| !analysis::classify_function(Some(&c.schema), &c.name).is_read());
+    stored_calls_by(subject, relation, event, |_| true)
+}
+
+/// Those of them that run by something of these kinds.
+fn stored_calls_by(
+    subject: &Subject<'_>,
+    relation: &Relation,
+    event: Event,
+    by: impl Fn(&str) -> bool,
+) -> Vec<Access> {
+    let reads = |schema: &str, name: &str| analysis::classify_function(Some(schema), name).is_read();
+    let calls = relation.calls(event).filter(|c| by(&c.via) && !reads(&c.schema, &c.name));
     calls.map(|c| call(subject.place.function(&c.schema, &c.name).with("via", c.via.as_str()))).collect()
+}
+
+/// Calls of functions that run for the rows of a table that is rewritten, checked or indexed anew.
+fn row_calls(subject: &Subject<'_>, relation: &Relation) -> Vec<Access> {
+    const KEPT: [&str; 4] = ["default", "check", "index", "partition"];
+    stored_calls_by(subject, relation, Event::Insert, |via| KEPT.contains(&via))
 }
 
 fn relation_action(statement: &Statement, used: &RelationUse) -> &'static str {

@@ -63,6 +63,13 @@ impl Session {
         }
         // Whatever the domain: which columns are of it, through arrays, rows, ranges and other domains too, is the server's to say, and
         // the names held still between that answer and the run are those in the statement. Those of the tables that it tests are not.
+        let foreign = |o: &ObjectChange| matches!(&*o.kind, "foreign_table" | "foreign_schema");
+        if statement.objects.iter().any(|o| foreign(o) && o.change == Change::Create)
+            && self.hides(self.labels.all())
+        {
+            let message = "a foreign table could show values that are hidden from you";
+            return Err(forbidden(message, "have somebody make it who may see them"));
+        }
         if statement.flags.tests_domain && self.hides(self.labels.all()) {
             let message = "a domain that hidden values may be of cannot be given conditions";
             return Err(forbidden(message, "have somebody do it who may see them"));

@@ -15,6 +15,28 @@ fn operators(sql: &str) -> BTreeSet<String> {
     statement(sql).operators.into_iter().map(|o| o.name).collect()
 }
 
+/// An arm of `OR` that reads no column is the same for every row.
+#[test]
+fn arms_that_read_no_column_choose_nothing() {
+    for arm in [
+        "1 in (1)",
+        "'x' like 'x'",
+        "1 between 0 and 2",
+        "true is true",
+        "id is not distinct from id",
+        "f(1)",
+    ] {
+        for (sql, unbounded) in [
+            (format!("delete from t where id = 1 or {arm}"), true),
+            (format!("update t set a = 1 where (id = 1 or {arm}) or id = 2"), true),
+            (format!("delete from t where id = 1 or a = 2 and {arm}"), false),
+            (format!("delete from t where id = 1 and ({arm})"), false),
+        ] {
+            assert_eq!(statement(&sql).flags.unbounded_write, unbounded, "{sql}");
+        }
+    }
+}
+
 #[test]
 fn operators_that_the_grammar_stands_for_are_named() {
     let cases: [(&str, &[&str]); 11] = [

@@ -24,13 +24,26 @@ CREATE RULE told AS ON INSERT TO told DO ALSO INSERT INTO counted VALUES (new.id
 CREATE TABLE turned (id integer);
 CREATE RULE turned AS ON INSERT TO turned WHERE EXISTS (SELECT FROM turned t WHERE t.id = new.id) DO INSTEAD
     UPDATE turned SET id = 0 WHERE turned.id = new.id;
+CREATE FUNCTION seen(integer) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
+CREATE TABLE watched (id integer CHECK (seen(id)));
 CREATE MATERIALIZED VIEW kept AS SELECT name FROM products;";
 
 /// Accesses as action, schema and name.
 type Accesses = &'static [(&'static str, &'static str, &'static str)];
 
 /// A statement and accesses it must be judged for.
-const JUDGED: [(&str, Accesses); 22] = [
+const JUDGED: [(&str, Accesses); 27] = [
+    ("ALTER TABLE watched ALTER COLUMN id TYPE bigint", &[("call", "public", "seen")]),
+    ("CREATE INDEX ON watched (id)", &[("call", "public", "seen")]),
+    ("REINDEX TABLE watched", &[("call", "public", "seen"), ("maintain", "public", "watched")]),
+    (
+        "CREATE OR REPLACE VIEW shown AS SELECT 1 AS id",
+        &[("create", "public", "shown"), ("alter", "public", "shown")],
+    ),
+    (
+        "CREATE OR REPLACE FUNCTION plain() RETURNS integer LANGUAGE sql AS 'SELECT 2'",
+        &[("create", "public", "plain"), ("alter", "public", "plain")],
+    ),
     ("CREATE RULE keys AS ON DELETE TO keys DO INSTEAD NOTHING", &[("alter", "public", "keys")]),
     ("CREATE POLICY keys ON keys USING (true)", &[("alter", "public", "keys")]),
     ("CREATE STATISTICS public.told ON id, twice FROM told", &[("alter", "public", "told")]),

@@ -58,6 +58,7 @@ impl Walker {
     pub(super) fn create_foreign_table(&mut self, create: &CreateForeignTableStmt) -> Walk {
         let Some(base) = create.base_stmt.as_ref() else { return self.not_understood("a foreign table") };
         self.create_table(base, "foreign_table")?;
+        self.reaches_server(&create.servername);
         self.each(&create.options)
     }
 

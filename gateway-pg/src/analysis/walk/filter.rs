@@ -1,48 +1,27 @@
 //! Tells row filters that choose nothing.
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{AExpr, AExprKind, BoolExpr, BoolExprType, Node};
+use pg_query::protobuf::{AExpr, AExprKind, Node};
 
 use super::names;
 
-/// Whether a condition is plainly true for every row (or every row without nulls). `false` means "not seen to be".
+/// Whether a condition that reads columns is plainly true for every row (or every row without nulls): `id = id`, `id >= id`. `false`
+/// means "not seen to be".
 pub(super) fn always_true(condition: &Node) -> bool {
-    match condition.node.as_ref() {
-        Some(NodeEnum::BoolExpr(expression)) => bool_expression(expression),
-        Some(NodeEnum::AExpr(expression)) => comparison(expression),
-        Some(NodeEnum::AConst(_) | NodeEnum::TypeCast(_)) => truth(condition).unwrap_or(false),
-        _ => false,
-    }
-}
-
-fn bool_expression(expression: &BoolExpr) -> bool {
-    match expression.boolop() {
-        BoolExprType::AndExpr => expression.args.iter().all(always_true),
-        BoolExprType::OrExpr => expression.args.iter().any(always_true),
-        BoolExprType::NotExpr => expression.args.first().and_then(truth) == Some(false),
-        BoolExprType::Undefined => false,
-    }
-}
-
-/// `1 = 1`, `'a' <> 'b'`, `id = id`, `id >= id`.
-fn comparison(expression: &AExpr) -> bool {
-    let (Some(left), Some(right)) = (expression.lexpr.as_deref(), expression.rexpr.as_deref()) else {
+    let Some(NodeEnum::AExpr(comparison)) = condition.node.as_ref() else { return false };
+    let (Some(left), Some(right)) = (comparison.lexpr.as_deref(), comparison.rexpr.as_deref()) else {
         return false;
     };
-    if expression.kind() != AExprKind::AexprOp {
-        return false;
-    }
-    let Some(operator) = expression.name.last().and_then(names::string) else { return false };
-    let same = same_column(left, right) || constants(left, right).is_some_and(|(left, right)| left == right);
-    match operator {
-        "=" | ">=" | "<=" => same,
-        "<>" | "!=" | "<" | ">" => constants(left, right).is_some_and(|(left, right)| left != right),
-        _ => false,
-    }
+    holds_of_equals(comparison) && same_column(left, right)
 }
 
-fn constants(left: &Node, right: &Node) -> Option<(String, String)> {
-    Some((names::constant(left)?, names::constant(right)?))
+fn holds_of_equals(comparison: &AExpr) -> bool {
+    let operator = comparison.name.last().and_then(names::string);
+    match comparison.kind() {
+        AExprKind::AexprOp => matches!(operator, Some("=" | ">=" | "<=")),
+        AExprKind::AexprNotDistinct => true,
+        _ => false,
+    }
 }
 
 fn same_column(left: &Node, right: &Node) -> bool {
@@ -54,13 +33,5 @@ fn same_column(left: &Node, right: &Node) -> bool {
             name(&left.fields) == name(&right.fields)
         }
         _ => false,
-    }
-}
-
-fn truth(node: &Node) -> Option<bool> {
-    match names::constant(node)?.to_ascii_lowercase().as_str() {
-        "true" | "t" | "on" | "yes" | "1" => Some(true),
-        "false" | "f" | "off" | "no" | "0" => Some(false),
-        _ => None,
     }
 }

@@ -2,8 +2,8 @@
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    CmdType, DeleteStmt, InferClause, InsertStmt, MergeMatchKind, MergeStmt, MergeWhenClause, Node,
-    OnConflictAction, OnConflictClause, RangeVar, ReturningClause, UpdateStmt,
+    BoolExprType, CmdType, DeleteStmt, InferClause, InsertStmt, MergeMatchKind, MergeStmt, MergeWhenClause,
+    Node, OnConflictAction, OnConflictClause, RangeVar, ReturningClause, UpdateStmt,
 };
 
 use super::super::model::{
@@ -208,11 +208,22 @@ impl Walker {
 
     fn row_filter(&mut self, condition: Option<&Node>) -> Walk<Filter> {
         let Some(condition) = condition else { return Ok(Filter::Absent) };
-        let ((), columns) =
-            self.capture(|walker| walker.at_place(Place::Filter, |walker| walker.node(condition)))?;
-        let chooses = matches!(condition.node, Some(NodeEnum::CurrentOfExpr(_)))
-            || (!columns.is_empty() && !filter::always_true(condition));
+        let chooses = self.at_place(Place::Filter, |walker| walker.chooses(condition))?;
         Ok(if chooses { Filter::Present } else { Filter::Constant })
+    }
+
+    /// Walks a condition; whether it may be true for some rows and not for others. What reads no column is the same for all of them.
+    fn chooses(&mut self, condition: &Node) -> Walk<bool> {
+        if let Some(NodeEnum::BoolExpr(expression)) = condition.node.as_ref()
+            && matches!(expression.boolop(), BoolExprType::AndExpr | BoolExprType::OrExpr)
+        {
+            let arms: Vec<bool> = expression.args.iter().map(|arm| self.chooses(arm)).collect::<Walk<_>>()?;
+            let every = expression.boolop() == BoolExprType::OrExpr;
+            return Ok(if every { !arms.contains(&false) } else { arms.contains(&true) });
+        }
+        let ((), columns) = self.capture(|walker| walker.node(condition))?;
+        let cursor = matches!(condition.node, Some(NodeEnum::CurrentOfExpr(_)));
+        Ok(cursor || !columns.is_empty() && !filter::always_true(condition))
     }
 
     fn modification(&mut self, relation: usize, access: Access, filter: Filter, columns: Vec<String>) {

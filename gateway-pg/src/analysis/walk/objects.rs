@@ -358,7 +358,14 @@ impl Walker {
     /// The tables it creates are known to the remote server only.
     pub(super) fn import_schema(&mut self, import: &ImportForeignSchemaStmt) -> Walk {
         self.object("foreign_schema", vec![import.local_schema.clone()], Change::Create);
+        self.reaches_server(&import.server_name);
         self.each(&import.options)
+    }
+
+    /// What a foreign server shows is told by the options of its tables: any file or table there, this database's own too. That is judged
+    /// as a change of the server.
+    pub(super) fn reaches_server(&mut self, name: &str) {
+        self.object("server", vec![name.to_owned()], Change::Alter);
     }
 
     pub(super) fn create_publication(&mut self, publication: &CreatePublicationStmt) -> Walk {
