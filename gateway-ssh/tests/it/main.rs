@@ -7,6 +7,7 @@ mod commands;
 mod content;
 mod documented;
 mod files;
+mod holds;
 mod hostile;
 mod lines;
 mod logins;
