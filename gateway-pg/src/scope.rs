@@ -15,12 +15,18 @@ pub(crate) fn used_names<'a>(statements: impl Iterator<Item = &'a Statement>, ca
         names.extend(statement.functions.iter().map(|f| f.name.clone()));
         names.extend(statement.operators.iter().chain(&statement.types).map(|n| n.name.clone()));
         names.extend(statement.server_types.iter().chain(&statement.fields).cloned());
-        // `u.f` may be the call `f(u)`.
+        // `u.f` may be the call `f(u)`, but names no relation: a client that writes down names of columns must not keep others from
+        // changing tables that are called so.
         let qualified = statement.columns.iter().filter(|c| c.name.len() > 1);
-        names.extend(qualified.filter_map(|c| c.name.last().cloned()));
+        names.extend(qualified.filter_map(|c| c.name.last()).map(|name| as_call(name)));
         statement.relations.iter().for_each(|used| along(catalog, used, &mut names));
     }
     names
+}
+
+/// A name that can only be a function's, or what may be called like one.
+fn as_call(name: &str) -> String {
+    format!("{name}()")
 }
 
 fn along(catalog: &Catalog, used: &RelationUse, names: &mut Names) {
@@ -94,13 +100,17 @@ fn object_scope(statement: &Statement, object: &ObjectChange) -> Scope {
         ("trigger" | "rule" | "policy" | "constraint" | "column", _) if !statement.relations.is_empty() => {
             renamed(object)
         }
-        _ => renamed(object).and(Scope::Named(object.name.last().cloned().into_iter().collect())),
+        _ => {
+            let name = object.name.last();
+            let both = name.into_iter().flat_map(|name| [name.clone(), as_call(name)]);
+            renamed(object).and(Scope::Named(both.collect()))
+        }
     }
 }
 
 fn renamed(object: &ObjectChange) -> Scope {
-    let moves = object.change == Change::Rename;
-    Scope::Named(object.renamed.clone().filter(|_| moves).into_iter().collect())
+    let new = object.renamed.as_ref().filter(|_| object.change == Change::Rename);
+    Scope::Named(new.into_iter().flat_map(|name| [name.clone(), as_call(name)]).collect())
 }
 
 #[cfg(test)]
@@ -109,6 +119,17 @@ mod tests {
 
     use super::*;
     use crate::analysis::{LexSettings, Limits, analyse};
+
+    #[test]
+    fn names_of_columns_are_no_tables() {
+        let of = |sql| analyse(sql, &LexSettings::default(), &Limits::default()).unwrap();
+        let named = of("SELECT t.orders FROM (VALUES (1)) t(orders)");
+        let names = used_names(named.statements.iter(), &Catalog::default());
+        assert!(names.contains("orders()") && !names.contains("orders"), "{names:?}");
+        let made = of("CREATE FUNCTION orders(record) RETURNS integer LANGUAGE sql AS 'SELECT 1'");
+        let Scope::Named(changed) = scope(&made.statements[0], &Catalog::default()) else { panic!() };
+        assert!(changed.contains("orders()") && changed.contains("orders"), "{changed:?}");
+    }
 
     #[test]
     fn names_of_the_servers_own_types_are_used_too() {

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::ahead::ReadAhead;
-use crate::algorithms::WINDOW_BYTES;
+use crate::algorithms::{PACKET_BYTES, WINDOW_BYTES};
 
 /// Channels of one connection at once. OpenSSH's server allows 10 by default.
 pub(crate) const MAX_CHANNELS: usize = 16;
@@ -32,6 +32,10 @@ const PRESSED_BYTES: usize = 4 << 20;
 
 /// Once pressed, window is given again when no more than this waits. 2 MiB.
 const RELIEVED_BYTES: usize = 2 << 20;
+
+/// The most of one channel that may wait: until the connection is pressed, and two windows that were granted before. A client that sends more
+/// does not keep to its windows. 8 MiB and a packet.
+pub(crate) const CHANNEL_BYTES: usize = PRESSED_BYTES + 2 * WINDOW_BYTES as usize + PACKET_BYTES as usize;
 
 /// The most that may wait at all: a client that keeps to its windows has two of them under way for each channel. 132 MiB.
 const WAITING_BYTES: usize = PRESSED_BYTES + 2 * (MAX_CHANNELS + MAX_OPENED) * WINDOW_BYTES as usize;

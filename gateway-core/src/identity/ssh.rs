@@ -48,6 +48,12 @@ impl SshPublicKey {
         Self(blob.into())
     }
 
+    /// The name of its algorithm, for example `ssh-ed25519`; `None` if it is no key.
+    pub fn algorithm(&self) -> Option<&[u8]> {
+        let (length, rest) = self.0.split_first_chunk()?;
+        rest.get(..u32::from_be_bytes(*length) as usize)
+    }
+
     /// From a line as in `id_ed25519.pub`: algorithm, base64, comment.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //! cap on the rows that may be changed.
 
 use gateway_core::error::{Denial, DenialCode};
-use gateway_core::operation::Effect;
+use gateway_core::operation::{Effect, Operation};
 use gateway_core::pipeline::{Permit, Results};
 use gateway_core::policy::Obligation;
 
@@ -125,7 +125,11 @@ impl Session {
         let operations = permit.batch().operations();
         let read_only = reads_only(permit) && operations.iter().any(|o| runs(&o.kind));
         let capped = cap(Some(permit)).is_some() && permit.batch().effect() == Effect::Write;
-        if capped && let Some(other) = segment.uncounted() {
+        let reading = ["select", "values", "explain", "copy_to", "declare_cursor", "fetch"];
+        // What only reads by its text, and calls what may change something.
+        let changes = |o: &&Operation| o.effect == Effect::Write && reading.contains(&&*o.kind);
+        let calling = operations.iter().find(changes).map(|o| o.kind.to_string());
+        if capped && let Some(other) = segment.uncounted().or(calling) {
             let message =
                 format!("the policy caps how many rows may be changed, which a `{other}` does not tell");
             return Err(unmet(&message, "send a plain INSERT, UPDATE, DELETE, MERGE or COPY"));

@@ -279,7 +279,7 @@ impl Session {
                 let end = if self.may_change_meaning(&step) { End::Flush } else { End::Open };
                 (step, end)
             }
-            Message::Close(named) => (Step::Close(own_name_free(named)?), End::Open),
+            Message::Close(named) => (Step::Close(self.own_name_free(named)?), End::Open),
             Message::Flush => (Step::Flush, End::Flush),
             Message::Sync => (Step::Sync, End::Sync),
             Message::CopyData | Message::CopyDone | Message::CopyFail | Message::Terminate => return Ok(()),
@@ -376,12 +376,12 @@ impl Session {
 
     fn text(&mut self, bytes: bytes::Bytes) -> Result<Arc<Text>, Denial> {
         let text = Text::understand(&self.config.analyses, &mut self.memos, bytes, &self.config.lexing)?;
-        text.analysis.statements.iter().try_for_each(|statement| own_name(&defined_name(statement)))?;
+        text.analysis.statements.iter().try_for_each(|statement| self.own_name(&defined_name(statement)))?;
         Ok(text)
     }
 
     fn parse_step(&mut self, parse: Parse) -> Result<Step, Denial> {
-        own_name(&parse.name)?;
+        self.own_name(&parse.name)?;
         let text = self.text(parse.statement)?;
         if text.analysis.statements.len() > 1 {
             // The server: "cannot insert multiple commands into a prepared statement".
@@ -397,7 +397,7 @@ impl Session {
     }
 
     fn bind_step(&mut self, bind: Bind) -> Result<Step, Denial> {
-        own_name(&bind.portal)?;
+        self.own_name(&bind.portal)?;
         let prepared = self.prepared(&bind.statement)?;
         let name = bind.portal.clone();
         let portal = Arc::new(Portal {
@@ -669,28 +669,35 @@ pub(super) fn defined_name(statement: &Statement) -> String {
 /// `portalmem.c`): two longer ones that begin alike would be two here and one there.
 const MAX_NAME_BYTES: usize = 63;
 
-/// The client's names are none of the gateway's, and the server takes them as they are.
-fn own_name(name: &str) -> Result<(), Denial> {
-    if name.len() > MAX_NAME_BYTES {
-        let message = format!("the name of a prepared statement or portal has {} bytes", name.len());
-        return Err(Denial::new(DenialCode::LimitExceeded, message)
-            .with_hint(format!("use at most {MAX_NAME_BYTES} bytes: the server ignores the rest")));
-    }
-    if !name.starts_with(OWN_NAME) {
-        return Ok(());
-    }
-    Err(Denial::new(
-        DenialCode::NotUnderstood,
-        format!("names that begin with `{OWN_NAME}` belong to the gateway"),
-    )
-    .with_hint("choose another name"))
-}
+/// The same where the server counts bytes of another encoding and the name is not ASCII: no encoding takes twice as many as UTF-8.
+const MAX_OTHER_NAME_BYTES: usize = MAX_NAME_BYTES / 2;
 
-fn own_name_free(named: Named) -> Result<Named, Denial> {
-    match &named {
-        Named::Statement(name) | Named::Portal(name) => own_name(name)?,
+impl Session {
+    /// The client's names are none of the gateway's, and the server takes them as they are.
+    fn own_name(&self, name: &str) -> Result<(), Denial> {
+        let counted_otherwise = self.config.lexing.other_encoding && !name.is_ascii();
+        let most = if counted_otherwise { MAX_OTHER_NAME_BYTES } else { MAX_NAME_BYTES };
+        if name.len() > most {
+            let message = format!("the name of a prepared statement or portal has {} bytes", name.len());
+            return Err(Denial::new(DenialCode::LimitExceeded, message)
+                .with_hint(format!("use at most {most} bytes: the server ignores the rest")));
+        }
+        if !name.starts_with(OWN_NAME) {
+            return Ok(());
+        }
+        Err(Denial::new(
+            DenialCode::NotUnderstood,
+            format!("names that begin with `{OWN_NAME}` belong to the gateway"),
+        )
+        .with_hint("choose another name"))
     }
-    Ok(named)
+
+    fn own_name_free(&self, named: Named) -> Result<Named, Denial> {
+        match &named {
+            Named::Statement(name) | Named::Portal(name) => self.own_name(name)?,
+        }
+        Ok(named)
+    }
 }
 
 fn unknown(what: &str, name: &str) -> Denial {

@@ -8,7 +8,7 @@ use russh::Sig;
 use tokio::sync::Notify;
 
 use super::Start;
-use crate::gate::Gate;
+use crate::gate::{CHANNEL_BYTES, Gate};
 use crate::operation::Size;
 
 /// One thing a client sent.
@@ -53,12 +53,24 @@ pub(crate) struct Inbox {
 #[derive(Debug, Default)]
 struct Queue {
     events: VecDeque<Event>,
+    /// Of data that waits.
+    bytes: usize,
     /// The client has no more input, though some may still wait.
     ended: bool,
     /// The client closed the channel.
     closed: bool,
     /// Nobody takes any more.
     done: bool,
+}
+
+impl Queue {
+    fn take(&mut self) -> Option<Event> {
+        let event = self.events.pop_front();
+        if let Some(Event::Data(data)) = &event {
+            self.bytes = self.bytes.saturating_sub(data.len());
+        }
+        event
+    }
 }
 
 impl Inbox {
@@ -85,6 +97,11 @@ impl Inbox {
     /// The same for data; small pieces are joined.
     pub(crate) fn data(&self, data: &[u8]) {
         let mut queue = self.queue();
+        queue.bytes += data.len();
+        if queue.bytes > CHANNEL_BYTES {
+            tracing::warn!("a client sends more than its window; its connection is ended");
+            return self.gate.kill();
+        }
         if let Some(Event::Data(last)) = queue.events.back_mut()
             && last.len() + data.len() <= JOINED_BYTES
         {
@@ -99,7 +116,7 @@ impl Inbox {
     /// The next event; waits for it.
     pub(crate) async fn next(&self) -> Event {
         loop {
-            let event = self.queue().events.pop_front();
+            let event = self.queue().take();
             if let Some(event) = event {
                 self.gate.take(event.cost());
                 return event;
@@ -155,6 +172,25 @@ impl Drop for Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_channel_that_is_sent_more_than_its_windows_ends_its_connection() {
+        use tokio::io::AsyncReadExt;
+
+        let gate = Arc::new(Gate::default());
+        let inbox = Inbox::new(Arc::clone(&gate));
+        let piece = vec![0; JOINED_BYTES];
+        for _ in 0..CHANNEL_BYTES / JOINED_BYTES {
+            inbox.data(&piece);
+        }
+        let mut open = crate::gate::Gated::new(&b"x"[..], Arc::clone(&gate));
+        assert_eq!(open.read_u8().await.unwrap(), b'x');
+        inbox.next().await;
+        inbox.data(&piece);
+        inbox.data(&piece);
+        let mut killed = crate::gate::Gated::new(&b"x"[..], gate);
+        assert!(killed.read_u8().await.is_err());
+    }
 
     #[test]
     fn events_count_with_what_they_carry() {

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use self::door::{Door, Expected, Knock};
 use self::host::{HostCheck, Refusal};
 use crate::ahead::ReadAhead;
-use crate::algorithms::{PACKET_BYTES, WINDOW_BYTES, preferred};
+use crate::algorithms::{PACKET_BYTES, WINDOW_BYTES, preferred_of};
 use crate::greeting::IDENTIFICATION;
 use crate::target::Target;
 
@@ -175,7 +175,10 @@ impl Upstreams {
             window_size: WINDOW_BYTES,
             maximum_packet_size: PACKET_BYTES,
             channel_buffer_size: WAITING_MESSAGES,
-            preferred: preferred(!self.target.host_keys.authorities.is_empty()),
+            preferred: preferred_of(
+                &self.target.host_keys.keys,
+                !self.target.host_keys.authorities.is_empty(),
+            ),
             keepalive_interval: Some(KEEPALIVE),
             nodelay: true,
             ..client::Config::default()
