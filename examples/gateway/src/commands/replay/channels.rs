@@ -22,9 +22,13 @@ pub(crate) const STDERR: &str = "ssh/stderr";
 pub(crate) const TERMINAL: &str = "ssh/terminal";
 pub(crate) const SFTP: &str = "ssh/sftp";
 
+/// Operations whose channels carry another protocol's bytes: connections that either side opened, agents and screens.
+const FORWARDS: [&str; 6] =
+    ["direct_tcpip", "direct_streamlocal", "tcpip_forward", "streamlocal_forward", "agent_forward", "x11"];
+
 /// Whether its bytes passed without being text: forwarded connections and the servers of `rsync`, `git` and the like.
 pub(crate) fn is_raw(operation: &RecordedOperation) -> bool {
-    operation.kind == "direct_tcpip"
+    FORWARDS.contains(&&*operation.kind)
         || operation.accesses.iter().any(|access| access.action.as_str() == "serve")
 }
 
@@ -141,6 +145,38 @@ mod tests {
         assert_eq!(channels.read(ONE, STDOUT, b"\xa9\n\x1b[1mb"), ["               a\u{e9}"]);
         assert_eq!(channels.ended(ONE), ["               b"]);
         assert!(channels.ended(ONE).is_empty() && channels.ended(TWO).is_empty());
+    }
+
+    /// As it is recorded, with an access of this action.
+    fn recorded(kind: &'static str, action: &'static str) -> RecordedOperation {
+        use gateway_core::operation::{Access, Action, Effect, Facts, Resource, Stage};
+        RecordedOperation {
+            id: ONE,
+            kind: kind.into(),
+            stage: Stage::Execute,
+            statement: kind.into(),
+            statement_bytes: 0,
+            arguments: 0,
+            effect: Effect::Write,
+            accesses: [Access::new(Action::new(action), Resource::target("web1"))].into(),
+            facts: Facts::default().into(),
+        }
+    }
+
+    #[test]
+    fn what_passes_through_forwards_and_servers_is_counted_and_not_shown() {
+        let shown = |operation: RecordedOperation| {
+            let mut channels = Channels::default();
+            channels.presented(&[operation]);
+            channels.read(ONE, STDOUT, b"bytes\n").concat()
+        };
+        for kind in FORWARDS {
+            assert!(shown(recorded(kind, kind)).contains("(6 bytes passed as they were)"), "{kind}");
+        }
+        assert!(shown(recorded("exec", "serve")).contains("(6 bytes passed as they were)"));
+        for kind in ["exec", "shell", "pty"] {
+            assert_eq!(shown(recorded(kind, kind)), "               bytes", "{kind}");
+        }
     }
 
     #[test]
