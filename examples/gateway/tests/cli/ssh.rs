@@ -212,6 +212,65 @@ fn both_protocols_are_served_judged_recorded_and_replayed() {
 }
 
 #[test]
+fn a_listener_for_one_target_needs_no_target_in_the_user_name() {
+    let hosts = Hosts::new();
+    let other = Sshd::start().unwrap();
+    hosts.stage.write("web2.key", &other.client_key().pem().unwrap());
+    let second = format!(
+        "
+[[target]]
+name = \"web2\"
+protocol = \"ssh\"
+host = \"127.0.0.1\"
+port = {}
+host_keys = [\"{}\"]
+credential = {{ username = \"{}\", key_file = \"web2.key\" }}
+[[listener]]
+address = \"127.0.0.1:0\"
+targets = [\"web2\"]
+",
+        other.port(),
+        other.host_key().public_line().unwrap().trim(),
+        other.user()
+    );
+    let text = fs::read_to_string(hosts.stage.path("gateway.toml")).unwrap();
+    hosts.stage.write("gateway.toml", &(text + &second));
+    let web2 = "permit (principal, action in [Action::\"connect\", Action::\"exec\"], resource) when { resource in Target::\"web2\" };";
+    hosts.stage.write("ssh.cedar", &format!("{POLICY}\n{web2}"));
+    let serving = hosts.stage.serve();
+    let ports: Vec<u16> = events(&serving)
+        .iter()
+        .filter(|event| event["protocol"] == "ssh")
+        .map(|event| event["address"].as_str().unwrap().rsplit_once(':').unwrap().1.parse().unwrap())
+        .collect();
+    let [first, second] = ports[..] else { panic!("{ports:?}") };
+    let ssh = |port: u16, user: &str, command: &str| {
+        let mut ssh = Command::new("ssh");
+        ssh.args(client_options(hosts.key.private(), port));
+        run(ssh.arg(format!("{user}@127.0.0.1")).arg(command), "", DEADLINE).unwrap()
+    };
+    // Each way leads to its host: only on the second one may look at the settings.
+    let home = ssh(second, "agent-7", "printenv HOME");
+    assert_eq!(home.stdout.trim(), other.home().display().to_string(), "{}", home.stderr);
+    assert_eq!(ssh(first, "agent-7", "echo first").stdout, "first\n");
+    assert!(!ssh(first, "agent-7", "printenv HOME").status.success());
+    let before = logins(&other);
+    assert_eq!(ssh(second, "agent-7", "echo second").stdout, "second\n");
+    assert_eq!(logins(&other), before + 1);
+    // Neither leads to the other's, also if it is named.
+    for (port, user) in [(first, "agent-7%web2"), (second, "agent-7%web1")] {
+        let done = ssh(port, user, "echo in");
+        assert!(done.stderr.contains("there is no such target for you"), "{user}: {done:?}");
+    }
+    assert_eq!(logins(&other), before + 1);
+    serving.stop();
+}
+
+fn logins(host: &Sshd) -> usize {
+    host.log().matches("Accepted publickey").count()
+}
+
+#[test]
 fn file_operations_are_listed() {
     let hosts = Hosts::new();
     let serving = hosts.stage.serve();
