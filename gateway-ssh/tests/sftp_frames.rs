@@ -134,6 +134,19 @@ fn file(asked: Result<Asked, SftpError>) -> gateway_ssh::sftp::FileOperation {
     }
 }
 
+#[test]
+fn what_waits_for_its_path_keeps_nothing_else() {
+    let mut session = ready(Limits::default());
+    let path = Bytes::from_static(b"/work/notes");
+    let stat = Request::Stat { path: path.clone() }.encode(1);
+    let mut bulk = BytesMut::from(&stat[..]);
+    bulk.extend_from_slice(&[0; 100_000]);
+    let bulk = bulk.freeze();
+    let operation = file(session.request(bulk.slice(..stat.len())));
+    assert!(bulk.is_unique(), "the request is a slice of everything that came with it");
+    assert_eq!(*operation.request(), Request::Stat { path });
+}
+
 proptest! {
     #[test]
     fn requests_are_read_back(id: u32, request in request()) {

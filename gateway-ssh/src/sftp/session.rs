@@ -164,6 +164,7 @@ impl Session {
     /// # Errors
     /// Any [`SftpError`]; with [`SftpError::answerable`] the session may go on after a [`Self::reject`], else close it.
     pub fn request(&mut self, frame: Bytes) -> Result<Asked, SftpError> {
+        let frame = apart(frame);
         match (ClientMessage::decode(&frame)?, self.phase) {
             (ClientMessage::Init { version }, Phase::Init) if version >= VERSION => {
                 self.phase = Phase::Version;
@@ -547,6 +548,14 @@ impl Reply {
             _ => Ok(response.encode(self.client_id)),
         }
     }
+}
+
+/// Requests about paths wait until these are resolved: a slice would keep everything that came in the same buffer for so long. What is
+/// about a handle goes on at once.
+fn apart(frame: Bytes) -> Bytes {
+    // Behind the length: CLOSE, READ and WRITE (draft section 3).
+    let by_handle = matches!(frame.get(size_of::<u32>()), Some(4..=6));
+    if by_handle { frame } else { Bytes::copy_from_slice(&frame) }
 }
 
 fn refusal(id: u32, code: StatusCode, message: &str) -> Bytes {
