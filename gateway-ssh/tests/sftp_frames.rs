@@ -388,3 +388,38 @@ fn open_says_all_it_may_do() {
     assert_eq!(facts["executable"], true);
     assert_eq!(facts["set_id"], true);
 }
+
+#[test]
+fn folders_with_more_than_the_usual_bits_say_so() {
+    use FileAction as A;
+    let mut session = ready(Limits::default());
+    for (id, (attributes, expected)) in [
+        (Attributes::default(), vec![A::Mkdir]),
+        (Attributes { permissions: Some(0o777), ..Attributes::default() }, vec![A::Mkdir]),
+        (Attributes { permissions: Some(0o2777), ..Attributes::default() }, vec![A::Mkdir, A::Setstat]),
+        (Attributes { permissions: Some(0o1777), ..Attributes::default() }, vec![A::Mkdir, A::Setstat]),
+        (Attributes { owner: Some((0, 0)), ..Attributes::default() }, vec![A::Mkdir, A::Setstat]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let make = Request::Mkdir { path: Bytes::from_static(b"/d"), attributes };
+        let operation = file(session.request(make.encode(u32::try_from(id).unwrap())));
+        assert_eq!(operation.paths()[0].actions, expected, "{make:?}");
+    }
+}
+
+/// A request that waits for its path keeps them.
+#[test]
+fn extended_attributes_are_few_and_short() {
+    let with = |count: usize, length: usize| {
+        let pair = (Bytes::from_static(b"a@b"), Bytes::from(vec![b'x'; length]));
+        let attributes = Attributes { extended: vec![pair; count], ..Attributes::default() };
+        let make = Request::Mkdir { path: Bytes::from_static(b"/d"), attributes };
+        ClientMessage::decode(&make.encode(5))
+    };
+    assert!(with(8, 1024).is_ok());
+    for (count, length) in [(9, 1), (1, 1025), (1, 250_000)] {
+        assert_eq!(with(count, length).unwrap_err().answerable(), Some(5), "{count} {length}");
+    }
+}

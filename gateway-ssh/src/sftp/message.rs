@@ -8,6 +8,9 @@ use super::{MAX_EXTENSIONS, MAX_FRAME_BYTES, MAX_NAMES, SftpError};
 /// Longest extension name or other short text, in bytes.
 const MAX_TEXT_BYTES: usize = 1024;
 
+/// Most extended attributes of one file: version 3 names none, and requests that wait keep them.
+const MAX_PAIRS: usize = 8;
+
 /// A packet from the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientMessage {
@@ -643,10 +646,10 @@ impl Attributes {
 
 fn read_pairs(r: &mut Reader) -> Result<Vec<(Bytes, Bytes)>, SftpError> {
     let count = usize::try_from(r.u32("extended count")?).unwrap_or(usize::MAX);
-    if count > MAX_EXTENSIONS {
+    if count > MAX_PAIRS {
         return Err(r.error("extended count"));
     }
     (0..count)
-        .map(|_| Ok((r.string(MAX_TEXT_BYTES, "extended")?, r.string(MAX_FRAME_BYTES, "extended")?)))
+        .map(|_| Ok((r.string(MAX_TEXT_BYTES, "extended")?, r.string(MAX_TEXT_BYTES, "extended")?)))
         .collect()
 }

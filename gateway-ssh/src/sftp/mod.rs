@@ -41,7 +41,7 @@ pub const MAX_FRAME_BYTES: usize = 256 * 1024 + 1024;
 pub const MAX_PATH_BYTES: usize = 4096;
 /// Longest handle in bytes (draft section 6.3).
 pub const MAX_HANDLE_BYTES: usize = 256;
-/// Most pairs in an extended attribute or version packet; OpenSSH announces a dozen.
+/// Most pairs in a version packet; OpenSSH announces a dozen.
 pub const MAX_EXTENSIONS: usize = 64;
 /// Most entries in one NAME packet; OpenSSH sends 100.
 pub const MAX_NAMES: usize = 4096;

@@ -336,6 +336,27 @@ fn a_held_file_request_passes_once_when_it_is_sent_again() {
     assert!(!remove().status.success() && file.exists());
 }
 
+/// A relative link leads elsewhere from another folder.
+#[test]
+fn a_link_that_is_moved_is_judged_by_what_it_leads_to_there() {
+    let there = folder();
+    let id = format!("web1{}", there.display());
+    let links = format!("permit (principal, action == Action::\"link_file\", resource in Path::\"{id}\");");
+    for name in ["a", "b"] {
+        std::fs::create_dir(there.join(name)).unwrap();
+    }
+    for name in ["one", "two", "three", "four"] {
+        std::os::unix::fs::symlink("../x", there.join("a").join(name)).unwrap();
+    }
+    let gateway = gateway(&(below(&there) + &links));
+    let batch =
+        "-rename T/a/one T/one\n-ln T/a/two T/two\nrename T/a/three T/b/three\nrename T/b/three T/b/3\n";
+    let done = sftp(&gateway, &batch.replace('T', &there.display().to_string()));
+    assert!(done.status.success() && done.stderr.contains("denied: "), "{done:?}");
+    let is = |name: &str| std::fs::symlink_metadata(there.join(name)).is_ok();
+    assert!(is("a/one") && !is("one") && !is("two") && is("b/3"));
+}
+
 const HELD: &str = r#"
 @id("removal-needs-ops") @approval("reviewers=ops; quorum=1; ttl=15m")
 forbid (principal, action == Action::"remove_file", resource) unless { context.approvals.contains("ops") };

@@ -85,6 +85,8 @@ struct Waiting {
     unanswered: usize,
     /// How large a file to be read is, if it has a size.
     size: Option<u64>,
+    /// What a link that is moved says.
+    link: Option<Bytes>,
     /// The server's answer where a path could not be resolved: the operation would fail as well.
     failed: Option<Response>,
 }
@@ -97,6 +99,8 @@ enum Question {
     Real(u64, usize, Bytes),
     /// How large the file of that request is.
     Size(u64),
+    /// Whether what that request moves is a link, and to where.
+    Link(u64),
     /// How much may be asked for at once.
     Limits(Box<FileOperation>),
     /// File content around a client's read.

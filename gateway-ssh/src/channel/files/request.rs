@@ -9,7 +9,9 @@ use super::read::Window;
 use super::{Files, Lanes, OnFile, OpenFile, Opening, Question, Running, Stop, Waiting};
 use crate::denial;
 use crate::operation::{self, file};
-use crate::sftp::{FileAction, FileKind, FileOperation, OwnId, Request, Response, StatusCode, parent};
+use crate::sftp::{
+    FileAction, FileKind, FileOperation, OwnId, Request, Response, StatusCode, normalise, parent,
+};
 
 impl Files<'_> {
     /// A request of the client's.
@@ -22,7 +24,7 @@ impl Files<'_> {
             | FileKind::UsersGroupsById => self.unsupported(&request, lanes),
             FileKind::Limits => self.ask_limits(request, lanes),
             // Changes more than was judged when the file was opened.
-            FileKind::Fsetstat => self.judge(*request, None, lanes).await,
+            FileKind::Fsetstat => self.judge(*request, Seen::default(), lanes).await,
             _ if request.paths().iter().any(|path| path.by_handle) => self.by_handle(request, lanes),
             _ => self.resolve(request, lanes),
         }
@@ -132,6 +134,12 @@ impl Files<'_> {
             lanes.up(frame);
             unanswered += 1;
         }
+        if let Some(path) = moved(&operation) {
+            let (id, frame) = self.wire.ask(&Request::Readlink { path })?;
+            self.questions.insert(id, Question::Link(self.serial));
+            lanes.up(frame);
+            unanswered += 1;
+        }
         for (index, path) in questions.into_iter().enumerate() {
             self.ask_real(self.serial, index, path, lanes)?;
         }
@@ -140,6 +148,7 @@ impl Files<'_> {
             operation,
             unanswered,
             size: None,
+            link: None,
             failed: None,
         });
         Ok(())
@@ -170,6 +179,10 @@ impl Files<'_> {
             }
             Some(Question::Size(serial)) => {
                 self.sized(serial, &response);
+                self.judge_waiting(lanes).await
+            }
+            Some(Question::Link(serial)) => {
+                self.linked(serial, &response);
                 self.judge_waiting(lanes).await
             }
             Some(Question::Limits(operation)) => {
@@ -221,13 +234,20 @@ impl Files<'_> {
         }
     }
 
+    /// Takes the server's word for what a link says; what is none has no such words.
+    fn linked(&mut self, serial: u64, response: &Response) {
+        let Some(waiting) = self.waiting.iter_mut().find(|w| w.serial == serial) else { return };
+        waiting.unanswered = waiting.unanswered.saturating_sub(1);
+        waiting.link = only_name(response);
+    }
+
     /// Judges what waits, in order, as far as it is resolved.
     async fn judge_waiting(&mut self, lanes: &Lanes) -> Result<(), Stop> {
         while self.waiting.front().is_some_and(|waiting| waiting.unanswered == 0) {
-            let Some(Waiting { operation, size, failed, .. }) = self.waiting.pop_front() else { break };
+            let Some(Waiting { operation, size, link, failed, .. }) = self.waiting.pop_front() else { break };
             match failed {
                 Some(response) => self.judge_failed(*operation, &response, lanes).await?,
-                None => self.judge(*operation, size, lanes).await?,
+                None => self.judge(*operation, Seen { size, link }, lanes).await?,
             }
         }
         Ok(())
@@ -240,7 +260,7 @@ impl Files<'_> {
         response: &Response,
         lanes: &Lanes,
     ) -> Result<(), Stop> {
-        match self.permitted(&request, None).await {
+        match self.permitted(&request, &Seen::default()).await {
             Ok((results, _)) => {
                 let code = match response {
                     Response::Status { code, .. } => *code,
@@ -256,8 +276,8 @@ impl Files<'_> {
         Ok(())
     }
 
-    async fn judge(&mut self, request: FileOperation, size: Option<u64>, lanes: &Lanes) -> Result<(), Stop> {
-        let (results, operation) = match self.permitted(&request, size).await {
+    async fn judge(&mut self, request: FileOperation, seen: Seen, lanes: &Lanes) -> Result<(), Stop> {
+        let (results, operation) = match self.permitted(&request, &seen).await {
             Ok(permitted) => permitted,
             Err(denial) => {
                 self.refuse(&request, StatusCode::PERMISSION_DENIED, &denial, lanes);
@@ -265,7 +285,7 @@ impl Files<'_> {
             }
         };
         let opens = match request.request() {
-            Request::Open { .. } | Request::Opendir { .. } => Some(self.opening(operation, size).await?),
+            Request::Open { .. } | Request::Opendir { .. } => Some(self.opening(operation, seen.size).await?),
             _ => None,
         };
         self.running.insert(request.client_id(), Running { results, opens });
@@ -287,13 +307,9 @@ impl Files<'_> {
 
     /// Judges at once: a session with many files cannot wait for people in the middle, so a rule that holds makes a request for
     /// approval and the client tries again.
-    async fn permitted(
-        &self,
-        request: &FileOperation,
-        size: Option<u64>,
-    ) -> Result<(Results, Operation), Denial> {
+    async fn permitted(&self, request: &FileOperation, seen: &Seen) -> Result<(Results, Operation), Denial> {
         let session = &self.task.session;
-        let operation = match described(&session.target, request, size) {
+        let operation = match described(&session.target, request, seen) {
             Ok(operation) => operation,
             Err(denial) => {
                 let kind = request.kind().as_str();
@@ -360,6 +376,22 @@ fn creates_plainly(request: &Request) -> bool {
     plain && attributes.times.is_none() && attributes.extended.is_empty()
 }
 
+/// What the server was asked about a request besides its paths.
+#[derive(Debug, Default)]
+struct Seen {
+    /// How large a file to be read is.
+    size: Option<u64>,
+    /// What a link that is moved says.
+    link: Option<Bytes>,
+}
+
+/// What it gives another name.
+fn moved(request: &FileOperation) -> Option<Bytes> {
+    let renames = matches!(request.kind(), FileKind::Rename | FileKind::PosixRename | FileKind::Hardlink);
+    let from = request.paths().first().filter(|_| renames)?;
+    from.path.as_deref().map(Bytes::copy_from_slice)
+}
+
 /// Whether it opens a file to read it.
 fn reads(request: &FileOperation) -> bool {
     // A file that must not exist yet has no size; what would be asked about is its folder.
@@ -367,7 +399,7 @@ fn reads(request: &FileOperation) -> bool {
 }
 
 /// The request as an operation: each path with what is done to it, and how large it is.
-fn described(target: &Resource, request: &FileOperation, size: Option<u64>) -> Result<Operation, Denial> {
+fn described(target: &Resource, request: &FileOperation, seen: &Seen) -> Result<Operation, Denial> {
     let unclear = || {
         Denial::new(DenialCode::NotUnderstood, "the path is not UTF-8, too deep, or unknown")
             .with_hint("use an absolute path in UTF-8")
@@ -378,7 +410,7 @@ fn described(target: &Resource, request: &FileOperation, size: Option<u64>) -> R
     let mut accesses = Vec::new();
     for used in request.paths() {
         let path = used.path.as_deref().and_then(|path| file(target, path)).ok_or_else(unclear)?;
-        let path = match size.map(i64::try_from) {
+        let path = match seen.size.map(i64::try_from) {
             Some(Ok(size)) => path.with("size", size),
             _ => path,
         };
@@ -386,6 +418,15 @@ fn described(target: &Resource, request: &FileOperation, size: Option<u64>) -> R
         for action in used.actions.iter().filter(|action| !(plain && **action == FileAction::Setstat)) {
             operation::touch(&mut accesses, *action, &path);
         }
+    }
+    if let Some(link) = &seen.link
+        && !link.starts_with(b"/")
+    {
+        // Where it stands now it was judged by what it leads to there: moved, it may lead elsewhere.
+        let there = request.paths().last().and_then(|to| to.path.as_deref()).ok_or_else(unclear)?;
+        let leads = normalise(link, Some(parent(there))).ok_or_else(unclear)?;
+        let leads = file(target, &leads).ok_or_else(unclear)?;
+        operation::touch(&mut accesses, FileAction::Symlink, &leads);
     }
     let mut judged = Operation::new(kind, text);
     judged.accesses = accesses.into();
