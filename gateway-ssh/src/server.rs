@@ -47,6 +47,9 @@ pub struct ListenerLimits {
     pub rejection: Duration,
     /// A client that answers nothing for so long is gone. Default 5 min.
     pub silence: Duration,
+    /// How often a quiet client is asked whether it lives; shows in holds, too, that the connection does. Default 30 s; has to be
+    /// well below [`silence`](Self::silence).
+    pub keepalive: Duration,
 }
 
 impl Default for ListenerLimits {
@@ -57,15 +60,13 @@ impl Default for ListenerLimits {
             attempts: 6,
             rejection: Duration::from_millis(300),
             silence: Duration::from_secs(300),
+            keepalive: Duration::from_secs(30),
         }
     }
 }
 
 /// How long a client has to go by itself after it was told why the connection ends.
 const FAREWELL: Duration = Duration::from_secs(2);
-
-/// How often a quiet client is asked whether it lives; shows in holds, too, that the connection does.
-const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// An SSH gateway for one or more targets. Cheap to clone.
 ///
@@ -213,7 +214,7 @@ fn config(keys: Vec<PrivateKey>, limits: &ListenerLimits, preferred: Preferred) 
         max_auth_attempts: limits.attempts,
         // What a closed gate or a full window does to these is counted in `Gate`, which knows who waits for whom.
         inactivity_timeout: None,
-        keepalive_interval: Some(KEEPALIVE),
+        keepalive_interval: Some(limits.keepalive),
         keepalive_max: 0,
         nodelay: true,
         ..Config::default()

@@ -29,7 +29,35 @@ pub(crate) struct SshSession {
     pub(crate) opened: Opened,
     /// For the one message that channels cannot send themselves.
     pub(crate) handle: Handle,
-    tasks: Mutex<JoinSet<()>>,
+    tasks: Tasks,
+}
+
+/// The channels' tasks; `None` once they were ended.
+#[derive(Debug)]
+struct Tasks(Mutex<Option<JoinSet<()>>>);
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self(Mutex::new(Some(JoinSet::new())))
+    }
+}
+
+impl Tasks {
+    /// Once they were ended nothing starts: what a client still sends comes too late, and a task that nobody ends would keep the
+    /// session and its login for ever.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(tasks) = tasks.as_mut() else { return };
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
+    async fn end(&self) {
+        let tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut tasks) = tasks {
+            tasks.shutdown().await;
+        }
+    }
 }
 
 impl SshSession {
@@ -42,22 +70,19 @@ impl SshSession {
         handle: Handle,
     ) -> Self {
         let target = Resource::target(&guard.info().target);
-        let (opened, tasks) = (Opened::default(), Mutex::default());
+        let (opened, tasks) = (Opened::default(), Tasks::default());
         Self { guard, upstreams, target, names, grants, gate, opened, handle, tasks }
     }
 
-    /// Runs a channel until it ends or the session does. A panic in it ends nothing but itself.
+    /// Runs a channel until it ends or the session does; after that, not at all. A panic in it ends nothing but itself.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(task);
+        self.tasks.spawn(task);
     }
 
     /// Ends the channels and seals the recording.
     pub(crate) async fn close(&self, reason: CloseReason) {
-        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         // Held operations are withdrawn as their tasks are dropped, before the recording is sealed.
-        tasks.shutdown().await;
+        self.tasks.end().await;
         if let Err(error) = self.guard.close(reason).await {
             tracing::error!(%error, session = %self.guard.info().id, "a recording could not be sealed");
         }
@@ -99,4 +124,28 @@ pub(crate) fn not_granted(what: &str) -> Denial {
 pub(crate) fn unsupported(what: &str) -> Denial {
     Denial::new(DenialCode::Forbidden, format!("{what} is not offered by this gateway"))
         .with_hint("do the work in commands on the target")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_starts_once_the_tasks_were_ended() {
+        let tasks = Tasks::default();
+        let forever = |held: oneshot::Sender<()>| async move {
+            std::future::pending::<()>().await;
+            drop(held);
+        };
+        let (held, before) = oneshot::channel();
+        tasks.spawn(forever(held));
+        tasks.end().await;
+        assert!(before.await.is_err(), "the running one is dropped");
+        let (held, after) = oneshot::channel();
+        tasks.spawn(forever(held));
+        assert!(after.await.is_err(), "the late one is dropped unstarted");
+        tasks.end().await;
+    }
 }

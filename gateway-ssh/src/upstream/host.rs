@@ -19,6 +19,8 @@ use crate::target::{HostKeys, Target};
 pub(crate) enum Refusal {
     /// It has another key than the pinned ones.
     Changed { host: String, fingerprint: String },
+    /// Its key can be had with effort, whoever pinned it.
+    Short { host: String },
     /// Its certificate does not do.
     Certificate { host: String, why: &'static str },
 }
@@ -30,6 +32,11 @@ impl fmt::Display for Refusal {
                 f,
                 "`{host}` presented the host key {fingerprint}, which is not pinned: it was changed, or somebody else answers; \
                  nothing was sent; compare the fingerprint on the host before pinning it"
+            ),
+            Self::Short { host } => write!(
+                f,
+                "`{host}` presented an RSA host key of fewer than 2048 bits, which is not believed; nothing was sent; give the \
+                 host another key and pin that"
             ),
             Self::Certificate { host, why } => {
                 write!(
@@ -71,7 +78,10 @@ impl HostCheck {
     fn judge(&self, presented: &PublicKeyOrCertificate) -> Result<(), Refusal> {
         match presented {
             PublicKeyOrCertificate::PublicKey { key, .. } => {
-                let pinned = wire(key.key_data()).is_some_and(|key| self.keys.keys.contains(&key));
+                let Some(presented) = wire(key.key_data()) else {
+                    return Err(Refusal::Short { host: self.host.clone() });
+                };
+                let pinned = self.keys.keys.contains(&presented);
                 let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
                 if pinned { Ok(()) } else { Err(Refusal::Changed { host: self.host.clone(), fingerprint }) }
             }
@@ -100,6 +110,7 @@ fn certified(
     if certificate.cert_type() != CertType::Host {
         return Err("it is a user's");
     }
+    wire(certificate.public_key()).ok_or("its RSA key has fewer than 2048 bits")?;
     if !is_believed(&certificate.signature().algorithm()) {
         return Err("it is signed with an algorithm that is not believed");
     }
@@ -206,4 +217,84 @@ impl Handler for HostCheck {
 async fn refuse(reply: ChannelOpenHandle) -> Result<(), russh::Error> {
     reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use testkit::{CertificateRequest, SshKeyPair};
+
+    use super::*;
+
+    const HOST: &str = "web1.example";
+
+    /// A host's key that `authority` signed like this.
+    fn signed(request: &CertificateRequest, authority: &SshKeyPair) -> Certificate {
+        let folder = tempfile::tempdir().unwrap();
+        let key = SshKeyPair::generate(folder.path(), "host").unwrap();
+        let file = request.sign(authority, &key).unwrap();
+        Certificate::from_openssh(&std::fs::read_to_string(file).unwrap()).unwrap()
+    }
+
+    fn request() -> CertificateRequest {
+        CertificateRequest::new("host").host().principal(HOST)
+    }
+
+    fn public(key: &SshKeyPair) -> SshPublicKey {
+        SshPublicKey::from_line(&key.public_line().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_host_certificate_is_believed_for_what_it_says_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name| SshKeyPair::generate(folder.path(), name).unwrap();
+        let (authority, stranger) = (make("authority"), make("stranger"));
+        let (known, now) = ([public(&authority)], SystemTime::now());
+        let judge = |request: CertificateRequest| certified(&signed(&request, &authority), HOST, &known, now);
+        assert_eq!(judge(request()), Ok(()));
+        assert_eq!(judge(request().principal("other")), Ok(()));
+        let date = Err("it is out of date or its signature is wrong");
+        assert_eq!(judge(request().validity("-2h:-1h")), date);
+        assert_eq!(judge(request().validity("+1h:+2h")), date);
+        assert_eq!(judge(CertificateRequest::new("user").principal(HOST)), Err("it is a user's"));
+        assert_eq!(
+            judge(CertificateRequest::new("host").host().principal("web2.example")),
+            Err("it does not name the host")
+        );
+        assert_eq!(judge(CertificateRequest::new("host").host()), Err("it does not name the host"));
+        assert_eq!(judge(request().option("critical:unknown@example.com=x")), Err("it has critical options"));
+        let folder = tempfile::tempdir().unwrap();
+        let key = SshKeyPair::generate_as(folder.path(), "short", &["-t", "rsa", "-b", "1024"]).unwrap();
+        let short = std::fs::read_to_string(request().sign(&authority, &key).unwrap()).unwrap();
+        let short = certified(&Certificate::from_openssh(&short).unwrap(), HOST, &known, now);
+        assert_eq!(short, Err("its RSA key has fewer than 2048 bits"));
+        let strange = signed(&request(), &stranger);
+        assert_eq!(certified(&strange, HOST, &known, now), Err("its authority is not trusted"));
+    }
+
+    #[test]
+    fn a_host_certificate_expires() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = SshKeyPair::generate(folder.path(), "authority").unwrap();
+        let certificate = signed(&request().validity("-1h:+1h"), &authority);
+        let at = |now| certified(&certificate, HOST, &[public(&authority)], now);
+        let hours = |n: u64| Duration::from_secs(3600 * n);
+        assert_eq!(at(SystemTime::now()), Ok(()));
+        assert!(at(SystemTime::now() + hours(2)).is_err() && at(SystemTime::now() - hours(2)).is_err());
+    }
+
+    #[test]
+    fn a_short_rsa_key_is_not_believed_although_it_is_pinned() {
+        let folder = tempfile::tempdir().unwrap();
+        let judge = |bits: &str| {
+            let key = SshKeyPair::generate_as(folder.path(), bits, &["-t", "rsa", "-b", bits]).unwrap();
+            let target = Target::new("web1", HOST, 22).host_key(public(&key));
+            let (check, _) = HostCheck::new(&target, SystemTime::now(), Door::default());
+            let key = russh::keys::PublicKey::from_openssh(&key.public_line().unwrap()).unwrap();
+            check.judge(&PublicKeyOrCertificate::PublicKey { key, hash_alg: Some(HashAlg::Sha256) })
+        };
+        assert_eq!(judge("1024"), Err(Refusal::Short { host: HOST.to_owned() }));
+        assert_eq!(judge("2048"), Ok(()));
+    }
 }

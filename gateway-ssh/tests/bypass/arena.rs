@@ -27,6 +27,8 @@ struct Stage {
     gateway: SocketAddr,
     /// The same with lines judged one at a time in place of a shell.
     lines: SocketAddr,
+    /// Says hello to whoever connects.
+    greeter: u16,
     _runtime: Runtime,
 }
 
@@ -39,9 +41,10 @@ fn stage() -> &'static Stage {
         let host = SshKeyPair::generate(keys.path(), "host").unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let gateway = runtime.block_on(listen(&server, &agent, &host, ShellMode::Login));
-        let lines = runtime.block_on(listen(&server, &agent, &host, ShellMode::CommandAtATime));
-        Stage { server, keys, agent, gateway, lines, _runtime: runtime }
+        let greeter = greeter();
+        let gateway = runtime.block_on(listen(&server, &agent, &host, greeter, ShellMode::Login));
+        let lines = runtime.block_on(listen(&server, &agent, &host, greeter, ShellMode::CommandAtATime));
+        Stage { server, keys, agent, gateway, lines, greeter, _runtime: runtime }
     })
 }
 
@@ -53,14 +56,33 @@ fn public(key: &SshKeyPair) -> SshPublicKey {
     SshPublicKey::from_line(&key.public_line().unwrap()).unwrap()
 }
 
-async fn listen(server: &Sshd, agent: &SshKeyPair, host: &SshKeyPair, shell: ShellMode) -> SocketAddr {
+/// The service of the target that the policy lets agents forward to.
+fn greeter() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = std::io::Write::write_all(&mut stream.unwrap(), b"hello through the forward\n");
+        }
+    });
+    port
+}
+
+async fn listen(
+    server: &Sshd,
+    agent: &SshKeyPair,
+    host: &SshKeyPair,
+    greeter: u16,
+    shell: ShellMode,
+) -> SocketAddr {
     let work = fs::canonicalize(server.home()).unwrap().join("work");
     let inbox = work.join("inbox");
     fs::create_dir_all(&inbox).unwrap();
     fs::write(inbox.join("fine"), "").unwrap();
     let text = include_str!("policy.cedar")
         .replace("{work}", &format!("web1{}", work.display()))
-        .replace("{inbox}", &inbox.display().to_string());
+        .replace("{inbox}", &inbox.display().to_string())
+        .replace("{greeter}", &greeter.to_string());
     let engine = CedarEngine::builder()
         .schema_fragment("ssh", gateway_ssh::SCHEMA)
         .policy(PolicyFile::new("policy.cedar", &text))
@@ -171,6 +193,7 @@ impl Arena {
             .replace("{local}", &self.loot().display().to_string())
             .replace("{mark}", &self.mark)
             .replace("{bulk}", &"x".repeat(200_000))
+            .replace("{greeter}", &stage().greeter.to_string())
             .replace("{port}", &stage().server.port().to_string())
             .replace("{key}", &stage().server.client_key().private().display().to_string())
             .replace("{keys}", &stage().keys.path().display().to_string())

@@ -5,22 +5,16 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use gateway_core::approval::{Approver, RequestState, Verdict};
 use gateway_core::recording::Record;
 use testkit::{run, wait_until};
 
 use crate::support::{ALL, DEADLINE, gateway, masking, server};
 
-/// `id`, `echo` and `cat` are permitted, `rm` needs approval, everything else is denied.
+/// `id`, `echo` and `cat` are permitted, everything else is denied.
 const SOME: &str = r#"
 permit (principal, action == Action::"connect", resource);
 @id("look")
 permit (principal, action == Action::"exec", resource) when { ["id", "echo", "cat"].contains(resource.name) };
-@id("remove")
-permit (principal, action == Action::"exec", resource == Command::"web1/rm");
-@id("hold-rm")
-@approval("reviewers=ops; quorum=1; ttl=1m")
-forbid (principal, action == Action::"exec", resource == Command::"web1/rm") unless { context.approvals.contains("ops") };
 "#;
 
 #[test]
@@ -94,56 +88,6 @@ fn the_gateways_credential_is_masked_even_if_the_target_prints_it() {
     assert!(done.status.success());
     assert!(!done.stdout.contains(&pem[40..80]), "{}", done.stdout);
     assert!(done.stdout.len() < pem.len(), "{}", done.stdout);
-}
-
-#[test]
-fn a_held_command_runs_once_it_is_approved_and_only_once() {
-    let gateway = gateway(SOME);
-    let victim = server().home().join("victim");
-    std::fs::write(&victim, "x").unwrap();
-    let mut events = gateway.approver.subscribe();
-    let mut ssh = gateway.client("ssh");
-    ssh.arg("agent-7@127.0.0.1").arg(format!("rm {}", victim.display()));
-    let waiting = std::thread::spawn(move || run(&mut ssh, "", DEADLINE).unwrap());
-    let request = gateway.block_on(gateway.review(&mut events, Verdict::Approve));
-    let done = waiting.join().unwrap();
-    assert!(done.status.success(), "{}", done.stderr);
-    assert!(
-        done.stderr.starts_with(&format!("held: request {request} waits for approval by ops until ")),
-        "{}",
-        done.stderr
-    );
-    assert!(!victim.exists());
-    assert_eq!(gateway.state(request), RequestState::Used);
-    // The same once more needs an approval of its own.
-    std::fs::write(&victim, "x").unwrap();
-    let mut ssh = gateway.client("ssh");
-    ssh.arg("agent-7@127.0.0.1").arg(format!("rm {}", victim.display()));
-    let waiting = std::thread::spawn(move || run(&mut ssh, "", DEADLINE).unwrap());
-    let second = gateway.block_on(gateway.review(&mut events, Verdict::Reject));
-    assert!(!waiting.join().unwrap().status.success());
-    assert!(second != request && victim.exists());
-}
-
-#[test]
-fn a_client_that_leaves_withdraws_its_request() {
-    let gateway = gateway(SOME);
-    let victim = server().home().join("spared");
-    std::fs::write(&victim, "x").unwrap();
-    let mut ssh = gateway.client("ssh");
-    ssh.arg("agent-7@127.0.0.1").arg(format!("rm {}", victim.display())).stderr(Stdio::null());
-    let waiting = testkit::Guard::spawn(&mut ssh).unwrap();
-    let held = || {
-        gateway.records().into_iter().find_map(|record| match record {
-            Record::Held { request, .. } => Some(request),
-            _ => None,
-        })
-    };
-    assert!(wait_until(|| held().is_some(), DEADLINE));
-    drop(waiting);
-    let state = || gateway.state(held().unwrap());
-    assert!(wait_until(|| state() != RequestState::Pending, DEADLINE), "{:?}", state());
-    assert!(victim.exists());
 }
 
 #[test]

@@ -87,6 +87,100 @@ fn a_certificate_forces_its_command_and_withholds_what_it_does_not_extend() {
     assert!(full.stdout.starts_with("/dev/pts/"), "{} {}", full.stdout, full.stderr);
 }
 
+/// Asks for what the script does with a certificate that has these extensions only.
+fn extended(gateway: &Gateway, extensions: &[&str], script: &str) -> String {
+    let request = extensions.iter().fold(agent().option("clear"), |request, name| request.option(name));
+    let key = SshKeyPair::generate(gateway.folder.path(), &testkit::random_text(12)).unwrap();
+    request.sign(&keys().authority, &key).unwrap();
+    let mut python = Command::new("/usr/bin/python3");
+    python.arg("-").arg(gateway.address.port().to_string()).arg(key.private());
+    let done = run(&mut python, &format!("{CERTIFIED}\n{script}"), DEADLINE).unwrap();
+    assert!(done.status.success(), "{}", done.stderr);
+    done.stdout
+}
+
+const CERTIFIED: &str = r#"
+import paramiko, sys
+from paramiko.agent import AgentRequestHandler
+port, path = int(sys.argv[1]), sys.argv[2]
+key = paramiko.Ed25519Key.from_private_key_file(path)
+key.load_certificate(path + "-cert.pub")
+client = paramiko.SSHClient()
+client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+client.connect("127.0.0.1", port, "agent-7", pkey=key, allow_agent=False, look_for_keys=False)
+transport = client.get_transport()
+def attempt(what):
+    try: print(what())
+    except paramiko.SSHException as refused: print("refused")
+"#;
+
+#[test]
+fn a_certificate_that_does_not_permit_forwarding_withholds_it() {
+    let ports = r#"
+attempt(lambda: transport.open_channel("direct-tcpip", ("127.0.0.1", PORT), ("127.0.0.1", 1), timeout=20).recv(4))
+attempt(lambda: transport.request_port_forward("127.0.0.1", 0) > 0)
+"#
+    .replace("PORT", &crate::support::server().port().to_string());
+    let session = |ask: &str| {
+        format!(
+            "channel = transport.open_session()\n\
+             attempt(lambda: {ask})\n\
+             channel.exec_command('echo $DISPLAY | wc -w; echo $SSH_AUTH_SOCK | wc -w')\n\
+             print(channel.makefile('rb').read(), channel.makefile_stderr('rb').read().decode())"
+        )
+    };
+    let agent = session("AgentRequestHandler(channel) is not None");
+    let screen = session("len(channel.request_x11()) > 0");
+    let gateway = gateway(ALL);
+    // Everything but what is asked for.
+    let but = |without: &str| -> Vec<&'static str> {
+        let all =
+            ["permit-port-forwarding", "permit-agent-forwarding", "permit-X11-forwarding", "permit-pty"];
+        all.into_iter().filter(|name| *name != without).collect()
+    };
+    assert_eq!(extended(&gateway, &but("permit-port-forwarding"), &ports), "refused\nrefused\n");
+    assert_eq!(extended(&gateway, &["permit-port-forwarding"], &ports), "b'SSH-'\nTrue\n");
+    let said = extended(&gateway, &but("permit-agent-forwarding"), &agent);
+    assert!(said.contains("b'0\\n0\\n'"), "{said}");
+    assert!(said.contains("the certificate does not permit agent forwarding"), "{said}");
+    let said = extended(&gateway, &["permit-agent-forwarding"], &agent);
+    assert!(said.contains("b'0\\n1\\n'"), "{said}");
+    // This client closes the channel after the refusal.
+    let alone = "attempt(lambda: transport.open_session().request_x11())";
+    assert_eq!(extended(&gateway, &but("permit-X11-forwarding"), alone), "refused\n");
+    let said = extended(&gateway, &["permit-X11-forwarding"], &screen);
+    assert!(said.contains("b'1\\n0\\n'"), "{said}");
+    let refused: Vec<String> = gateway
+        .records()
+        .into_iter()
+        .filter_map(|record| match record {
+            Record::Denied { denial, .. } => Some(denial.message.to_string()),
+            _ => None,
+        })
+        .collect();
+    for what in ["port forwarding", "agent forwarding", "X11 forwarding"] {
+        let words = format!("the certificate does not permit {what}");
+        assert!(refused.iter().any(|reason| reason.contains(&words)), "{words}: {refused:?}");
+    }
+}
+
+/// What can be had with effort proves nothing, whoever listed or signed it.
+#[test]
+fn short_rsa_keys_prove_nothing() {
+    let gateway = gateway(ALL);
+    let folder = tempfile::tempdir().unwrap();
+    let with = |bits: &str| {
+        let key = SshKeyPair::generate_as(folder.path(), bits, &["-t", "rsa", "-b", bits]).unwrap();
+        let certificate = agent().sign(&keys().authority, &key).unwrap();
+        let mut ssh = gateway.client_with("ssh", key.private());
+        ssh.arg("-o").arg(format!("CertificateFile={}", certificate.display()));
+        run(ssh.args(["agent-7@127.0.0.1", "echo in"]), "", DEADLINE).unwrap()
+    };
+    let short = with("1024");
+    assert!(short.stderr.contains("Permission denied"), "{short:?}");
+    assert_eq!(with("2048").stdout, "in\n");
+}
+
 #[test]
 fn a_listed_key_gets_in_under_its_own_name_only() {
     let gateway = gateway(ALL);
@@ -223,62 +317,5 @@ fn weak_algorithms_are_not_spoken_and_compression_is_declined() {
     assert_eq!(with("MACs=hmac-sha2-256-etm@openssh.com"), "in\n");
     for strong in ["KexAlgorithms=curve25519-sha256", "Ciphers=aes256-gcm@openssh.com", "Compression=yes"] {
         assert_eq!(gateway.ssh(&["-o", strong, "echo in"]).stdout, "in\n", "{strong}");
-    }
-}
-
-/// Notes which key exchange was agreed on.
-struct Listener(std::sync::mpsc::Sender<String>);
-
-impl russh::client::Handler for Listener {
-    type Error = russh::Error;
-
-    async fn check_server_key(
-        &mut self,
-        _: &russh::keys::PublicKeyOrCertificate,
-    ) -> Result<bool, Self::Error> {
-        Ok(true)
-    }
-
-    async fn kex_done(
-        &mut self,
-        _: Option<&[u8]>,
-        names: &russh::Names,
-        _: &mut russh::client::Session,
-    ) -> Result<(), Self::Error> {
-        let _ = self.0.send(names.kex.as_ref().to_owned());
-        Ok(())
-    }
-}
-
-#[test]
-fn clients_that_can_agree_on_keys_that_quantum_computers_do_not_find() {
-    let gateway = gateway(ALL);
-    let (agreed, told) = std::sync::mpsc::channel();
-    let connection = gateway
-        .block_on(russh::client::connect(Default::default(), gateway.address, Listener(agreed)))
-        .unwrap();
-    assert_eq!(told.recv_timeout(crate::support::DEADLINE).unwrap(), "mlkem768x25519-sha256");
-    drop(connection);
-}
-
-#[test]
-fn weak_algorithms_are_not_spoken_with_targets_either() {
-    for setting in [
-        "KexAlgorithms diffie-hellman-group14-sha256",
-        "Ciphers aes256-ctr\nMACs hmac-sha1",
-        "Ciphers aes128-ctr",
-    ] {
-        let host = testkit::Sshd::builder().setting(setting).start().unwrap();
-        let mut setup = Setup::new(ALL);
-        setup.target =
-            gateway_ssh::Target::new("web1", "127.0.0.1", host.port()).host_key(public(host.host_key()));
-        setup.credential = UpstreamCredential::Key {
-            username: host.user().to_owned(),
-            key: Secret::new(host.client_key().pem().unwrap()),
-            certificate: None,
-        };
-        let done = setup.start().ssh(&["echo in"]);
-        assert!(!done.status.success() && done.stdout.is_empty(), "{setting}: {done:?}");
-        assert!(done.stderr.contains("not available"), "{setting}: {}", done.stderr);
     }
 }

@@ -19,7 +19,7 @@ use gateway_core::masking::{RuleSet, Scanner};
 use gateway_core::pipeline::Pipeline;
 use gateway_core::policy::cedar::{CedarEngine, PolicyFile};
 use gateway_core::recording::{MemoryRecorder, Record};
-use gateway_ssh::{Served, SshGateway, Target};
+use gateway_ssh::{ListenerLimits, Served, SshGateway, Target};
 use tempfile::TempDir;
 use testkit::{Finished, SshKeyPair, Sshd, client_options, run};
 use tokio::net::TcpListener;
@@ -69,6 +69,7 @@ pub struct Setup {
     pub served: Vec<Served>,
     /// Whether content is masked; unoptimised, the rules are slow.
     pub content: bool,
+    pub limits: ListenerLimits,
 }
 
 impl Setup {
@@ -91,6 +92,7 @@ impl Setup {
             clock: Arc::new(SystemClock),
             served: Vec::new(),
             content: true,
+            limits: ListenerLimits::default(),
         }
     }
 
@@ -127,6 +129,7 @@ impl Setup {
         .unwrap();
         let builder = SshGateway::builder(pipeline)
             .target(self.target)
+            .limits(self.limits)
             .host_key(Secret::new(keys().host.pem().unwrap()));
         let gateway = self.served.into_iter().fold(builder, |b, served| b.served(served)).build().unwrap();
         let runtime =
