@@ -278,7 +278,7 @@ impl Told {
             text: Bytes::new(),
             statement: source.statement().unwrap_or(&self.nothing),
             refers_to: source.referent(),
-            refers_to_text: None,
+            refers_to_text: source.refers_to.as_ref().map(|prepared| prepared.text.as_sent(prepared.index)),
             bind: None,
             types: &source.types,
             settings: &estimator.settings,
