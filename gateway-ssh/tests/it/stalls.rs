@@ -123,3 +123,21 @@ fn an_sftp_upload_to_a_file_that_takes_nothing_is_pushed_back() {
     let done = testkit::run(list.arg("-b").arg(&batch).arg("agent-7@127.0.0.1"), "", DEADLINE).unwrap();
     assert!(done.status.success(), "{}", done.stderr);
 }
+
+/// While the way to the target is full, what the target says must be heard all the same: among it is that more may be sent.
+#[test]
+fn a_large_file_goes_up_by_sftp_and_comes_back() {
+    let gateway = gateway(ALL);
+    let (large, back) = (gateway.path("large"), gateway.path("back"));
+    let line = b"2026-01-05 a line of a log, with nothing in it to mask\n";
+    std::fs::write(&large, line.repeat((32 << 20) / line.len())).unwrap();
+    let there = tempfile::tempdir_in(server().home()).unwrap();
+    let there = there.path().join("large");
+    let batch =
+        format!("put {} {there}\nget {there} {}\n", large.display(), back.display(), there = there.display());
+    let mut sftp = gateway.client("sftp");
+    sftp.args(["-b", "-", "agent-7@127.0.0.1"]);
+    let done = testkit::run(&mut sftp, &batch, DEADLINE).unwrap();
+    assert!(done.status.success(), "{}", done.stderr);
+    assert!(std::fs::read(&large).unwrap() == std::fs::read(&back).unwrap(), "it came back otherwise");
+}
