@@ -16,7 +16,8 @@ const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 impl Hasher for PlaceHasher {
     fn finish(&self) -> u64 {
         // The map takes its bucket from the low bits, and the high ones are mixed best.
-        self.0 ^ (self.0 >> 32)
+        let folded = (self.0 ^ (self.0 >> 32)).wrapping_mul(SPREAD);
+        folded ^ (folded >> 32)
     }
 
     fn write(&mut self, bytes: &[u8]) {
