@@ -87,6 +87,9 @@ pub(crate) struct Driver {
     settled: bool,
     expiry: Pin<Box<Sleep>>,
     cancel: CancelKey,
+    /// A cancel of the gateway's own is under way. Until the server has taken it nothing more is sent, or it could hit what comes next
+    /// (tcop/postgres.c, `ProcessInterrupts`: it is ignored between commands).
+    cancelling: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     cancel_asked: Arc<Notify>,
     ended: Option<CloseReason>,
 }
@@ -124,6 +127,7 @@ impl Driver {
             // Far-away expiries are looked at again once a day: the timer cannot hold centuries.
             expiry: Box::pin(tokio::time::sleep(left.min(Duration::from_secs(86_400)))),
             cancel,
+            cancelling: None,
             cancel_asked,
             ended: None,
         }
@@ -212,6 +216,7 @@ impl Driver {
         let mut moved = self.tasks();
         moved |= self.poll_deciding(cx);
         moved |= self.poll_waiting(cx);
+        moved |= self.poll_cancelling(cx);
         moved |= self.poll_catching_up(cx);
         moved |= self.poll_settling(cx);
         if moved {
@@ -270,7 +275,7 @@ impl Driver {
                     self.deciding = Some(Box::pin(decide(self.guard.clone(), judge, rewriter)));
                 }
                 Task::Wait { seen, first } => self.wait(seen, first),
-                Task::CancelUpstream => self.cancel_upstream(),
+                Task::CancelUpstream => self.cancel_own(),
             }
         }
         any
@@ -292,6 +297,29 @@ impl Driver {
         let Poll::Ready(freed) = waiting.as_mut().poll(cx) else { return false };
         self.waiting = None;
         self.session.wake(freed);
+        true
+    }
+
+    /// Has the server stop what the gateway does not let through.
+    fn cancel_own(&mut self) {
+        let cancel = self.cancel.clone();
+        self.cancelling.get_or_insert_with(|| {
+            Box::pin(async move {
+                match tokio::time::timeout(FAREWELL, cancel.cancel()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::warn!(%error, "cancel could not be passed on"),
+                    Err(_) => tracing::warn!("the server did not take a cancel in time"),
+                }
+            })
+        });
+    }
+
+    fn poll_cancelling(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(cancelling) = &mut self.cancelling else { return false };
+        if cancelling.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        self.cancelling = None;
         true
     }
 
@@ -392,6 +420,9 @@ impl Driver {
     fn writes(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
         if let Poll::Ready(Err(_)) = self.poll_write_down(cx) {
             return Err(CloseReason::Downstream);
+        }
+        if self.cancelling.is_some() {
+            return Ok(());
         }
         match self.poll_write_up(cx) {
             Poll::Ready(Err(_)) => Err(self.upstream_lost()),
