@@ -411,3 +411,24 @@ pub(crate) fn copied_columns(statement: &Statement, catalog: &Catalog) -> Option
     }
     copy.columns.iter().map(|name| relation.attribute(name).map(|number| (relation.oid, number))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The same bytes are another value of another type, and an approval is bound to the kind.
+    #[test]
+    fn arguments_tell_their_type_and_encoding() {
+        let bind = Bind {
+            portal: String::new(),
+            statement: String::new(),
+            parameter_formats: vec![1, 0, 1],
+            parameters: vec![None; 3],
+            result_formats: Vec::new(),
+        };
+        let kinds = |types: &[u32]| arguments(&bind, types).into_iter().map(|a| a.kind).collect::<Vec<_>>();
+        assert_eq!(kinds(&[]), ["binary", "text", "binary"]);
+        assert_eq!(kinds(&[701, 25]), ["701/binary", "25/text", "binary"]);
+        assert_ne!(kinds(&[701]), kinds(&[20]));
+    }
+}

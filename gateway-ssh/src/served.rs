@@ -182,8 +182,8 @@ mod tests {
         assert!(served.of_socket("/run/postgresql/.s.PGSQL.5432").is_some());
         for path in [
             "/var/run/postgresql/.s.PGSQL.5432",
-            "/proc/self/root/run/postgresql/.s.PGSQL.5432",
-            "/proc/1/root/run/postgresql/link",
+            "/proc/self/cwd/run/postgresql/.s.PGSQL.5432",
+            "/proc/1/cwd/run/postgresql/link",
         ] {
             assert!(served.of_socket(path).is_some(), "{path}");
         }

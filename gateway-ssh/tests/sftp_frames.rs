@@ -137,7 +137,7 @@ fn file(asked: Result<Asked, SftpError>) -> gateway_ssh::sftp::FileOperation {
 #[test]
 fn what_waits_for_its_path_keeps_nothing_else() {
     let mut session = ready(Limits::default());
-    let path = Bytes::from_static(b"/work/notes");
+    let path = Bytes::from_static(b"/srv/notes");
     let stat = Request::Stat { path: path.clone() }.encode(1);
     let mut bulk = BytesMut::from(&stat[..]);
     bulk.extend_from_slice(&[0; 100_000]);

@@ -164,11 +164,15 @@ impl Results {
         Input { ended: false, guard, operation, name, tally: Tally::default(), masker: None }
     }
 
-    /// Records a command that an interactive session seems to have run, as the line that showed it was released.
+    /// Records a command that an interactive session seems to have run, from what was released. Sensitive values are masked again: a line
+    /// put together from what was drawn in pieces may show one that no piece did.
     ///
     /// # Errors
     /// The recorder failed: end the session.
     pub fn observed(&self, statement: String) -> Result<(), Denial> {
+        let scanner = self.guard.pipeline.scanner.beside(self.guard.known());
+        let masked = scanner.mask(statement.as_bytes(), &ClassSet::default());
+        let statement = masked.map_or(statement, |m| String::from_utf8_lossy(&m.text).into_owned());
         let record = Record::Observed { operation: self.first, statement };
         self.guard.record(record).map(|_| ()).map_err(|e| recorder_failed(&e))
     }

@@ -580,3 +580,53 @@ impl Catalog {
         catalog
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::{LexSettings, Limits, analyse};
+
+    fn function(digest: &str) -> UserFunctions {
+        UserFunctions { schema: "scratch".to_owned(), on_path: true, digest: digest.to_owned() }
+    }
+
+    /// What is forgotten has to be asked for again, whatever of the same statement is remembered.
+    #[test]
+    fn a_full_catalog_is_emptied_before_it_is_told_what_is_missing() {
+        let mut catalog = Catalog::default();
+        catalog.functions.insert("touch".to_owned(), vec![function("a")]);
+        let functions = vec!["touch".to_owned()];
+        let missing = |catalog: &Catalog| catalog.unresolved([], &functions, []).functions;
+        catalog.make_room();
+        assert!(missing(&catalog).is_empty() && !catalog.take_forgot());
+        catalog.names.extend((0..MAX_REMEMBERED).map(|n| (n.to_string(), None)));
+        let asked = Unresolved { relations: vec!["more".to_owned()], ..Unresolved::default() };
+        catalog.begin(&asked);
+        assert!(missing(&catalog).is_empty(), "asking for something else forgets nothing");
+        catalog.make_room();
+        assert_eq!(missing(&catalog), functions);
+        assert!(catalog.take_forgot() && !catalog.take_forgot());
+    }
+
+    /// Approvals are bound to what every name means, also those that stand in no schema and are no functions.
+    #[test]
+    fn operators_and_casts_are_part_of_what_a_statement_means() {
+        let analysis = analyse(
+            "DELETE FROM orders WHERE id = 1 AND note::tag IS NULL",
+            &LexSettings::default(),
+            &Limits::default(),
+        )
+        .unwrap();
+        let mut catalog = Catalog::of_tables(&[("orders", &["id", "note"])]);
+        let meaning = |catalog: &Catalog| crate::operation::meaning(catalog, &analysis.statements[0]);
+        let before = meaning(&catalog);
+        catalog.functions.insert("operator =".to_owned(), vec![function("int4ge")]);
+        let with_operator = meaning(&catalog);
+        assert_ne!(before, with_operator);
+        catalog.functions.insert("operator =".to_owned(), vec![function("int4le")]);
+        assert_ne!(with_operator, meaning(&catalog), "another operator of the name");
+        let with_operator = meaning(&catalog);
+        catalog.type_names.insert(quote("tag"), Some(70_000));
+        assert_ne!(with_operator, meaning(&catalog));
+    }
+}

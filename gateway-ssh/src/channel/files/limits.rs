@@ -55,9 +55,7 @@ mod tests {
 
     #[test]
     fn the_lower_limit_is_told() {
-        let Response::ExtendedReply { data } = reply([1000, 0, 500, u64::MAX]) else { unreachable!() };
-        let response = Response::ExtendedReply { data };
-        let told = lowered(&response).unwrap();
+        let told = lowered(&reply([1000, 0, 500, u64::MAX])).unwrap();
         let expected = reply([1000, u64::from(MAX_READ_BYTES), 500, LIMITS.handles as u64]);
         assert_eq!(Response::ExtendedReply { data: told }, expected);
     }

@@ -378,8 +378,8 @@ impl<'a> Files<'a> {
     /// Waits for either side, as far as there is room for what it says.
     async fn hear(&mut self, from: &mut ChannelReadHalf, lanes: &Lanes) -> Result<(), Stop> {
         let takes = self.takes(lanes) && !self.ended;
-        // Also while the way up is full: the server's window adjustments come by the same way as its answers, and what answers add to the way
-        // up are short questions, one for each at most.
+        // Also while the way up is full: the server's window adjustments come by the same way as its answers. What answers add to the way up
+        // are short questions, one for each at most, and requests about paths that waited for them, of which there are `MAX_WAITING`.
         let hears = lanes.down.has_room();
         tokio::select! {
             event = self.task.inbox.next(), if takes => self.event(event, lanes).await,
