@@ -61,6 +61,9 @@ struct Case {
     /// Through the gateway that judges lines, one at a time.
     #[serde(default)]
     lines: bool,
+    /// Whether only luck tells that it does harm: it is then tried directly until it does, and as often through the gateway.
+    #[serde(default)]
+    races: bool,
     /// What must not be received, besides the vault's secret.
     leak: Option<String>,
     benign: Option<Step>,
@@ -120,21 +123,24 @@ pub fn attacks() -> Vec<Attack> {
 
 impl Case {
     fn attempt(&self) -> Outcome {
-        let arena = Arena::new();
-        let received = self.play(&arena, &Door::direct());
-        let mut damage = self.damage(&arena, &received);
-        if let (None, Some(control)) = (&damage, &self.control) {
-            let step = Step { ssh: Some(control.clone()), ..Step::default() };
-            damage = arena.damage(&step.play(&arena, &Door::direct()));
-        }
-        if damage.is_none() {
+        let tries = if self.races { RACES } else { 1 };
+        let mut received = String::new();
+        let harmful = (1..=tries).find(|_| {
+            let arena = Arena::new();
+            received = self.play(&arena, &Door::direct());
+            self.damage(&arena, &received).or_else(|| self.control(&arena)).is_some()
+        });
+        let Some(tries) = harmful else {
             return Outcome::Invalid(format!("no damage without the gateway: {received}"));
-        }
+        };
         let door = if self.lines { Door::lines() } else { Door::gateway() };
-        let arena = Arena::new();
-        let received = self.play(&arena, &door);
-        if let Some(how) = self.damage(&arena, &received) {
-            return Outcome::Passed(format!("{how}; received {received}"));
+        let mut arena = Arena::new();
+        for _ in 0..tries {
+            arena = Arena::new();
+            let received = self.play(&arena, &door);
+            if let Some(how) = self.damage(&arena, &received) {
+                return Outcome::Passed(format!("{how}; received {received}"));
+            }
         }
         let said = self.benign.clone().unwrap_or_default().play(&arena, &door) + &arena.fetched();
         let expect = arena.fill(self.expect.as_deref().unwrap_or_default());
@@ -143,6 +149,12 @@ impl Case {
         } else {
             Outcome::TwinFailed(format!("`{said}` is without `{expect}`"))
         }
+    }
+
+    /// The damage that is done by what the attack wraps, if the case names it.
+    fn control(&self, arena: &Arena) -> Option<String> {
+        let step = Step { ssh: Some(self.control.clone()?), ..Step::default() };
+        arena.damage(&step.play(arena, &Door::direct()))
     }
 
     fn damage(&self, arena: &Arena, received: &str) -> Option<String> {
@@ -156,6 +168,9 @@ impl Case {
         first.iter().chain(&self.steps).map(|step| step.play(arena, door)).collect()
     }
 }
+
+/// How often a race is lost before it counts as no attack.
+const RACES: usize = 10;
 
 /// Longer than anything here takes; attacks that wait for what never comes are cut off by it.
 const DEADLINE: Duration = Duration::from_secs(60);

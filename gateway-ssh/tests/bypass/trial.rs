@@ -15,6 +15,22 @@ pub enum Outcome {
     TwinFailed(String),
 }
 
+/// Characters of an explanation that are told: what was received can be long.
+const TOLD: usize = 2000;
+
+impl Outcome {
+    /// What is wrong, unless it held.
+    pub fn why(&self) -> Option<String> {
+        let (what, why) = match self {
+            Self::Held => return None,
+            Self::Passed(how) => ("NOT HELD", how),
+            Self::Invalid(why) => ("INVALID", why),
+            Self::TwinFailed(why) => ("TWIN FAILED", why),
+        };
+        Some(format!("{what}: {}", why.chars().take(TOLD).collect::<String>()))
+    }
+}
+
 /// One attack.
 pub struct Attack {
     pub name: String,
