@@ -28,6 +28,7 @@
 // use is documented under `# Panics` or carries its reason; whatever can fail on a healthy machine is an `Error`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod bypass;
 mod ca;
 mod canary;
 mod error;

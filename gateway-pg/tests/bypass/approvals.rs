@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::arena::{Gateway, Setup, ask, database, policy, server};
 use crate::client::{Client, Door, block};
-use crate::trial::{Attack, Outcome};
+use testkit::bypass::{Attack, Outcome};
 
 pub fn attacks() -> Vec<Attack> {
     let list: [(&str, Run); 23] = [

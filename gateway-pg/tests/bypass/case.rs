@@ -9,7 +9,7 @@ use crate::arena::{
     rewriting, server,
 };
 use crate::client::{Client, Door, Step, block};
-use crate::trial::{Attack, Outcome};
+use testkit::bypass::{Attack, Outcome};
 
 /// A file of cases of one class.
 #[derive(Debug, Deserialize)]
@@ -27,9 +27,9 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Case {
     name: String,
-    /// The known ways it goes, by their numbers in the catalogue (`ways.toml`).
+    /// What it is a variant of: numbers in `techniques.toml`.
     #[serde(default)]
-    ways: Vec<u8>,
+    techniques: Vec<u8>,
     /// Policy permits everything: only masks and what the gateway refuses by itself protect.
     #[serde(default)]
     permissive: bool,
@@ -132,8 +132,8 @@ pub fn attacks() -> Vec<Attack> {
         let file: File = toml::from_str(text).unwrap();
         for mut case in file.case {
             case.infer = file.infer;
-            let (name, ways) = (case.name.clone(), case.ways.clone());
-            attacks.push(Attack::new(file.class, &name, move || case.attempt()).by(&ways));
+            let (name, techniques) = (case.name.clone(), case.techniques.clone());
+            attacks.push(Attack::new(file.class, &name, move || case.attempt()).by(&techniques));
         }
     }
     attacks

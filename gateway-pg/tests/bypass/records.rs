@@ -14,7 +14,7 @@ use gateway_core::session::CloseReason;
 
 use crate::arena::{Gateway, Setup, ask, database};
 use crate::client::{Client, Door, Message, Step, block};
-use crate::trial::{Attack, Outcome};
+use testkit::bypass::{Attack, Outcome};
 
 pub fn attacks() -> Vec<Attack> {
     let mut attacks = vec![

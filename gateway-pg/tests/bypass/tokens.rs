@@ -11,7 +11,7 @@ use testkit::{Forgery, Idp, TokenBuilder};
 
 use crate::arena::{Gateway, Setup, database};
 use crate::client::{Client, Door, block};
-use crate::trial::{Attack, Outcome};
+use testkit::bypass::{Attack, Outcome};
 
 const AUDIENCE: &str = "gateway";
 

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::arena::{Gateway, Setup, TOKEN, ask, ca, database, runtime, server};
 use crate::client::{Client, Door, block};
-use crate::trial::{Attack, Outcome};
+use testkit::bypass::{Attack, Outcome};
 
 pub fn attacks() -> Vec<Attack> {
     vec![

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use testkit::{client_options, run};
 
 use crate::arena::{Arena, Door};
-use crate::trial::{Attack, Outcome};
+use testkit::bypass::{Attack, Outcome};
 
 /// A file of cases of one class.
 #[derive(Debug, Deserialize)]
@@ -18,27 +18,6 @@ struct File {
     benign: Step,
     expect: String,
     case: Vec<Case>,
-}
-
-/// The list of what there must be cases of.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Techniques {
-    technique: Vec<Technique>,
-}
-
-/// A way past a gateway, of which cases are variants.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Technique {
-    pub number: u8,
-    pub name: String,
-}
-
-pub fn techniques() -> Vec<Technique> {
-    let list: Techniques =
-        toml::from_str(include_str!("cases/techniques.toml")).unwrap_or_else(|e| panic!("{}", e.message()));
-    list.technique
 }
 
 /// The classes that files of cases are about.
@@ -115,7 +94,7 @@ pub fn attacks() -> Vec<Attack> {
             case.benign.get_or_insert_with(|| file.benign.clone());
             case.expect.get_or_insert_with(|| file.expect.clone());
             let (name, techniques) = (case.name.clone(), case.techniques.clone());
-            attacks.push(Attack::new(file.class, &name, techniques, move || case.attempt()));
+            attacks.push(Attack::new(file.class, &name, move || case.attempt()).by(&techniques));
         }
     }
     attacks
