@@ -377,11 +377,7 @@ impl Driver {
         let Poll::Ready(done) = waiting.as_mut().poll(cx) else { return false };
         self.catching_up = None;
         match done {
-            Ok(()) => {
-                if let Some(results) = self.session.results() {
-                    results.adopt_masks();
-                }
-            }
+            Ok(()) => self.session.adopt_masks(),
             Err(denial) => self.session.end(&denial),
         }
         true

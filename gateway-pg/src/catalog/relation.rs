@@ -1,6 +1,6 @@
 //! One relation as the server describes it: its columns, what it stands on, what runs and changes along with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{SHAPE, number};
 use crate::codec::ProtocolError;
@@ -98,8 +98,8 @@ pub(crate) struct Relation {
     pub(super) columns: BTreeMap<i16, String>,
     /// The types of its columns, as object ids.
     types: BTreeMap<i16, u32>,
-    /// For views: (column, origin table, origin column) of every target entry in the stored query. For tables: (column, 0, 0) of every
-    /// generated column.
+    /// For views: (column, origin table, origin column) of every target entry in the stored query, in order. For tables: (column, 0, 0) of
+    /// every generated column.
     pub(super) origins: Vec<(i16, u32, i16)>,
     /// Inheritance children and partitions.
     pub(super) children: Vec<u32>,
@@ -213,9 +213,16 @@ impl Relation {
         )
     }
 
+    /// The origins of one column.
+    pub(super) fn origins_of(&self, attribute: i16) -> &[(i16, u32, i16)] {
+        let start = self.origins.partition_point(|(number, ..)| *number < attribute);
+        let end = self.origins.partition_point(|(number, ..)| *number <= attribute);
+        self.origins.get(start..end).unwrap_or_default()
+    }
+
     /// Whether a column of a table is computed from others.
     pub(super) fn is_generated(&self, attribute: i16) -> bool {
-        self.origins.iter().any(|(number, table, _)| *number == attribute && *table == 0)
+        self.origins_of(attribute).iter().any(|(_, table, _)| *table == 0)
     }
 
     /// The number of a column.
@@ -245,7 +252,12 @@ pub(super) fn relation(cells: &[Option<&str>]) -> Result<Relation, ProtocolError
         parents: list(parents).iter().map(|t| number(t)).collect::<Result<_, _>>()?,
         types: columns.iter().map(|(number, (_, kind))| (*number, *kind)).collect(),
         columns: columns.into_iter().map(|(number, (name, _))| (number, name)).collect(),
-        origins: list(origins).iter().map(|t| origin(t)).collect::<Result<_, _>>()?,
+        origins: list(origins)
+            .iter()
+            .map(|t| origin(t))
+            .collect::<Result<BTreeSet<_>, _>>()?
+            .into_iter()
+            .collect(),
         children: list(children).iter().map(|t| number(t)).collect::<Result<_, _>>()?,
         calls: calls_of(*calls)?,
         cascades: list(cascades).iter().map(|t| cascade(t)).collect::<Result<_, _>>()?,

@@ -68,6 +68,10 @@ pub(super) struct Flow {
     shape: Option<Arc<Shape>>,
     /// Labels reachable from what is running whose values may not be shown.
     protected: BTreeSet<usize>,
+    /// Those reachable whose values may.
+    shown: BTreeSet<usize>,
+    /// What the copy under way relies on, as [`Shape::relied`].
+    copy_relies: BTreeSet<usize>,
     /// Its errors may report such values for what the transaction did before.
     pub(super) withholds: bool,
     /// The answer must not be released: everything is dropped up to the end, then this is told.
@@ -87,6 +91,15 @@ pub(super) struct Flow {
     pub(super) cap: Option<u64>,
     /// Rows changed so far.
     changed: u64,
+}
+
+/// Labels reachable from what runs.
+#[derive(Debug, Default)]
+pub(super) struct Reached {
+    /// Those whose values may not be shown.
+    pub(super) protected: BTreeSet<usize>,
+    /// The others.
+    pub(super) shown: BTreeSet<usize>,
 }
 
 /// What becomes of a copy-in message.
@@ -111,7 +124,7 @@ impl Flow {
     pub(super) fn new(
         expected: VecDeque<Expect>,
         results: Option<Results>,
-        protected: BTreeSet<usize>,
+        Reached { protected, shown }: Reached,
     ) -> Self {
         Self {
             expected,
@@ -120,6 +133,8 @@ impl Flow {
             copy_out: None,
             shape: None,
             protected,
+            shown,
+            copy_relies: BTreeSet::new(),
             withholds: false,
             refusal: None,
             failed: false,
@@ -135,12 +150,31 @@ impl Flow {
 
     /// Only the answer to a Sync is due.
     pub(super) fn sync_only() -> Self {
-        Self::new(VecDeque::from([Expect::Sync]), None, BTreeSet::new())
+        Self::new(VecDeque::from([Expect::Sync]), None, Reached::default())
     }
 
     /// Only the answer to a command of the gateway's own is due.
     pub(super) fn own(results: Option<Results>, protected: BTreeSet<usize>) -> Self {
-        Self::new(VecDeque::from([Expect::Own]), results, protected)
+        Self::new(VecDeque::from([Expect::Own]), results, Reached { protected, ..Reached::default() })
+    }
+
+    /// Takes over masks that became stricter.
+    pub(super) fn adopt_masks(&mut self) {
+        let Some(results) = &mut self.results else { return };
+        results.adopt_masks();
+        self.protected.extend(self.shown.extract_if(.., |label| !results.reveals(*label)));
+    }
+
+    /// Refuses the rest of a result whose columns were decided on while these labels were shown, once one is not.
+    fn uphold(&mut self, relied: &BTreeSet<usize>) -> bool {
+        let reveals = |label: &usize| self.results.as_ref().is_some_and(|r| r.reveals(*label));
+        if self.refusal.is_some() || relied.iter().all(reveals) {
+            return true;
+        }
+        let message = "the policies have changed: what this result is computed from is protected now";
+        let denial = Denial::new(DenialCode::Forbidden, message);
+        self.refusal = Some(denial.with_hint("send the statement again"));
+        false
     }
 
     /// Whether a statement of this kind is under way.
@@ -443,6 +477,7 @@ impl Session {
             b's' => self.suspended(flow),
             b'G' => self.copy_in_begins(flow, body)?,
             b'H' => self.copy_out_begins(flow, body)?,
+            b'd' if !flow.uphold(&flow.copy_relies.clone()) => self.tasks.push_back(Task::CancelUpstream),
             b'd' => match &mut flow.copy_out {
                 Some(copy) => copy.data(body, at, chunk)?,
                 None => return Err(ProtocolError::Unexpected { tag, during: "outside copy" }),
@@ -477,6 +512,7 @@ impl Session {
             return Err(ProtocolError::Unexpected { tag: b'H', during: "for a copy that was not judged" });
         };
         let masks = self.copy_columns(flow, statement, columns, i16::from(format));
+        flow.copy_relies = flow.shown.clone();
         flow.copy_out = Some(CopyOut::new(copy, masks)?);
         Ok(())
     }

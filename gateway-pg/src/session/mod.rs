@@ -667,10 +667,22 @@ impl Session {
     }
 
     /// The results on their way, for the driver to refresh when policies change.
-    pub(crate) fn results(&mut self) -> Option<&mut Results> {
+    pub(crate) fn results(&self) -> Option<&Results> {
+        match &self.phase {
+            Phase::Flowing(flow) if flow.results.is_some() => flow.results.as_ref(),
+            _ => self.listening.as_ref(),
+        }
+    }
+
+    /// Takes over what the policies say now of the results on their way.
+    pub(crate) fn adopt_masks(&mut self) {
         match &mut self.phase {
-            Phase::Flowing(flow) if flow.results.is_some() => flow.results.as_mut(),
-            _ => self.listening.as_mut(),
+            Phase::Flowing(flow) if flow.results.is_some() => flow.adopt_masks(),
+            _ => {
+                if let Some(listening) = &mut self.listening {
+                    listening.adopt_masks();
+                }
+            }
         }
     }
 

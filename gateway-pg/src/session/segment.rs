@@ -3,7 +3,7 @@
 mod names;
 mod operations;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
@@ -482,8 +482,10 @@ impl Session {
             Ok(Operations { prepare, mut execute, order }) => {
                 segment.unread = order.unread;
                 let unsettled = order.unsettled.unwrap_or(usize::MAX);
-                for understood in execute.iter_mut().skip(unsettled) {
-                    understood.operation.binding = self.unknown_settings();
+                for (at, understood) in execute.iter_mut().enumerate() {
+                    if at >= unsettled || understood.by_cursor {
+                        understood.operation.binding = self.unknown_settings();
+                    }
                 }
                 (prepare, execute)
             }
@@ -574,17 +576,14 @@ impl Session {
             }
             (new, old) => new.or(old),
         };
-        let protected = statements
-            .iter()
-            .flat_map(|t| &t.analysis.statements)
-            .flat_map(|s| self.protected_by(s, results.as_ref()));
-        let protected: BTreeSet<usize> = protected.collect();
-        self.script_protects(&protected);
+        let analysed = statements.iter().flat_map(|t| &t.analysis.statements);
+        let reached = self.reached_by(analysed, results.as_ref());
+        self.script_protects(&reached.protected);
         let mut run = statements.iter().flat_map(|t| &t.analysis.statements);
         let deferred = self.status != TransactionStatus::Open || run.any(|s| self.runs_deferred(s));
         let withholds = self.reached && deferred;
-        self.reached |= !protected.is_empty();
-        let mut flow = Flow::new(expected, results, protected);
+        self.reached |= !reached.protected.is_empty();
+        let mut flow = Flow::new(expected, results, reached);
         flow.withholds = withholds;
         (flow.forgets, flow.rest, flow.alone) = (forgets, rest, alone);
         flow.cap = cap;

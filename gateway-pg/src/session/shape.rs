@@ -1,6 +1,6 @@
 //! What has to happen to each column of a result, decided once per RowDescription.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -41,6 +41,9 @@ pub(crate) struct Shape {
     pub(crate) passes: bool,
     /// True if values of some column are looked at one by one; else rows in which the scan finds nothing pass as they are.
     pub(crate) looks_at_every_value: bool,
+    /// Labels that were shown when this was decided, and which its computed columns may tell: once one of them is hidden, nothing of
+    /// the result may be seen any more.
+    pub(crate) relied: BTreeSet<usize>,
 }
 
 impl Column {
@@ -69,7 +72,7 @@ impl Shape {
     pub(crate) fn new(columns: Vec<Column>) -> Self {
         let passes = columns.iter().all(|c| *c == Column::Pass);
         let looks_at_every_value = !columns.iter().all(Column::tells_all);
-        Self { columns, passes, looks_at_every_value }
+        Self { columns, passes, looks_at_every_value, relied: BTreeSet::new() }
     }
 }
 
