@@ -18,7 +18,7 @@ use super::rows::{Chunk, Edit};
 use super::segment::{Segment, defined_name};
 use super::shape::Shape;
 use super::{Phase, Portal, Session, Task};
-use crate::analysis::{Copy, CopyFormat, Statement};
+use crate::analysis::{Copy, CopyFormat, SettingKind, Statement};
 use crate::codec::backend::{self, TransactionStatus};
 use crate::codec::frontend::{Message, Named};
 use crate::codec::{Frame, HEADER_BYTES, ProtocolError, encode, peek};
@@ -80,6 +80,9 @@ pub(super) struct Flow {
     failed: bool,
     /// A ReadyForQuery ended it.
     synced: bool,
+    /// The client's Sync behind a COPY FROM is here and not forwarded: the server drops it if it comes to read data, and answers it
+    /// if the copy fails before. Until data is forwarded it is due.
+    pub(super) holds_sync: bool,
     /// One statement outside any transaction.
     pub(super) alone: bool,
     /// What runs may change what names mean.
@@ -139,6 +142,7 @@ impl Flow {
             refusal: None,
             failed: false,
             synced: false,
+            holds_sync: false,
             alone: false,
             forgets: false,
             rest: None,
@@ -188,6 +192,11 @@ impl Flow {
         frame: &Frame,
         message: &Message,
     ) -> Result<CopyInStep, ProtocolError> {
+        // The server drops a Sync that comes before the data (CopyGetData); the client sends another.
+        let takes = matches!(message, Message::CopyData | Message::CopyDone | Message::CopyFail);
+        if takes && std::mem::take(&mut self.holds_sync) {
+            self.expected.pop_back();
+        }
         match message {
             Message::CopyData => Ok(CopyInStep { forward: true, flush: false }),
             Message::CopyDone | Message::CopyFail => {
@@ -319,6 +328,7 @@ impl Session {
                 chunk.edits.push((at, Edit::Fault { error: true, early }));
                 flow.outcome = backend::error_field(body, b'C').unwrap_or_default();
                 self.fault(flow);
+                self.send_held_sync(flow);
                 Ok(())
             }
             b'Z' => {
@@ -472,6 +482,7 @@ impl Session {
                 }
                 flow.count_changes();
                 self.completed(flow);
+                self.send_held_sync(flow);
             }
             b'I' => self.completed(flow),
             b's' => self.suspended(flow),
@@ -490,16 +501,16 @@ impl Session {
         Ok(())
     }
 
+    /// A copy ended before it took any data: the Sync behind it counts.
+    fn send_held_sync(&mut self, flow: &mut Flow) {
+        if std::mem::take(&mut flow.holds_sync) {
+            encode::sync(&mut self.to_upstream);
+        }
+    }
+
     fn copy_in_begins(&mut self, flow: &mut Flow, body: &[u8]) -> Result<(), ProtocolError> {
         backend::copy_response(body)?;
         flow.copy_in = true;
-        // A Sync sent before the client knew is dropped by the server while it takes copy data; the client sends another.
-        if matches!(flow.expected.front(), Some(Expect::Execute { .. }))
-            && flow.expected.len() == 2
-            && matches!(flow.expected.back(), Some(Expect::Sync))
-        {
-            flow.expected.pop_back();
-        }
         Ok(())
     }
 
@@ -566,7 +577,8 @@ impl Session {
                 name if name.is_empty() => self.statements.clear(),
                 name => self.statements.remove(&name),
             },
-            "discard" => {
+            // The others leave names as they are (PostgreSQL documentation, DISCARD); this one tells itself by the settings it resets.
+            "discard" if statement.settings.iter().any(|s| s.kind == SettingKind::ResetAll) => {
                 self.statements.clear();
                 self.portals.clear();
             }

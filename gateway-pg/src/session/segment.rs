@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use gateway_core::error::{Denial, DenialCode};
-use gateway_core::operation::{Batch, OperationId, Stage};
+use gateway_core::operation::{Access, Batch, OperationId, Stage};
 use gateway_core::pipeline::Permit;
 
 use self::operations::{Operations, Order, apart, note_rewritten};
@@ -107,6 +107,12 @@ impl Segment {
     pub(super) fn is_whole(&self) -> bool {
         let copies = self.runs().any(|s| s.kind == "copy_from");
         self.end == End::Simple || (self.end == End::Sync && !copies)
+    }
+
+    /// Whether it ends in a COPY FROM and the Sync behind that.
+    fn ends_in_copy(&self) -> bool {
+        let [.., Step::Execute { portal, .. }, Step::Sync] = self.steps.as_slice() else { return false };
+        portal.prepared.statement().is_some_and(|statement| statement.kind == "copy_from")
     }
 
     /// Whether it begins or ends a transaction, or part of one.
@@ -307,14 +313,33 @@ impl Session {
     fn first_change_of_names(&self, segment: &Segment) -> Option<usize> {
         let last = segment.steps.iter().rposition(Step::depends_on_names)?;
         let mut settled: Option<&Arc<Prepared>> = None;
-        segment.steps.iter().take(last).position(|step| {
-            let Step::Execute { portal, .. } = step else { return false };
+        segment.steps.iter().take(last).enumerate().position(|(at, step)| {
+            let portal = match step {
+                Step::Execute { portal, .. } => portal,
+                Step::Bind { portal, .. } => return self.is_planned_before_others(segment, at, portal),
+                _ => return false,
+            };
             if settled.is_some_and(|known| Arc::ptr_eq(known, &portal.prepared)) {
                 return false;
             }
             settled = Some(&portal.prepared);
             self.portal_changes(portal)
         })
+    }
+
+    /// Whether code that may change what names mean can run when a portal is bound (planning computes immutable functions), and anything
+    /// but that portal comes after it.
+    fn is_planned_before_others(&self, segment: &Segment, at: usize, portal: &Arc<Portal>) -> bool {
+        let its_own = |step: &Step| match step {
+            Step::Execute { portal: other, .. } | Step::DescribePortal { portal: other, .. } => {
+                Arc::ptr_eq(other, portal)
+            }
+            other => !other.depends_on_names(),
+        };
+        let operation = || self.portal_operation(portal).ok().flatten();
+        let calls = |access: &Access| access.action.as_str() == "call" && operation::moves_names(access);
+        !segment.steps.iter().skip(at + 1).all(its_own)
+            && operation().is_some_and(|understood| understood.operation.accesses.iter().any(calls))
     }
 
     fn portal_changes(&self, portal: &Portal) -> bool {
@@ -541,6 +566,7 @@ impl Session {
             results = Some(more);
         }
         let mut expected = VecDeque::new();
+        let holds_sync = segment.ends_in_copy();
         for (step, frame) in segment.steps.into_iter().zip(&segment.frames) {
             if let Step::Execute { portal, name } = &step
                 && self.needs_description(portal, &expected)
@@ -561,6 +587,8 @@ impl Session {
                         &prepared.types,
                     );
                 }
+                // Whether the server answers it is known when the copy has begun.
+                Step::Sync if holds_sync => encode::flush(&mut self.to_upstream),
                 _ => self.to_upstream.extend_from_slice(frame.bytes()),
             }
             expected.extend(expect(step));
@@ -584,7 +612,7 @@ impl Session {
         let withholds = self.reached && deferred;
         self.reached |= !reached.protected.is_empty();
         let mut flow = Flow::new(expected, results, reached);
-        flow.withholds = withholds;
+        (flow.withholds, flow.holds_sync) = (withholds, holds_sync);
         (flow.forgets, flow.rest, flow.alone) = (forgets, rest, alone);
         flow.cap = cap;
         self.phase = Phase::Flowing(Box::new(flow));

@@ -74,6 +74,25 @@ fn copy_in_by_the_extended_protocol_ends() {
     });
 }
 
+/// The server drops a Sync while it takes data; where it takes none, because the copy fails before, it answers it.
+#[test]
+fn a_copy_that_fails_before_it_takes_data_answers_its_sync_once() {
+    let gateway = gateway(allow_all(), &[]);
+    gateway.block_on(async {
+        let mut client = client(&gateway).await;
+        client.query("CREATE VIEW shown AS SELECT 1 AS a").await.unwrap();
+        for end in [raw_pg::sync(), [raw_pg::flush(), raw_pg::sync()].concat()] {
+            client.send(&[unnamed("COPY shown FROM STDIN"), end].concat()).await.unwrap();
+            assert_eq!(client.until_ready().await.unwrap().tags(), "12GEZ");
+            // What the client sends because it saw the copy begin.
+            let late = [raw_pg::copy_data(b"1\n"), raw_pg::copy_done(), raw_pg::sync()].concat();
+            assert_eq!(client.exchange(&late).await.unwrap().tags(), "Z");
+            let answer = client.query("SELECT count(*) FROM products").await.unwrap();
+            assert_eq!((answer.tags().as_str(), answer.text_rows().unwrap()[0][0].as_str()), ("TDCZ", "40"));
+        }
+    });
+}
+
 #[test]
 fn notifications_reach_an_idle_listener_masked() {
     let gateway = gateway(allow_all(), &[]);
