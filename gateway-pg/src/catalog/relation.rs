@@ -115,6 +115,8 @@ pub(crate) struct Relation {
     pub(super) policies: Vec<u32>,
     /// The columns by which it is divided into partitions, those in expressions too; 0 stands for an expression.
     partition_key: Vec<i16>,
+    /// The columns that each check, unique index and exclusion compares; 0 stands for any of them.
+    compared: Vec<Vec<i16>>,
 }
 
 impl Relation {
@@ -196,7 +198,7 @@ impl Relation {
     /// What it is, for binding an approval to it: another object or other columns give another text.
     pub(crate) fn definition(&self) -> String {
         format!(
-            "{}.{} #{} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {}",
+            "{}.{} #{} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {}",
             self.schema,
             self.name,
             self.oid,
@@ -209,6 +211,7 @@ impl Relation {
             self.cascades,
             self.policies,
             self.partition_key,
+            self.compared,
             self.stored
         )
     }
@@ -218,6 +221,21 @@ impl Relation {
         let start = self.origins.partition_point(|(number, ..)| *number < attribute);
         let end = self.origins.partition_point(|(number, ..)| *number <= attribute);
         self.origins.get(start..end).unwrap_or_default()
+    }
+
+    /// The columns that a change of some (of any, if it is not known of which) has compared with them, or with those of other rows: whether
+    /// the change succeeds tells something of them.
+    pub(crate) fn compared_with(&self, changed: Option<&[&str]>) -> BTreeSet<i16> {
+        let is_changed = |number: &i16| {
+            let name = self.columns.get(number).map(String::as_str);
+            changed.is_some_and(|changed| name.is_some_and(|name| changed.contains(&name)))
+        };
+        let all = || self.columns.keys().copied().collect::<Vec<_>>();
+        let groups = self.compared.iter().map(|group| if group.contains(&0) { all() } else { group.clone() });
+        let concerned = groups.filter(|group| changed.is_none() || group.iter().any(is_changed));
+        // A key of one column is only compared with what is written into it.
+        let concerned = concerned.filter(|group| group.len() > 1);
+        concerned.flatten().filter(|number| !is_changed(number)).collect()
     }
 
     /// Whether a column of a table is computed from others.
@@ -235,7 +253,19 @@ pub(super) fn relation(cells: &[Option<&str>]) -> Result<Relation, ProtocolError
     let [_, Some(oid), Some(schema), Some(name), Some(kind), more @ ..] = cells else {
         return Err(SHAPE);
     };
-    let [parents, columns, origins, children, calls, stored, cascades, rules, policies, partition_key] = more
+    let [
+        parents,
+        columns,
+        origins,
+        children,
+        calls,
+        stored,
+        cascades,
+        rules,
+        policies,
+        partition_key,
+        compared,
+    ] = more
     else {
         return Err(SHAPE);
     };
@@ -265,6 +295,10 @@ pub(super) fn relation(cells: &[Option<&str>]) -> Result<Relation, ProtocolError
         rules: list(rules).iter().map(|t| rule(t)).collect::<Result<Vec<_>, _>>()?.concat(),
         policies: list(policies).iter().map(|t| number(t)).collect::<Result<_, _>>()?,
         partition_key: list(partition_key).iter().map(|t| number(t)).collect::<Result<_, _>>()?,
+        compared: list(compared)
+            .iter()
+            .map(|t| t.split('+').map(number).collect::<Result<_, _>>())
+            .collect::<Result<_, _>>()?,
     })
 }
 

@@ -12,7 +12,7 @@ pub(crate) const STATEMENTS_FUNCTION: (&str, &str) = ("pg_catalog", "pg_stat_get
 
 /// Columns of the server's own relations that hold values of any table, or statements with values in them: planner statistics
 /// (PostgreSQL documentation, `pg_stats`), what sessions run, large objects.
-const TELLING: [(&str, &[&str]); 9] = [
+const TELLING: [(&str, &[&str]); 8] = [
     ("pg_statistic", &["stavalues1", "stavalues2", "stavalues3", "stavalues4", "stavalues5"]),
     ("pg_statistic_ext_data", &["stxdmcv", "stxdexpr", "stxddependencies"]),
     ("pg_stats", &SAMPLES),
@@ -21,7 +21,6 @@ const TELLING: [(&str, &[&str]); 9] = [
     ("pg_stat_activity", &["query"]),
     ("pg_stat_statements", &["query"]),
     ("pg_largeobject", &["data"]),
-    ("pg_attribute", &["attmissingval"]),
 ];
 
 /// Columns of `pg_stats` and the like, in any version of the server.

@@ -83,6 +83,8 @@ pub(super) struct Flow {
     /// The client's Sync behind a COPY FROM is here and not forwarded: the server drops it if it comes to read data, and answers it
     /// if the copy fails before. Until data is forwarded it is due.
     pub(super) holds_sync: bool,
+    /// Data, or its end, was forwarded to the copy under way.
+    took_data: bool,
     /// One statement outside any transaction.
     pub(super) alone: bool,
     /// What runs may change what names mean.
@@ -143,6 +145,7 @@ impl Flow {
             failed: false,
             synced: false,
             holds_sync: false,
+            took_data: false,
             alone: false,
             forgets: false,
             rest: None,
@@ -196,6 +199,12 @@ impl Flow {
         let takes = matches!(message, Message::CopyData | Message::CopyDone | Message::CopyFail);
         if takes && std::mem::take(&mut self.holds_sync) {
             self.expected.pop_back();
+        }
+        self.took_data |= takes;
+        let extended = matches!(self.expected.front(), Some(Expect::Execute { .. }));
+        if matches!(message, Message::Sync) && extended && !self.took_data && !self.holds_sync {
+            self.holds_sync = true;
+            self.expected.push_back(Expect::Sync);
         }
         match message {
             Message::CopyData => Ok(CopyInStep { forward: true, flush: false }),
@@ -510,7 +519,7 @@ impl Session {
 
     fn copy_in_begins(&mut self, flow: &mut Flow, body: &[u8]) -> Result<(), ProtocolError> {
         backend::copy_response(body)?;
-        flow.copy_in = true;
+        (flow.copy_in, flow.took_data) = (true, false);
         Ok(())
     }
 
