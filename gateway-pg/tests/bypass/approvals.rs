@@ -379,8 +379,12 @@ fn prepared_under_other_dates(stage: &Stage) -> Trial {
     stage.approve(id);
     let query = |sql: &str| Step::Query(sql.to_owned());
     let parse = Message::Parse { name: "p".to_owned(), sql: sql.to_owned(), types: Vec::new() };
-    let steps =
-        [query("SET datestyle = 'ISO, DMY'"), Step::Message(parse), query("SET datestyle = 'ISO, MDY'")];
+    let steps = [
+        query("SET datestyle = 'ISO, DMY'"),
+        Step::Message(parse),
+        query("sync"),
+        query("SET datestyle = 'ISO, MDY'"),
+    ];
     let bind = raw_pg::Bind { statement: "p", ..Default::default() };
     let run = [bind.encode(), raw_pg::execute("", 0), raw_pg::sync()].concat();
     stage.send_and_leave(&steps, &run);
