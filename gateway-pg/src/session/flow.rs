@@ -51,6 +51,11 @@ pub(super) enum Expect {
     Execute {
         portal: Arc<Portal>,
     },
+    /// The answer to a call outside SQL, up to ReadyForQuery; `result` is its type.
+    Call {
+        portal: Arc<Portal>,
+        result: u32,
+    },
     Close(Named),
     Sync,
     /// The end of a command of the gateway's own, of which the client sees errors and notices alone.
@@ -380,7 +385,7 @@ impl Session {
         // The server drops everything up to Sync.
         while !matches!(
             flow.expected.front(),
-            None | Some(Expect::Simple { .. } | Expect::Sync | Expect::Own)
+            None | Some(Expect::Simple { .. } | Expect::Call { .. } | Expect::Sync | Expect::Own)
         ) {
             flow.expected.pop_front();
         }
@@ -388,7 +393,9 @@ impl Session {
 
     fn ready(&mut self, flow: &mut Flow, body: &[u8]) -> Result<(), ProtocolError> {
         match flow.expected.pop_front() {
-            Some(Expect::Simple { .. } | Expect::Sync | Expect::Own) if flow.expected.is_empty() => {
+            Some(Expect::Simple { .. } | Expect::Call { .. } | Expect::Sync | Expect::Own)
+                if flow.expected.is_empty() =>
+            {
                 self.status = backend::ready_for_query(body)?;
                 self.reached &= self.status != TransactionStatus::Idle;
                 flow.synced = true;
@@ -415,6 +422,11 @@ impl Session {
                 Some(Expect::Simple { .. } | Expect::Execute { .. }),
                 b'C' | b'I' | b's' | b'G' | b'H' | b'd' | b'c',
             ) => self.running(flow, tag, body, at, chunk),
+            (Some(Expect::Call { portal, result }), b'V') => {
+                let (portal, result) = (Arc::clone(portal), *result);
+                self.called(flow, &portal, result, at, chunk);
+                Ok(())
+            }
             (Some(Expect::Own), b'C') => {
                 chunk.edits.push((at, Edit::Drop));
                 Ok(())
@@ -641,7 +653,7 @@ fn is_early(flow: &Flow) -> bool {
         Some(Expect::Simple { text, index }) => {
             flow.shape.is_none() && text.statement(*index).is_some_and(|statement| statement.kind == "select")
         }
-        Some(Expect::Execute { .. } | Expect::Sync | Expect::Own) | None => false,
+        Some(Expect::Execute { .. } | Expect::Call { .. } | Expect::Sync | Expect::Own) | None => false,
         Some(_) => true,
     }
 }
@@ -649,7 +661,7 @@ fn is_early(flow: &Flow) -> bool {
 fn running_statement(expect: &Expect) -> Option<&Statement> {
     match expect {
         Expect::Simple { text, index } => text.statement(*index),
-        Expect::Execute { portal } => portal.prepared.statement(),
+        Expect::Execute { portal } | Expect::Call { portal, .. } => portal.prepared.statement(),
         _ => None,
     }
 }

@@ -694,9 +694,18 @@ impl Session {
 impl Portal {
     /// A cursor declared in SQL.
     fn cursor(prepared: Arc<Prepared>) -> Self {
+        Self::new(prepared, None)
+    }
+
+    /// A portal that Bind makes.
+    fn bound(prepared: Arc<Prepared>, bind: frontend::Bind) -> Self {
+        Self::new(prepared, Some(bind))
+    }
+
+    fn new(prepared: Arc<Prepared>, bind: Option<frontend::Bind>) -> Self {
         Self {
             prepared,
-            bind: None,
+            bind,
             started: Default::default(),
             meaning: Default::default(),
             stands_for: Default::default(),

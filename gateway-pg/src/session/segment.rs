@@ -4,8 +4,7 @@ mod names;
 mod operations;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use gateway_core::error::{Denial, DenialCode};
 use gateway_core::operation::{Access, Batch, OperationId, Stage};
@@ -21,8 +20,9 @@ use super::{
 };
 use crate::analysis::Statement;
 use crate::codec::backend::TransactionStatus;
-use crate::codec::frontend::{Bind, Message, Named, Parse};
+use crate::codec::frontend::{Bind, FunctionCall, Message, Named, Parse};
 use crate::codec::{Frame, ProtocolError, encode};
+use crate::fast_path;
 use crate::operation::{self};
 use crate::statement::{Prepared, Text, changes_meaning, ends_transaction};
 
@@ -44,11 +44,31 @@ enum End {
 #[derive(Debug)]
 enum Step {
     Query(Arc<Text>),
-    Parse { name: String, prepared: Arc<Prepared> },
-    Bind { name: String, portal: Arc<Portal> },
-    DescribeStatement { name: String, prepared: Arc<Prepared> },
-    DescribePortal { name: String, portal: Arc<Portal> },
-    Execute { name: String, portal: Arc<Portal> },
+    Parse {
+        name: String,
+        prepared: Arc<Prepared>,
+    },
+    Bind {
+        name: String,
+        portal: Arc<Portal>,
+    },
+    DescribeStatement {
+        name: String,
+        prepared: Arc<Prepared>,
+    },
+    DescribePortal {
+        name: String,
+        portal: Arc<Portal>,
+    },
+    Execute {
+        name: String,
+        portal: Arc<Portal>,
+    },
+    /// A call outside SQL, as the portal of the same call in SQL.
+    Call {
+        portal: Arc<Portal>,
+        result: u32,
+    },
     Close(Named),
     Flush,
     Sync,
@@ -184,7 +204,7 @@ impl Segment {
     pub(super) fn runs(&self) -> impl Iterator<Item = &Statement> {
         self.steps.iter().flat_map(|step| match step {
             Step::Query(text) => text.analysis.statements.as_slice(),
-            Step::Execute { portal, .. } => {
+            Step::Execute { portal, .. } | Step::Call { portal, .. } => {
                 portal.prepared.text.statement(portal.prepared.index).map_or(&[][..], std::slice::from_ref)
             }
             _ => &[],
@@ -197,7 +217,8 @@ impl Segment {
             Step::Parse { prepared, .. } | Step::DescribeStatement { prepared, .. } => Some(&prepared.text),
             Step::Bind { portal, .. }
             | Step::DescribePortal { portal, .. }
-            | Step::Execute { portal, .. } => Some(&portal.prepared.text),
+            | Step::Execute { portal, .. }
+            | Step::Call { portal, .. } => Some(&portal.prepared.text),
             _ => None,
         })
     }
@@ -215,7 +236,7 @@ impl Session {
             }
             // Left over from a copy that failed: ignored, as in the server (PostgresMain).
             Message::CopyData | Message::CopyDone | Message::CopyFail => return Ok(()),
-            Message::Query(_) | Message::FunctionCall if !segment.steps.is_empty() => {
+            Message::Query(_) | Message::FunctionCall(_) if !segment.steps.is_empty() => {
                 return Err(ProtocolError::Unexpected { tag: frame.tag(), during: "before Sync" });
             }
             _ => {}
@@ -264,12 +285,11 @@ impl Session {
                 }
                 (Step::Query(self.text(text)?), End::Simple)
             }
-            Message::FunctionCall => {
-                let Phase::Gathering(segment) = &mut self.phase else { return Ok(()) };
-                segment.end = End::Simple;
-                let message = "function calls outside SQL (the fast path) are refused: they cannot be judged";
-                return Err(Denial::new(DenialCode::NotUnderstood, message)
-                    .with_hint("call the function in a SELECT"));
+            Message::FunctionCall(call) => {
+                if let Phase::Gathering(segment) = &mut self.phase {
+                    segment.end = End::Simple;
+                }
+                (self.call_step(call)?, End::Simple)
             }
             Message::Parse(parse) => (self.parse_step(parse)?, End::Open),
             Message::Bind(bind) => (self.bind_step(bind)?, End::Open),
@@ -425,19 +445,20 @@ impl Session {
         self.own_name(&bind.portal)?;
         let prepared = self.prepared(&bind.statement)?;
         let name = bind.portal.clone();
-        let portal = Arc::new(Portal {
-            prepared,
-            bind: Some(bind),
-            started: AtomicBool::new(false),
-            meaning: OnceLock::new(),
-            stands_for: OnceLock::new(),
-            shape: OnceLock::new(),
-        });
+        let portal = Arc::new(Portal::bound(prepared, bind));
         self.room_for_portal(&name, portal.weight())?;
         if let Phase::Gathering(segment) = &mut self.phase {
             segment.portals.insert(name.clone(), Arc::clone(&portal));
         }
         Ok(Step::Bind { name, portal })
+    }
+
+    /// A call outside SQL is judged as the same call in SQL, and forwarded as it is.
+    fn call_step(&mut self, call: FunctionCall) -> Result<Step, Denial> {
+        let function = fast_path::find(call.function, call.bind.parameters.len())?;
+        let text = self.text(bytes::Bytes::from_static(function.sql.as_bytes()))?;
+        let prepared = Arc::new(Prepared::new(text, 0).with_types(function.arguments.to_vec()));
+        Ok(Step::Call { portal: Arc::new(Portal::bound(prepared, call.bind)), result: function.result })
     }
 
     fn room_for_statement(&self, name: &str, bytes: usize) -> Result<(), Denial> {
@@ -654,6 +675,7 @@ fn expect(step: Step) -> Option<Expect> {
         Step::DescribeStatement { .. } => Expect::DescribeStatement,
         Step::DescribePortal { portal, .. } => Expect::DescribePortal { portal, shown: true },
         Step::Execute { portal, .. } => Expect::Execute { portal },
+        Step::Call { portal, result } => Expect::Call { portal, result },
         Step::Close(named) => Expect::Close(named),
         Step::Flush => return None,
         Step::Sync => Expect::Sync,

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use gateway_core::error::Denial;
 use gateway_core::masking::Finding;
 use gateway_core::pipeline::Masker;
 
@@ -163,6 +164,23 @@ pub(super) fn masked(
         }
         Column::Withhold(encoding) => Some(withheld(masker, encoding)),
     }
+}
+
+/// As [`masked`], for a value that is scanned by itself; also NULL.
+///
+/// # Errors
+/// It is too long to be scanned.
+pub(super) fn masked_alone(
+    masker: &mut Masker<'_>,
+    column: &Column,
+    value: Option<&[u8]>,
+) -> Result<Option<Masked>, Denial> {
+    let Some(value) = value else { return Ok(masked_null(masker, column)) };
+    let mut found = Vec::new();
+    if column.is_scanned() {
+        masker.within(value, |_| Some(0..value.len()), &mut found)?;
+    }
+    Ok(masked(masker, column, value, &found))
 }
 
 fn scanned(

@@ -16,9 +16,9 @@ use crate::definitions::Names;
 use crate::effects;
 use crate::operation::may_return_rows;
 use crate::references::{is_column, may_be_row};
-use crate::session::rows::Chunk;
+use crate::session::rows::{Chunk, Edit};
 use crate::session::shape::{self, Column, Shape};
-use crate::session::{Session, Task};
+use crate::session::{Portal, Session, Task};
 use crate::statement::{Prepared, may_mention, written};
 use crate::types::Kind;
 
@@ -83,6 +83,24 @@ impl Session {
             return chunk.row(&shape, body, at);
         }
         if shape.passes { Ok(()) } else { chunk.row(shape, body, at) }
+    }
+
+    /// The result of a call outside SQL came.
+    pub(super) fn called(
+        &self,
+        flow: &mut Flow,
+        portal: &Portal,
+        result: u32,
+        at: Range<usize>,
+        chunk: &mut Chunk,
+    ) {
+        let format = portal.bind.as_ref().and_then(|bind| bind.result_formats.first()).copied().unwrap_or(0);
+        let encoding = shape::encoding(self.catalog.kind(result), format);
+        let hides = !flow.protected.is_empty();
+        let column = if hides { Column::Withhold(encoding) } else { shape::unlabelled(encoding) };
+        flow.outcome = "FUNCTION CALL".to_owned();
+        chunk.rows += 1;
+        chunk.edits.push((at, Edit::Value(column)));
     }
 
     /// The shape of a result that is described by the body of a RowDescription.

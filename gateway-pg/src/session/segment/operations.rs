@@ -39,7 +39,7 @@ impl Session {
                     prepared.push(&portal.prepared);
                 }
                 Step::DescribePortal { portal, .. } => prepared.push(&portal.prepared),
-                Step::Execute { portal, .. } => {
+                Step::Execute { portal, .. } | Step::Call { portal, .. } => {
                     executed.push(&portal.prepared);
                     if let Some(understood) = self.portal_operation(portal)? {
                         if let Some(statement) = portal.prepared.text.statement(portal.prepared.index) {
@@ -111,8 +111,17 @@ impl Session {
         self.operation(&prepared.text, prepared.index, statement, &[], bind, &prepared.types).map(Some)
     }
 
-    /// What the names of a prepared statement mean now.
+    /// What the names of a prepared statement mean now, and those in what it stands for: the server analyses that anew when a portal of
+    /// `EXECUTE` runs.
     pub(in crate::session) fn meaning(&self, prepared: &Prepared) -> Arc<Meaning> {
+        let own = self.own_meaning(prepared);
+        match self.stands_for(prepared) {
+            None => own,
+            Some(referent) => Arc::new([own.as_slice(), self.own_meaning(&referent).as_slice()].concat()),
+        }
+    }
+
+    fn own_meaning(&self, prepared: &Prepared) -> Arc<Meaning> {
         let make = || {
             let names =
                 prepared.statement().map(|s| operation::meaning(&self.catalog, s)).unwrap_or_default();
