@@ -31,7 +31,7 @@ pub const SCHEMA: &str = include_str!("../schema/postgres.cedarschema");
 pub(crate) const UNRESOLVED: &str = "(unresolved)";
 
 /// The name of a setting that the text does not tell, and of all of them.
-const COMPUTED: &str = "(computed)";
+pub(crate) const COMPUTED: &str = "(computed)";
 
 /// Where statements run.
 #[derive(Clone, Debug)]

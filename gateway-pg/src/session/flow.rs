@@ -398,6 +398,7 @@ impl Session {
             {
                 self.status = backend::ready_for_query(body)?;
                 self.reached &= self.status != TransactionStatus::Idle;
+                self.settings_settle();
                 flow.synced = true;
                 // A change of how text is read was told before this.
                 (self.unread, self.unsure) = (false, false);

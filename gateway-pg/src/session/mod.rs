@@ -218,6 +218,10 @@ pub(crate) struct Session {
     settings: Arc<BTreeMap<String, String>>,
     /// How often such a setting may have changed.
     settings_changed: u64,
+    /// A setting by which texts are read was changed since the server last answered a Sync.
+    rereads_at_sync: bool,
+    /// One was in the open transaction.
+    rereads_at_end: bool,
     /// What the client knows of them, while a simple query runs in parts: the server reports at the end of a query.
     told: Option<BTreeMap<String, String>>,
     tasks: VecDeque<Task>,
@@ -261,6 +265,8 @@ impl Session {
             script: None,
             settings: Arc::new(settings::reported(&reported)),
             settings_changed: 0,
+            rereads_at_sync: false,
+            rereads_at_end: false,
             reported,
             told: None,
             tasks: VecDeque::new(),

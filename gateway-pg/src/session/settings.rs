@@ -7,6 +7,8 @@ use gateway_core::operation::{Binding, Operation};
 
 use super::{Meaning, Session};
 use crate::analysis::{SettingKind, SettingScope, Statement};
+use crate::codec::backend::TransactionStatus;
+use crate::operation::COMPUTED;
 
 /// Settings whose values the server reports; it is believed, and they always count.
 const REPORTED: [&str; 3] = ["datestyle", "intervalstyle", "timezone"];
@@ -83,17 +85,31 @@ impl Session {
     /// What is forwarded changes settings. Whether it will, or its transaction undoes it, is not known: what is approved from here
     /// on holds for this session alone.
     pub(super) fn settings_change(&mut self, operations: &[Operation]) {
-        for name in operations.iter().flat_map(changed).filter(|name| !REPORTED.contains(name)) {
+        for name in operations.iter().flat_map(changed) {
             let unknown = self.never_twice();
             Arc::make_mut(&mut self.settings).insert(name.to_owned(), unknown);
             self.setting_changed(name);
+            if READ_BY.contains(&name) || name == COMPUTED {
+                (self.rereads_at_sync, self.rereads_at_end) = (true, true);
+            }
         }
+    }
+
+    /// The server answered a Sync or a simple query: it has told those of the settings that it reports. What was prepared since they
+    /// changed, or in a transaction whose end sets them back, is analysed anew before it runs.
+    pub(super) fn settings_settle(&mut self) {
+        let ended = self.status == TransactionStatus::Idle && std::mem::take(&mut self.rereads_at_end);
+        if !std::mem::take(&mut self.rereads_at_sync) && !ended {
+            return;
+        }
+        Arc::make_mut(&mut self.settings).extend(reported(&self.reported));
+        self.catalog.forget_names();
     }
 
     /// What followed from a setting before holds no longer. What was prepared under another way to read text is analysed anew before it
     /// is run.
     fn setting_changed(&mut self, name: &str) {
-        if READ_BY.contains(&name) {
+        if READ_BY.contains(&name) || name == COMPUTED {
             self.catalog.forget_names();
         } else {
             self.catalog.renew();

@@ -21,7 +21,7 @@ use crate::client::{Client, Door, Message, Step, block};
 use testkit::bypass::{Attack, Outcome};
 
 pub fn attacks() -> Vec<Attack> {
-    let list: [(&str, Run); 26] = [
+    let list: [(&str, Run); 28] = [
         ("approve one statement, run another", another_statement),
         ("approve one statement, run it with other white space and more", same_start),
         ("run an approved statement twice", twice),
@@ -36,6 +36,8 @@ pub fn attacks() -> Vec<Attack> {
         ("approve under one search path, run under another", other_path),
         ("approve under one date style, run under another", other_dates),
         ("approve under one date style, run what was prepared under another", prepared_under_other_dates),
+        ("approve under one date style, run what one pipeline prepared under another", prepared_in_pipeline),
+        ("approve under one date style, run under another set behind a flush", other_dates_flushed),
         ("approve a name in a constant under one search path, run it under another", other_path_of_constant),
         ("approve the row one cursor stands on, run with another", other_position),
         ("approve under one value of a setting, run under another", other_setting),
@@ -374,11 +376,10 @@ fn other_dates(stage: &Stage) -> Trial {
 
 fn prepared_under_other_dates(stage: &Stage) -> Trial {
     let mut agent = stage.agent();
-    let sql = "DELETE FROM products WHERE '01/02/2026'::date = DATE '2026-02-01' AND id > 0";
-    let id = stage.ask_for(&mut agent, sql);
+    let id = stage.ask_for(&mut agent, DATED);
     stage.approve(id);
     let query = |sql: &str| Step::Query(sql.to_owned());
-    let parse = Message::Parse { name: "p".to_owned(), sql: sql.to_owned(), types: Vec::new() };
+    let parse = Message::Parse { name: "p".to_owned(), sql: DATED.to_owned(), types: Vec::new() };
     let steps = [
         query("SET datestyle = 'ISO, DMY'"),
         Step::Message(parse),
@@ -388,6 +389,45 @@ fn prepared_under_other_dates(stage: &Stage) -> Trial {
     let bind = raw_pg::Bind { statement: "p", ..Default::default() };
     let run = [bind.encode(), raw_pg::execute("", 0), raw_pg::sync()].concat();
     stage.send_and_leave(&steps, &run);
+    Trial { damage: stage.left(40), twin: stage.honest(&mut agent) }
+}
+
+/// A statement by the extended protocol, without what ends its segment.
+fn unnamed(sql: &str) -> [Step; 3] {
+    let parse = Message::Parse { name: String::new(), sql: sql.to_owned(), types: Vec::new() };
+    let (portal, statement) = (String::new(), String::new());
+    let bind = Message::Bind { portal: portal.clone(), statement, values: Vec::new(), results: Vec::new() };
+    [parse, bind, Message::Execute { portal, rows: 0 }].map(Step::Message)
+}
+
+const DATED: &str = "DELETE FROM products WHERE '01/02/2026'::date = DATE '2026-02-01' AND id > 0";
+
+/// The server tells the value of the setting at the end of the pipeline only, when it is the old one again.
+fn prepared_in_pipeline(stage: &Stage) -> Trial {
+    let mut agent = stage.agent();
+    let id = stage.ask_for(&mut agent, DATED);
+    stage.approve(id);
+    let parse = Message::Parse { name: "p".to_owned(), sql: DATED.to_owned(), types: Vec::new() };
+    let mut steps = Vec::from(unnamed("SET datestyle = 'ISO, DMY'"));
+    steps.push(Step::Message(parse));
+    steps.extend(unnamed("SET datestyle = 'ISO, MDY'"));
+    steps.push(Step::Query("sync".to_owned()));
+    let bind = raw_pg::Bind { statement: "p", ..Default::default() };
+    let run = [bind.encode(), raw_pg::execute("", 0), raw_pg::sync()].concat();
+    stage.send_and_leave(&steps, &run);
+    Trial { damage: stage.left(40), twin: stage.honest(&mut agent) }
+}
+
+fn other_dates_flushed(stage: &Stage) -> Trial {
+    let mut agent = stage.agent();
+    let id = stage.ask_for(&mut agent, DATED);
+    stage.approve(id);
+    let begin =
+        [raw_pg::parse("", "SET datestyle = 'ISO, DMY'", &[]), raw_pg::Bind::default().encode()].concat();
+    let begin = [begin, raw_pg::execute("", 0), raw_pg::flush()].concat();
+    let end = [raw_pg::parse("", DATED, &[]), raw_pg::Bind::default().encode()].concat();
+    let end = [end, raw_pg::execute("", 0), raw_pg::sync()].concat();
+    stage.send_and_leave(&[], &[begin, end].concat());
     Trial { damage: stage.left(40), twin: stage.honest(&mut agent) }
 }
 
