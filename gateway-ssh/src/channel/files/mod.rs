@@ -85,8 +85,10 @@ struct Waiting {
     unanswered: usize,
     /// How large a file to be read is, if it has a size.
     size: Option<u64>,
-    /// What a link that is moved says.
+    /// What a link that is made or moved says.
     link: Option<Bytes>,
+    /// What that leads to from where the link will stand, once that is known.
+    leads: Option<Bytes>,
     /// The server's answer where a path could not be resolved: the operation would fail as well.
     failed: Option<Response>,
 }
@@ -101,6 +103,8 @@ enum Question {
     Size(u64),
     /// Whether what that request moves is a link, and to where.
     Link(u64),
+    /// What the link of that request leads to; asked for so much of the path.
+    Leads { serial: u64, path: Bytes, asked: Bytes },
     /// How much may be asked for at once.
     Limits(Box<FileOperation>),
     /// File content around a client's read.
