@@ -25,7 +25,7 @@ use crate::denial;
 use crate::gate::{Gate, MAX_CHANNELS};
 use crate::login::{Grants, Login, is_believed, proof};
 use crate::operation::{self, Screen, Setting, Size, Terminal};
-use crate::served::{Served, canonical_host};
+use crate::served::{Served, canonical_host, listening_host};
 use crate::server::{PROTOCOL, Shared};
 use crate::session::{SshSession, not_granted};
 use crate::target::{ShellMode, Target};
@@ -494,7 +494,7 @@ impl Handler for Connection {
         session: &mut Session,
     ) -> Result<bool, Error> {
         let Some(ours) = self.session.clone() else { return Ok(false) };
-        let operation = operation::tcp(&ours.target, "tcpip_forward", host, *port);
+        let operation = operation::tcp(&ours.target, "tcpip_forward", &listening_host(host), *port);
         let permitted = self.forward(&ours, operation, no_port(*port)).await;
         match self.listen(permitted, Expected::Tcp(host.to_owned(), *port)).await {
             Ok(chosen) => {
