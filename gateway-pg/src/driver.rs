@@ -90,6 +90,8 @@ pub(crate) struct Driver {
     /// A cancel of the gateway's own is under way. Until the server has taken it nothing more is sent, or it could hit what comes next
     /// (tcop/postgres.c, `ProcessInterrupts`: it is ignored between commands).
     cancelling: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// A cancel of the client's, on its way to the server.
+    passing_on: Option<tokio::task::JoinHandle<()>>,
     cancel_asked: Arc<Notify>,
     ended: Option<CloseReason>,
 }
@@ -128,6 +130,7 @@ impl Driver {
             expiry: Box::pin(tokio::time::sleep(left.min(Duration::from_secs(86_400)))),
             cancel,
             cancelling: None,
+            passing_on: None,
             cancel_asked,
             ended: None,
         }
@@ -303,15 +306,7 @@ impl Driver {
     /// Has the server stop what the gateway does not let through.
     fn cancel_own(&mut self) {
         let cancel = self.cancel.clone();
-        self.cancelling.get_or_insert_with(|| {
-            Box::pin(async move {
-                match tokio::time::timeout(FAREWELL, cancel.cancel()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::warn!(%error, "cancel could not be passed on"),
-                    Err(_) => tracing::warn!("the server did not take a cancel in time"),
-                }
-            })
-        });
+        self.cancelling.get_or_insert_with(|| Box::pin(pass_on(cancel)));
     }
 
     fn poll_cancelling(&mut self, cx: &mut Context<'_>) -> bool {
@@ -323,13 +318,11 @@ impl Driver {
         true
     }
 
-    fn cancel_upstream(&self) {
-        let cancel = self.cancel.clone();
-        tokio::spawn(async move {
-            if let Err(error) = cancel.cancel().await {
-                tracing::warn!(%error, "cancel could not be passed on");
-            }
-        });
+    /// Passes the client's cancel on beside everything else. One at a time: while one is on its way another would do no more.
+    fn cancel_upstream(&mut self) {
+        if self.passing_on.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+            self.passing_on = Some(tokio::spawn(pass_on(self.cancel.clone())));
+        }
     }
 
     /// The client's CancelRequest: ends a hold, or what runs at the server.
@@ -377,11 +370,7 @@ impl Driver {
         let Poll::Ready(done) = waiting.as_mut().poll(cx) else { return false };
         self.catching_up = None;
         match done {
-            Ok(()) => {
-                if let Some(results) = self.session.results() {
-                    results.adopt_masks();
-                }
-            }
+            Ok(()) => self.session.adopt_masks(),
             Err(denial) => self.session.end(&denial),
         }
         true
@@ -599,6 +588,15 @@ async fn after_hold(prepare: Option<Permit>, held: Held) -> Judgement {
 }
 
 /// In the server's own words (ProcessInterrupts).
+/// Has the server cancel what runs, in the time that may take.
+async fn pass_on(cancel: CancelKey) {
+    match tokio::time::timeout(FAREWELL, cancel.cancel()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "cancel could not be passed on"),
+        Err(_) => tracing::warn!("the server did not take a cancel in time"),
+    }
+}
+
 fn cancelled_by_client() -> Denial {
     Denial::new(DenialCode::Cancelled, "canceling statement due to user request")
 }

@@ -1,7 +1,7 @@
 //! The PostgreSQL adapter: protocol 3.0 and 3.2, simple and extended query, COPY, cancel, TLS on both sides.
 //!
 //! Statements are analysed with PostgreSQL's own grammar, names are resolved by the server itself, every operation passes the
-//! core's pipeline, results are masked by column origin and by content. What is not understood is refused: FunctionCall,
+//! core's pipeline, results are masked by column origin and by content. What is not understood is refused: FunctionCall but for large objects,
 //! replication, encodings other than UTF8, the binary `COPY` of a query.
 
 pub mod analysis;
@@ -16,6 +16,7 @@ mod denial;
 mod driver;
 mod effects;
 mod estimate;
+mod fast_path;
 mod io;
 mod lineage;
 mod login;

@@ -6,8 +6,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use crate::analysis::{ColumnUse, Output, OutputKind, Place, RelationUse, Source, SourceKind, Statement};
-use crate::catalog::{Catalog, LabelIndex, Origin, Relation};
+use crate::analysis::{
+    Access, ColumnUse, Output, OutputKind, Place, RelationUse, Source, SourceKind, Statement,
+};
+use crate::catalog::{Catalog, Event, LabelIndex, Origin, Relation};
+use crate::effects;
 use crate::statement::written;
 
 /// Steps through sources, outputs and columns of tables, for a whole statement: some tens of milliseconds. A condition on a query of 200
@@ -68,12 +71,38 @@ pub(crate) fn inferences(
         let labels = lineage.all_of(index);
         uses.into_iter().for_each(|usage| found.entry(usage).or_default().extend(&labels));
     }
+    found.entry(Inference::Filter).or_default().extend(told_by_constraints(catalog, labels, statement));
     if lineage.is_exhausted() {
         let uses = statement.columns.iter().flat_map(|column| &column.places);
         let uses: BTreeSet<_> = uses.filter_map(|place| Inference::at(*place)).collect();
         return uses.iter().flat_map(|usage| lineage.all.iter().map(|label| (*label, *usage))).collect();
     }
     found.into_iter().flat_map(|(usage, labels)| labels.into_iter().map(move |l| (l, usage))).collect()
+}
+
+/// The labels of columns that an update leaves as they are and has compared with what it writes, by checks, keys and exclusions: whether it
+/// succeeds tells of them as a condition does.
+fn told_by_constraints(catalog: &Catalog, labels: &LabelIndex, statement: &Statement) -> Labels {
+    let mut found = Labels::new();
+    for change in statement.modifications.iter().filter(|m| m.access == Access::Update) {
+        let Some(used) = statement.relations.get(change.relation) else { continue };
+        let Some(target) = catalog.relation(&written(used.schema.as_deref(), &used.name)) else { continue };
+        let columns: Vec<&str> = change.columns.iter().map(String::as_str).collect();
+        let columns = (!columns.is_empty()).then_some(columns.as_slice());
+        for (event, here) in effects::consequences(catalog, target, Event::Update, columns) {
+            if event != Event::Update {
+                continue;
+            }
+            for column in here.compared_with(columns.filter(|_| here.oid == target.oid)) {
+                match catalog.origin(labels, here.oid, column) {
+                    Origin::Plain => {}
+                    Origin::Unknown => found.extend(catalog.protected(labels, &here)),
+                    Origin::Labelled(reached) | Origin::Derived(reached) => found.extend(reached),
+                }
+            }
+        }
+    }
+    found
 }
 
 /// All labels on what the statement names and on what that stands on.

@@ -31,7 +31,7 @@ pub const SCHEMA: &str = include_str!("../schema/postgres.cedarschema");
 pub(crate) const UNRESOLVED: &str = "(unresolved)";
 
 /// The name of a setting that the text does not tell, and of all of them.
-const COMPUTED: &str = "(computed)";
+pub(crate) const COMPUTED: &str = "(computed)";
 
 /// Where statements run.
 #[derive(Clone, Debug)]
@@ -349,6 +349,8 @@ fn binding(subject: &Subject<'_>) -> Binding {
     out.extend(
         subject.settings.iter().map(|(name, value)| (format!("setting {name}").into(), value.clone())),
     );
+    // Names in constants ('orders'::regclass) and in what functions run are looked up by it.
+    out.push(("setting search_path".into(), subject.catalog.search_path().unwrap_or_default().to_string()));
     if let Some(text) = &subject.refers_to_text {
         out.push(("refers to".into(), String::from_utf8_lossy(text).into_owned()));
     }
@@ -357,22 +359,23 @@ fn binding(subject: &Subject<'_>) -> Binding {
     Binding::new(out)
 }
 
-/// Whether literals must not be kept in records: passwords, and statements that name protected columns.
+/// Whether literals must not be kept in records: passwords, and statements that name columns through which labels can be read.
 fn hides_literals(subject: &Subject<'_>) -> bool {
-    let names: BTreeSet<&str> = subject.labels.tables().flat_map(|(.., columns)| columns).collect();
-    let touches = subject.statements().flat_map(|s| &s.relations).filter_map(|r| subject.relation(r));
-    let protected = touches.into_iter().any(|r| !subject.catalog.protected(subject.labels, r).is_empty());
+    let touched = || subject.statements().flat_map(|s| &s.relations).filter_map(|r| subject.relation(r));
+    let labels = |relation| subject.catalog.protected(subject.labels, relation);
+    let carriers: BTreeSet<&str> =
+        touched().flat_map(|r| subject.catalog.carriers(subject.labels, r, &labels(r))).collect();
     let named = || {
         let columns = subject.statements().flat_map(|s| &s.columns).filter_map(|c| c.name.last());
         let written = subject.statements().flat_map(|s| &s.modifications).flat_map(|m| &m.columns);
-        columns.chain(written).any(|c| names.contains(c.as_str()))
+        columns.chain(written).any(|c| carriers.contains(c.as_str()))
             || subject
                 .statements()
                 .flat_map(|s| &s.modifications)
                 .any(|m| m.columns.is_empty() && m.access == Use::Insert)
     };
     let secret = subject.statements().any(|s| s.flags.password);
-    secret || (protected && named())
+    secret || (touched().any(|r| !labels(r).is_empty()) && named())
 }
 
 /// The text for records where literals must not be kept.

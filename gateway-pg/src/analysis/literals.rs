@@ -8,13 +8,20 @@ use super::{AnalysisError, LexSettings, Limits};
 /// What stands in place of a masked string.
 const MASK: &str = "'***'";
 
-/// The text with every string constant replaced by `'***'` and comments dropped, for records of statements whose
-/// literals are secrets (see [`super::Flags::password`]). Works on texts that do not parse, as long as they scan.
+/// What stands in place of a masked number.
+const MASKED_NUMBER: &str = "0";
+
+/// The text with every string constant replaced by `'***'`, every number by `0` and comments dropped, for records of statements
+/// whose literals are secrets (see [`super::Flags::password`]). Works on texts that do not parse, as long as they scan.
 ///
 /// # Errors
 /// As the scan of [`super::analyse`]; the caller then records no text at all.
 pub fn mask_literals(text: &str, settings: &LexSettings, limits: &Limits) -> Result<String, AnalysisError> {
-    replace(text, settings, limits, |token| (token.class == TokenClass::Text).then_some(MASK))
+    replace(text, settings, limits, |token| match token.class {
+        TokenClass::Text => Some(MASK),
+        TokenClass::Number => Some(MASKED_NUMBER),
+        _ => None,
+    })
 }
 
 /// The text with every constant replaced by `?`, comments dropped and white space made single spaces: equal for
@@ -104,6 +111,10 @@ mod tests {
         let masked = with(mask_literals, "alter role a password 'hunter2' /* hunter2 */ valid until 'x'");
         assert_eq!(masked, "alter role a password '***' valid until '***'");
         assert_eq!(with(mask_literals, "create role b password $$hunter2$$"), "create role b password '***'");
+        assert_eq!(
+            with(mask_literals, "select 1 where pay = 12.5e3 or b = $1"),
+            "select 0 where pay = 0 or b = $1"
+        );
         assert!(!with(mask_literals, "x E'hun\\'ter2' 'hunter2'\n'x'").contains("ter2"));
     }
 

@@ -320,6 +320,8 @@ pub struct Flags {
     pub natural_join: bool,
     /// A CTE with `SEARCH` or `CYCLE`: a star inside its own recursive term leaves the columns out that these add.
     pub ordered_recursion: bool,
+    /// Changes the row a cursor stands on: which one that is, neither the text nor its names tell.
+    pub current_of: bool,
     /// `ALTER DOMAIN` that tests, now or later, the values of its type in every table.
     pub tests_domain: bool,
 }

@@ -64,11 +64,6 @@ impl LabelIndex {
         self.tables.is_empty()
     }
 
-    /// The labelled tables, as (schema, table, columns).
-    pub(crate) fn tables(&self) -> impl Iterator<Item = (&str, &str, Vec<&str>)> {
-        self.tables.iter().map(|((s, t), c)| (s.as_str(), t.as_str(), c.keys().map(String::as_str).collect()))
-    }
-
     /// Every label of this database.
     pub(crate) fn all(&self) -> BTreeSet<usize> {
         self.tables.values().flat_map(HashMap::values).copied().collect()
@@ -453,7 +448,27 @@ impl Catalog {
         }
     }
 
+    /// What a column carries, added to what was found; `None` if that is not known. Each column is followed once: a view of views that
+    /// name each other many times over has more ways through it than could ever be gone.
     fn collect(
+        &self,
+        index: &LabelIndex,
+        table: u32,
+        attribute: i16,
+        into: &mut Found,
+        depth: usize,
+    ) -> Option<()> {
+        if let Some(known) = into.followed.get(&(table, attribute)) {
+            return known.then_some(());
+        }
+        // While it is followed it is not known.
+        into.followed.insert((table, attribute), false);
+        let known = self.follow_column(index, table, attribute, into, depth);
+        into.followed.insert((table, attribute), known.is_some());
+        known
+    }
+
+    fn follow_column(
         &self,
         index: &LabelIndex,
         table: u32,
@@ -505,14 +520,13 @@ impl Catalog {
         into: &mut Found,
         depth: usize,
     ) {
-        let mut known = false;
-        for &(_, table, column) in view.origins.iter().filter(|(number, ..)| *number == attribute) {
-            known = true;
+        let origins = view.origins_of(attribute);
+        for &(_, table, column) in origins {
             if table == 0 || self.collect(index, table, column, into, depth + 1).is_none() {
                 into.derive(self.protected_below(index, view));
             }
         }
-        if !known {
+        if origins.is_empty() {
             into.derive(self.protected_below(index, view));
         }
     }
@@ -524,6 +538,8 @@ struct Found {
     labels: BTreeSet<usize>,
     /// Something on the way was computed.
     derived: bool,
+    /// Columns that were followed, and whether all they carry was found.
+    followed: HashMap<(u32, i16), bool>,
 }
 
 impl Found {

@@ -1,6 +1,6 @@
 //! One relation as the server describes it: its columns, what it stands on, what runs and changes along with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{SHAPE, number};
 use crate::codec::ProtocolError;
@@ -98,8 +98,8 @@ pub(crate) struct Relation {
     pub(super) columns: BTreeMap<i16, String>,
     /// The types of its columns, as object ids.
     types: BTreeMap<i16, u32>,
-    /// For views: (column, origin table, origin column) of every target entry in the stored query. For tables: (column, 0, 0) of every
-    /// generated column.
+    /// For views: (column, origin table, origin column) of every target entry in the stored query, in order. For tables: (column, 0, 0) of
+    /// every generated column.
     pub(super) origins: Vec<(i16, u32, i16)>,
     /// Inheritance children and partitions.
     pub(super) children: Vec<u32>,
@@ -115,6 +115,8 @@ pub(crate) struct Relation {
     pub(super) policies: Vec<u32>,
     /// The columns by which it is divided into partitions, those in expressions too; 0 stands for an expression.
     partition_key: Vec<i16>,
+    /// The columns that each check, unique index and exclusion compares; 0 stands for any of them.
+    compared: Vec<Vec<i16>>,
 }
 
 impl Relation {
@@ -196,7 +198,7 @@ impl Relation {
     /// What it is, for binding an approval to it: another object or other columns give another text.
     pub(crate) fn definition(&self) -> String {
         format!(
-            "{}.{} #{} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {}",
+            "{}.{} #{} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {}",
             self.schema,
             self.name,
             self.oid,
@@ -209,13 +211,36 @@ impl Relation {
             self.cascades,
             self.policies,
             self.partition_key,
+            self.compared,
             self.stored
         )
     }
 
+    /// The origins of one column.
+    pub(super) fn origins_of(&self, attribute: i16) -> &[(i16, u32, i16)] {
+        let start = self.origins.partition_point(|(number, ..)| *number < attribute);
+        let end = self.origins.partition_point(|(number, ..)| *number <= attribute);
+        self.origins.get(start..end).unwrap_or_default()
+    }
+
+    /// The columns that a change of some (of any, if it is not known of which) has compared with them, or with those of other rows: whether
+    /// the change succeeds tells something of them.
+    pub(crate) fn compared_with(&self, changed: Option<&[&str]>) -> BTreeSet<i16> {
+        let is_changed = |number: &i16| {
+            let name = self.columns.get(number).map(String::as_str);
+            changed.is_some_and(|changed| name.is_some_and(|name| changed.contains(&name)))
+        };
+        let all = || self.columns.keys().copied().collect::<Vec<_>>();
+        let groups = self.compared.iter().map(|group| if group.contains(&0) { all() } else { group.clone() });
+        let concerned = groups.filter(|group| changed.is_none() || group.iter().any(is_changed));
+        // A key of one column is only compared with what is written into it.
+        let concerned = concerned.filter(|group| group.len() > 1);
+        concerned.flatten().filter(|number| !is_changed(number)).collect()
+    }
+
     /// Whether a column of a table is computed from others.
     pub(super) fn is_generated(&self, attribute: i16) -> bool {
-        self.origins.iter().any(|(number, table, _)| *number == attribute && *table == 0)
+        self.origins_of(attribute).iter().any(|(_, table, _)| *table == 0)
     }
 
     /// The number of a column.
@@ -228,7 +253,19 @@ pub(super) fn relation(cells: &[Option<&str>]) -> Result<Relation, ProtocolError
     let [_, Some(oid), Some(schema), Some(name), Some(kind), more @ ..] = cells else {
         return Err(SHAPE);
     };
-    let [parents, columns, origins, children, calls, stored, cascades, rules, policies, partition_key] = more
+    let [
+        parents,
+        columns,
+        origins,
+        children,
+        calls,
+        stored,
+        cascades,
+        rules,
+        policies,
+        partition_key,
+        compared,
+    ] = more
     else {
         return Err(SHAPE);
     };
@@ -245,7 +282,12 @@ pub(super) fn relation(cells: &[Option<&str>]) -> Result<Relation, ProtocolError
         parents: list(parents).iter().map(|t| number(t)).collect::<Result<_, _>>()?,
         types: columns.iter().map(|(number, (_, kind))| (*number, *kind)).collect(),
         columns: columns.into_iter().map(|(number, (name, _))| (number, name)).collect(),
-        origins: list(origins).iter().map(|t| origin(t)).collect::<Result<_, _>>()?,
+        origins: list(origins)
+            .iter()
+            .map(|t| origin(t))
+            .collect::<Result<BTreeSet<_>, _>>()?
+            .into_iter()
+            .collect(),
         children: list(children).iter().map(|t| number(t)).collect::<Result<_, _>>()?,
         calls: calls_of(*calls)?,
         cascades: list(cascades).iter().map(|t| cascade(t)).collect::<Result<_, _>>()?,
@@ -253,6 +295,10 @@ pub(super) fn relation(cells: &[Option<&str>]) -> Result<Relation, ProtocolError
         rules: list(rules).iter().map(|t| rule(t)).collect::<Result<Vec<_>, _>>()?.concat(),
         policies: list(policies).iter().map(|t| number(t)).collect::<Result<_, _>>()?,
         partition_key: list(partition_key).iter().map(|t| number(t)).collect::<Result<_, _>>()?,
+        compared: list(compared)
+            .iter()
+            .map(|t| t.split('+').map(number).collect::<Result<_, _>>())
+            .collect::<Result<_, _>>()?,
     })
 }
 

@@ -79,9 +79,9 @@ WITH RECURSIVE asked AS (
   WHERE x.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
 )
 SELECT 'schema', pg_catalog.current_schema()::pg_catalog.text, pg_catalog.current_setting('transaction_isolation'),
-  pg_catalog.current_setting('standard_conforming_strings'), pg_catalog.current_setting('client_encoding'), pg_catalog.current_setting('search_path'), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+  pg_catalog.current_setting('standard_conforming_strings'), pg_catalog.current_setting('client_encoding'), pg_catalog.current_setting('search_path'), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 UNION ALL
-SELECT 'name', a.ord::pg_catalog.text, a.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT 'name', a.ord::pg_catalog.text, a.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM asked a
 UNION ALL
 SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
@@ -193,7 +193,20 @@ SELECT 'relation', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname
      UNION ALL
      SELECT (m.part)[1] FROM pg_catalog.regexp_matches(t.partexprs::pg_catalog.text, ':varattno (\d+) ', 'g') AS m(part)
    ) AS k(attnum)
-   WHERE t.partrelid OPERATOR(pg_catalog.=) c.oid)
+   WHERE t.partrelid OPERATOR(pg_catalog.=) c.oid),
+  -- The columns that are compared with each other, or together with those of other rows, by each check, key and exclusion; 0 is any.
+  (SELECT pg_catalog.string_agg(g.attnums, ',') FROM (
+     SELECT pg_catalog.array_to_string(k.conkey, '+') AS attnums FROM pg_catalog.pg_constraint k
+     WHERE k.conrelid OPERATOR(pg_catalog.=) c.oid AND k.contype OPERATOR(pg_catalog.=) 'c'::pg_catalog."char"
+     UNION ALL
+     SELECT (SELECT pg_catalog.string_agg(DISTINCT u.attnum, '+') FROM (
+         SELECT n.attnum::pg_catalog.text AS attnum FROM pg_catalog.unnest(i.indkey::pg_catalog.int2[]) AS n(attnum)
+         WHERE n.attnum OPERATOR(pg_catalog.>) 0
+         UNION ALL
+         SELECT (m.part)[1] FROM pg_catalog.regexp_matches(pg_catalog.concat(i.indexprs, i.indpred), ':varattno (\d+) ', 'g') AS m(part)) u)
+     FROM pg_catalog.pg_index i
+     WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid AND (i.indisunique OR i.indisexclusion)
+   ) g)
 -- As an array: the planner takes a recursive query for a large one, and then compiles this for longer than it runs (JIT).
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
@@ -203,7 +216,7 @@ UNION ALL
 SELECT 'function', p.proname::pg_catalog.text, n.nspname::pg_catalog.text,
   (n.nspname OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(true)))::pg_catalog.text,
   pg_catalog.md5(pg_catalog.string_agg(pg_catalog.to_jsonb(p)::pg_catalog.text, '' ORDER BY p.oid)),
-  NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+  NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM pg_catalog.pg_proc p
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
 WHERE p.proname OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::pg_catalog.name[])
@@ -213,7 +226,7 @@ UNION ALL
 -- An unqualified operator may be a user's if one of that name lies in a schema on the path.
 SELECT 'function', ('operator ' OPERATOR(pg_catalog.||) o.oprname::pg_catalog.text), n.nspname::pg_catalog.text, 'true',
   pg_catalog.md5(pg_catalog.string_agg(pg_catalog.to_jsonb(o)::pg_catalog.text, '' ORDER BY o.oid)),
-  NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+  NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM pg_catalog.pg_operator o
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) o.oprnamespace
 WHERE ('operator ' OPERATOR(pg_catalog.||) o.oprname::pg_catalog.text) OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[])
@@ -223,7 +236,7 @@ GROUP BY o.oprname, n.nspname
 UNION ALL
 -- `('x').trap` and `trap('x')` are casts if there is a type of that name (FuncNameAsType): any of a user's on the path; and `r.trap` of a row,
 -- if the type is a domain of a row.
-SELECT DISTINCT 'function', a.name, n.nspname::pg_catalog.text, 'true', t.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT DISTINCT 'function', a.name, n.nspname::pg_catalog.text, 'true', t.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM pg_catalog.unnest($2::pg_catalog.text[]) AS a(name)
 JOIN pg_catalog.pg_type t ON t.typname OPERATOR(pg_catalog.=) pg_catalog.regexp_replace(a.name, '^(?:row )?type ', '')::pg_catalog.name
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
@@ -234,7 +247,7 @@ WHERE a.name OPERATOR(pg_catalog.~) '^(?:row )?type ' AND t.typrelid OPERATOR(pg
     OR EXISTS (SELECT FROM pg_catalog.pg_type b
       WHERE b.oid OPERATOR(pg_catalog.=) t.typbasetype AND b.typtype OPERATOR(pg_catalog.=) ANY ('{c,d}'::pg_catalog."char"[])))
 UNION ALL
-SELECT 'typename', m.ord::pg_catalog.text, m.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT 'typename', m.ord::pg_catalog.text, m.oid::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM named m
 UNION ALL
 -- How values of a user type are made: element, base, bounds, fields, first label, and which function sends them.
@@ -246,7 +259,7 @@ SELECT 'type', t.oid::pg_catalog.text, n.nspname::pg_catalog.text, t.typname::pg
    WHERE a.attrelid OPERATOR(pg_catalog.=) t.typrelid AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped),
   (SELECT e.enumlabel::pg_catalog.text FROM pg_catalog.pg_enum e WHERE e.enumtypid OPERATOR(pg_catalog.=) t.oid
    ORDER BY e.enumsortorder USING OPERATOR(pg_catalog.<) LIMIT 1),
-  p.proname::pg_catalog.text, NULL, NULL, NULL, NULL
+  p.proname::pg_catalog.text, NULL, NULL, NULL, NULL, NULL
 FROM pg_catalog.pg_type t
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
 LEFT JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) t.typsend::pg_catalog.oid

@@ -145,6 +145,16 @@ pub fn notification(body: &[u8]) -> Result<(u32, &str, &str), ProtocolError> {
     reader.finish().map(|()| parts)
 }
 
+/// FunctionCallResponse: the value, `None` for NULL.
+///
+/// # Errors
+/// Malformed bodies.
+pub fn function_result(body: &[u8]) -> Result<Option<&[u8]>, ProtocolError> {
+    let mut reader = Reader::new(body, "FunctionCallResponse");
+    let value = reader.value()?;
+    reader.finish().map(|()| value)
+}
+
 /// CommandComplete's tag.
 ///
 /// # Errors

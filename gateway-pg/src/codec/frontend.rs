@@ -7,7 +7,7 @@ use super::{DEFAULT_MAX_FRAME_BYTES, Frame, ProtocolError, Reader, SMALL_FRAME_B
 /// The length limit for each frontend message type once login is over.
 pub fn limit(tag: u8, large: usize) -> usize {
     match tag {
-        b'Q' | b'P' | b'B' | b'd' => large.min(DEFAULT_MAX_FRAME_BYTES.max(large)),
+        b'Q' | b'P' | b'B' | b'F' | b'd' => large.min(DEFAULT_MAX_FRAME_BYTES.max(large)),
         _ => SMALL_FRAME_BYTES,
     }
 }
@@ -47,6 +47,15 @@ pub struct Bind {
     pub result_formats: Vec<i16>,
 }
 
+/// FunctionCall.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionCall {
+    /// The function's object id.
+    pub function: u32,
+    /// Its arguments and the format of its result, as Bind has them; without names.
+    pub bind: Bind,
+}
+
 /// A message from the downstream, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -79,7 +88,7 @@ pub enum Message {
     /// CopyFail with its message.
     CopyFail,
     /// FunctionCall.
-    FunctionCall,
+    FunctionCall(FunctionCall),
     /// Terminate.
     Terminate,
 }
@@ -102,7 +111,7 @@ pub fn decode(frame: &Frame) -> Result<Message, ProtocolError> {
         b'd' => Ok(Message::CopyData),
         b'c' => empty(body, "CopyDone", Message::CopyDone),
         b'f' => copy_fail(body),
-        b'F' => Ok(Message::FunctionCall),
+        b'F' => function_call(frame),
         b'X' => empty(body, "Terminate", Message::Terminate),
         tag => Err(ProtocolError::Unexpected { tag, during: "from the client" }),
     }
@@ -140,18 +149,41 @@ fn bind(frame: &Frame) -> Result<Message, ProtocolError> {
     let mut reader = Reader::new(frame.body(), "Bind");
     let portal = reader.c_str()?.to_owned();
     let statement = reader.c_str()?.to_owned();
-    let parameter_formats = formats(&mut reader)?;
+    let (parameter_formats, parameters) = parameters(&mut reader, frame)?;
+    let result_formats = formats(&mut reader)?;
+    reader.finish()?;
+    Ok(Message::Bind(Bind { portal, statement, parameter_formats, parameters, result_formats }))
+}
+
+/// Format codes and values.
+fn parameters(
+    reader: &mut Reader<'_>,
+    frame: &Frame,
+) -> Result<(Vec<i16>, Vec<Option<Bytes>>), ProtocolError> {
+    let formats = formats(reader)?;
     let count = reader.u16()?;
     let body = frame.body_bytes();
-    let parameters = (0..count)
+    let values = (0..count)
         .map(|_| reader.value().map(|value| value.map(|v| body.slice_ref(v))))
         .collect::<Result<Vec<_>, _>>()?;
-    let result_formats = formats(&mut reader)?;
-    if parameter_formats.len() > 1 && parameter_formats.len() != parameters.len() {
+    if formats.len() > 1 && formats.len() != values.len() {
+        return Err(reader.malformed());
+    }
+    Ok((formats, values))
+}
+
+fn function_call(frame: &Frame) -> Result<Message, ProtocolError> {
+    let mut reader = Reader::new(frame.body(), "FunctionCall");
+    let function = reader.u32()?;
+    let (parameter_formats, parameters) = parameters(&mut reader, frame)?;
+    let result = reader.i16()?;
+    if !matches!(result, 0 | 1) {
         return Err(reader.malformed());
     }
     reader.finish()?;
-    Ok(Message::Bind(Bind { portal, statement, parameter_formats, parameters, result_formats }))
+    let (portal, statement, result_formats) = (String::new(), String::new(), vec![result]);
+    let bind = Bind { portal, statement, parameter_formats, parameters, result_formats };
+    Ok(Message::FunctionCall(FunctionCall { function, bind }))
 }
 
 fn named(body: &[u8], what: &'static str) -> Result<Named, ProtocolError> {
@@ -211,6 +243,19 @@ mod tests {
             assert!(decode(&frame(b'B', &good.body()[..cut])).is_err(), "cut at {cut}");
         }
         assert!(decode(&frame(b'B', b"\0s\0\0\x01\0\x02\0\0\0\0")).is_err(), "format code 2 does not exist");
+    }
+
+    #[test]
+    fn function_calls_are_bounded_by_their_frame() {
+        let good = frame(b'F', b"\0\0\x03\xba\0\x01\0\x01\0\x01\0\0\0\x04\0\0\0\x07\0\x01");
+        let Ok(Message::FunctionCall(call)) = decode(&good) else { panic!() };
+        assert_eq!((call.function, call.bind.result_formats.as_slice()), (954, &[1][..]));
+        assert_eq!(call.bind.parameters, [Some(Bytes::from_static(b"\0\0\0\x07"))]);
+        for cut in 0..good.body().len() {
+            assert!(decode(&frame(b'F', &good.body()[..cut])).is_err(), "cut at {cut}");
+        }
+        let more = [good.body(), b"x"].concat();
+        assert!(decode(&frame(b'F', &more)).is_err());
     }
 
     #[test]

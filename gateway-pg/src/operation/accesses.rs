@@ -31,7 +31,9 @@ pub(super) fn accesses(subject: &Subject<'_>) -> BTreeSet<Access> {
     }
     out.extend(parameter_types(subject));
     if out.is_empty() {
-        let proven = subject.statements().all(Statement::read_only);
+        // A cursor reads what it was declared for, which is among the statements.
+        let steers = |s: &Statement| matches!(&*s.kind, "fetch" | "move") && !s.flags.unproven;
+        let proven = subject.statements().all(|s| s.read_only() || steers(s));
         let (action, resource) = if proven { ("query", place.database()) } else { ("alter", place.server()) };
         out.insert(access(action, resource));
     }

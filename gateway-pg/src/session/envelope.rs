@@ -50,6 +50,8 @@ pub(super) struct Opening {
     segment: Segment,
     permits: Approved,
     envelope: Envelope,
+    /// The server answered a command of it.
+    answered: bool,
     failed: bool,
 }
 
@@ -61,6 +63,8 @@ pub(super) struct Closing {
     refusal: Option<Denial>,
     /// The SQLSTATE with which the commit failed.
     fault: Option<String>,
+    /// The server answered the command that ends it.
+    answered: bool,
 }
 
 /// The largest number of rows that may be changed, if that is limited.
@@ -106,7 +110,7 @@ impl Session {
             Ok(Some(envelope)) => {
                 encode::query(&mut self.to_upstream, &envelope.opening());
                 let permits = Approved { prepare, execute, then: Vec::new() };
-                let opening = Opening { segment, permits, envelope, failed: false };
+                let opening = Opening { segment, permits, envelope, answered: false, failed: false };
                 self.phase = Phase::Opening(Box::new(opening));
             }
             Err(denial) => {
@@ -160,12 +164,15 @@ impl Session {
     /// A frame of the server while an envelope is opened.
     pub(super) fn opening(&mut self, frame: &Frame) -> Result<(), ProtocolError> {
         match (frame.tag(), &mut self.phase) {
-            (b'C', _) => Ok(()),
-            (b'E', Phase::Opening(opening)) => {
-                opening.failed = true;
+            (b'C', Phase::Opening(opening)) => {
+                opening.answered = true;
                 Ok(())
             }
-            (b'Z', _) => {
+            (b'E', Phase::Opening(opening)) => {
+                (opening.answered, opening.failed) = (true, true);
+                Ok(())
+            }
+            (b'Z', Phase::Opening(opening)) if opening.answered => {
                 self.status = backend::ready_for_query(frame.body())?;
                 let Phase::Opening(opening) = self.take_phase() else { return Ok(()) };
                 self.opened(*opening);
@@ -176,7 +183,7 @@ impl Session {
     }
 
     fn opened(&mut self, opening: Opening) {
-        let Opening { segment, permits, envelope, failed } = opening;
+        let Opening { segment, permits, envelope, failed, .. } = opening;
         if failed || self.status != TransactionStatus::Open {
             let denial =
                 unmet("the server did not begin the transaction that the policy asks for", "try again");
@@ -195,7 +202,7 @@ impl Session {
         refusal: Option<Denial>,
     ) {
         let well = refusal.is_none() && self.status == TransactionStatus::Open;
-        let closing = Closing { results, outcome, refusal, fault: None };
+        let closing = Closing { results, outcome, refusal, fault: None, answered: false };
         match envelope.closing(well) {
             Some(command) => {
                 encode::query(&mut self.to_upstream, &command);
@@ -211,13 +218,17 @@ impl Session {
     /// A frame of the server while an envelope is closed.
     pub(super) fn closing(&mut self, frame: &Frame) -> Result<(), ProtocolError> {
         match (frame.tag(), &mut self.phase) {
-            (b'C', _) => Ok(()),
+            (b'C', Phase::Closing(closing)) => {
+                closing.answered = true;
+                Ok(())
+            }
             (b'E', Phase::Closing(closing)) => {
+                closing.answered = true;
                 let code = backend::error_field(frame.body(), b'C');
                 closing.fault = Some(code.unwrap_or_else(|| "XX000".to_owned()));
                 Ok(())
             }
-            (b'Z', _) => {
+            (b'Z', Phase::Closing(closing)) if closing.answered => {
                 self.status = backend::ready_for_query(frame.body())?;
                 let Phase::Closing(closing) = self.take_phase() else { return Ok(()) };
                 self.closed(*closing);
@@ -228,7 +239,7 @@ impl Session {
     }
 
     fn closed(&mut self, closing: Closing) {
-        let Closing { results, outcome, refusal, fault } = closing;
+        let Closing { results, outcome, refusal, fault, .. } = closing;
         self.settle_transaction();
         if let Some(code) = &fault {
             let mut out = bytes::BytesMut::new();

@@ -18,7 +18,7 @@ use super::rows::{Chunk, Edit};
 use super::segment::{Segment, defined_name};
 use super::shape::Shape;
 use super::{Phase, Portal, Session, Task};
-use crate::analysis::{Copy, CopyFormat, Statement};
+use crate::analysis::{Copy, CopyFormat, SettingKind, Statement};
 use crate::codec::backend::{self, TransactionStatus};
 use crate::codec::frontend::{Message, Named};
 use crate::codec::{Frame, HEADER_BYTES, ProtocolError, encode, peek};
@@ -51,6 +51,11 @@ pub(super) enum Expect {
     Execute {
         portal: Arc<Portal>,
     },
+    /// The answer to a call outside SQL, up to ReadyForQuery; `result` is its type.
+    Call {
+        portal: Arc<Portal>,
+        result: u32,
+    },
     Close(Named),
     Sync,
     /// The end of a command of the gateway's own, of which the client sees errors and notices alone.
@@ -68,6 +73,10 @@ pub(super) struct Flow {
     shape: Option<Arc<Shape>>,
     /// Labels reachable from what is running whose values may not be shown.
     protected: BTreeSet<usize>,
+    /// Those reachable whose values may.
+    shown: BTreeSet<usize>,
+    /// What the copy under way relies on, as [`Shape::relied`].
+    copy_relies: BTreeSet<usize>,
     /// Its errors may report such values for what the transaction did before.
     pub(super) withholds: bool,
     /// The answer must not be released: everything is dropped up to the end, then this is told.
@@ -76,6 +85,11 @@ pub(super) struct Flow {
     failed: bool,
     /// A ReadyForQuery ended it.
     synced: bool,
+    /// The client's Sync behind a COPY FROM is here and not forwarded: the server drops it if it comes to read data, and answers it
+    /// if the copy fails before. Until data is forwarded it is due.
+    pub(super) holds_sync: bool,
+    /// Data, or its end, was forwarded to the copy under way.
+    took_data: bool,
     /// One statement outside any transaction.
     pub(super) alone: bool,
     /// What runs may change what names mean.
@@ -87,6 +101,15 @@ pub(super) struct Flow {
     pub(super) cap: Option<u64>,
     /// Rows changed so far.
     changed: u64,
+}
+
+/// Labels reachable from what runs.
+#[derive(Debug, Default)]
+pub(super) struct Reached {
+    /// Those whose values may not be shown.
+    pub(super) protected: BTreeSet<usize>,
+    /// The others.
+    pub(super) shown: BTreeSet<usize>,
 }
 
 /// What becomes of a copy-in message.
@@ -111,7 +134,7 @@ impl Flow {
     pub(super) fn new(
         expected: VecDeque<Expect>,
         results: Option<Results>,
-        protected: BTreeSet<usize>,
+        Reached { protected, shown }: Reached,
     ) -> Self {
         Self {
             expected,
@@ -120,10 +143,14 @@ impl Flow {
             copy_out: None,
             shape: None,
             protected,
+            shown,
+            copy_relies: BTreeSet::new(),
             withholds: false,
             refusal: None,
             failed: false,
             synced: false,
+            holds_sync: false,
+            took_data: false,
             alone: false,
             forgets: false,
             rest: None,
@@ -135,12 +162,31 @@ impl Flow {
 
     /// Only the answer to a Sync is due.
     pub(super) fn sync_only() -> Self {
-        Self::new(VecDeque::from([Expect::Sync]), None, BTreeSet::new())
+        Self::new(VecDeque::from([Expect::Sync]), None, Reached::default())
     }
 
     /// Only the answer to a command of the gateway's own is due.
     pub(super) fn own(results: Option<Results>, protected: BTreeSet<usize>) -> Self {
-        Self::new(VecDeque::from([Expect::Own]), results, protected)
+        Self::new(VecDeque::from([Expect::Own]), results, Reached { protected, ..Reached::default() })
+    }
+
+    /// Takes over masks that became stricter.
+    pub(super) fn adopt_masks(&mut self) {
+        let Some(results) = &mut self.results else { return };
+        results.adopt_masks();
+        self.protected.extend(self.shown.extract_if(.., |label| !results.reveals(*label)));
+    }
+
+    /// Refuses the rest of a result whose columns were decided on while these labels were shown, once one is not.
+    fn uphold(&mut self, relied: &BTreeSet<usize>) -> bool {
+        let reveals = |label: &usize| self.results.as_ref().is_some_and(|r| r.reveals(*label));
+        if self.refusal.is_some() || relied.iter().all(reveals) {
+            return true;
+        }
+        let message = "the policies have changed: what this result is computed from is protected now";
+        let denial = Denial::new(DenialCode::Forbidden, message);
+        self.refusal = Some(denial.with_hint("send the statement again"));
+        false
     }
 
     /// Whether a statement of this kind is under way.
@@ -154,6 +200,17 @@ impl Flow {
         frame: &Frame,
         message: &Message,
     ) -> Result<CopyInStep, ProtocolError> {
+        // The server drops a Sync that comes before the data (CopyGetData); the client sends another.
+        let takes = matches!(message, Message::CopyData | Message::CopyDone | Message::CopyFail);
+        if takes && std::mem::take(&mut self.holds_sync) {
+            self.expected.pop_back();
+        }
+        self.took_data |= takes;
+        let extended = matches!(self.expected.front(), Some(Expect::Execute { .. }));
+        if matches!(message, Message::Sync) && extended && !self.took_data && !self.holds_sync {
+            self.holds_sync = true;
+            self.expected.push_back(Expect::Sync);
+        }
         match message {
             Message::CopyData => Ok(CopyInStep { forward: true, flush: false }),
             Message::CopyDone | Message::CopyFail => {
@@ -285,6 +342,7 @@ impl Session {
                 chunk.edits.push((at, Edit::Fault { error: true, early }));
                 flow.outcome = backend::error_field(body, b'C').unwrap_or_default();
                 self.fault(flow);
+                self.send_held_sync(flow);
                 Ok(())
             }
             b'Z' => {
@@ -327,7 +385,7 @@ impl Session {
         // The server drops everything up to Sync.
         while !matches!(
             flow.expected.front(),
-            None | Some(Expect::Simple { .. } | Expect::Sync | Expect::Own)
+            None | Some(Expect::Simple { .. } | Expect::Call { .. } | Expect::Sync | Expect::Own)
         ) {
             flow.expected.pop_front();
         }
@@ -335,9 +393,12 @@ impl Session {
 
     fn ready(&mut self, flow: &mut Flow, body: &[u8]) -> Result<(), ProtocolError> {
         match flow.expected.pop_front() {
-            Some(Expect::Simple { .. } | Expect::Sync | Expect::Own) if flow.expected.is_empty() => {
+            Some(Expect::Simple { .. } | Expect::Call { .. } | Expect::Sync | Expect::Own)
+                if flow.expected.is_empty() =>
+            {
                 self.status = backend::ready_for_query(body)?;
                 self.reached &= self.status != TransactionStatus::Idle;
+                self.settings_settle();
                 flow.synced = true;
                 // A change of how text is read was told before this.
                 (self.unread, self.unsure) = (false, false);
@@ -362,6 +423,11 @@ impl Session {
                 Some(Expect::Simple { .. } | Expect::Execute { .. }),
                 b'C' | b'I' | b's' | b'G' | b'H' | b'd' | b'c',
             ) => self.running(flow, tag, body, at, chunk),
+            (Some(Expect::Call { portal, result }), b'V') => {
+                let (portal, result) = (Arc::clone(portal), *result);
+                self.called(flow, &portal, result, at, chunk);
+                Ok(())
+            }
             (Some(Expect::Own), b'C') => {
                 chunk.edits.push((at, Edit::Drop));
                 Ok(())
@@ -438,11 +504,13 @@ impl Session {
                 }
                 flow.count_changes();
                 self.completed(flow);
+                self.send_held_sync(flow);
             }
             b'I' => self.completed(flow),
             b's' => self.suspended(flow),
             b'G' => self.copy_in_begins(flow, body)?,
             b'H' => self.copy_out_begins(flow, body)?,
+            b'd' if !flow.uphold(&flow.copy_relies.clone()) => self.tasks.push_back(Task::CancelUpstream),
             b'd' => match &mut flow.copy_out {
                 Some(copy) => copy.data(body, at, chunk)?,
                 None => return Err(ProtocolError::Unexpected { tag, during: "outside copy" }),
@@ -455,16 +523,16 @@ impl Session {
         Ok(())
     }
 
+    /// A copy ended before it took any data: the Sync behind it counts.
+    fn send_held_sync(&mut self, flow: &mut Flow) {
+        if std::mem::take(&mut flow.holds_sync) {
+            encode::sync(&mut self.to_upstream);
+        }
+    }
+
     fn copy_in_begins(&mut self, flow: &mut Flow, body: &[u8]) -> Result<(), ProtocolError> {
         backend::copy_response(body)?;
-        flow.copy_in = true;
-        // A Sync sent before the client knew is dropped by the server while it takes copy data; the client sends another.
-        if matches!(flow.expected.front(), Some(Expect::Execute { .. }))
-            && flow.expected.len() == 2
-            && matches!(flow.expected.back(), Some(Expect::Sync))
-        {
-            flow.expected.pop_back();
-        }
+        (flow.copy_in, flow.took_data) = (true, false);
         Ok(())
     }
 
@@ -477,6 +545,7 @@ impl Session {
             return Err(ProtocolError::Unexpected { tag: b'H', during: "for a copy that was not judged" });
         };
         let masks = self.copy_columns(flow, statement, columns, i16::from(format));
+        flow.copy_relies = flow.shown.clone();
         flow.copy_out = Some(CopyOut::new(copy, masks)?);
         Ok(())
     }
@@ -530,7 +599,8 @@ impl Session {
                 name if name.is_empty() => self.statements.clear(),
                 name => self.statements.remove(&name),
             },
-            "discard" => {
+            // The others leave names as they are (PostgreSQL documentation, DISCARD); this one tells itself by the settings it resets.
+            "discard" if statement.settings.iter().any(|s| s.kind == SettingKind::ResetAll) => {
                 self.statements.clear();
                 self.portals.clear();
             }
@@ -584,7 +654,7 @@ fn is_early(flow: &Flow) -> bool {
         Some(Expect::Simple { text, index }) => {
             flow.shape.is_none() && text.statement(*index).is_some_and(|statement| statement.kind == "select")
         }
-        Some(Expect::Execute { .. } | Expect::Sync | Expect::Own) | None => false,
+        Some(Expect::Execute { .. } | Expect::Call { .. } | Expect::Sync | Expect::Own) | None => false,
         Some(_) => true,
     }
 }
@@ -592,7 +662,7 @@ fn is_early(flow: &Flow) -> bool {
 fn running_statement(expect: &Expect) -> Option<&Statement> {
     match expect {
         Expect::Simple { text, index } => text.statement(*index),
-        Expect::Execute { portal } => portal.prepared.statement(),
+        Expect::Execute { portal } | Expect::Call { portal, .. } => portal.prepared.statement(),
         _ => None,
     }
 }

@@ -218,6 +218,10 @@ pub(crate) struct Session {
     settings: Arc<BTreeMap<String, String>>,
     /// How often such a setting may have changed.
     settings_changed: u64,
+    /// A setting by which texts are read was changed since the server last answered a Sync.
+    rereads_at_sync: bool,
+    /// One was in the open transaction.
+    rereads_at_end: bool,
     /// What the client knows of them, while a simple query runs in parts: the server reports at the end of a query.
     told: Option<BTreeMap<String, String>>,
     tasks: VecDeque<Task>,
@@ -261,6 +265,8 @@ impl Session {
             script: None,
             settings: Arc::new(settings::reported(&reported)),
             settings_changed: 0,
+            rereads_at_sync: false,
+            rereads_at_end: false,
             reported,
             told: None,
             tasks: VecDeque::new(),
@@ -667,10 +673,22 @@ impl Session {
     }
 
     /// The results on their way, for the driver to refresh when policies change.
-    pub(crate) fn results(&mut self) -> Option<&mut Results> {
+    pub(crate) fn results(&self) -> Option<&Results> {
+        match &self.phase {
+            Phase::Flowing(flow) if flow.results.is_some() => flow.results.as_ref(),
+            _ => self.listening.as_ref(),
+        }
+    }
+
+    /// Takes over what the policies say now of the results on their way.
+    pub(crate) fn adopt_masks(&mut self) {
         match &mut self.phase {
-            Phase::Flowing(flow) if flow.results.is_some() => flow.results.as_mut(),
-            _ => self.listening.as_mut(),
+            Phase::Flowing(flow) if flow.results.is_some() => flow.adopt_masks(),
+            _ => {
+                if let Some(listening) = &mut self.listening {
+                    listening.adopt_masks();
+                }
+            }
         }
     }
 
@@ -682,9 +700,18 @@ impl Session {
 impl Portal {
     /// A cursor declared in SQL.
     fn cursor(prepared: Arc<Prepared>) -> Self {
+        Self::new(prepared, None)
+    }
+
+    /// A portal that Bind makes.
+    fn bound(prepared: Arc<Prepared>, bind: frontend::Bind) -> Self {
+        Self::new(prepared, Some(bind))
+    }
+
+    fn new(prepared: Arc<Prepared>, bind: Option<frontend::Bind>) -> Self {
         Self {
             prepared,
-            bind: None,
+            bind,
             started: Default::default(),
             meaning: Default::default(),
             stands_for: Default::default(),

@@ -31,6 +31,8 @@ pub(super) enum Edit {
     Lines { layout: Arc<Lines>, lines: Bytes, fields: Vec<(Range<usize>, Column)> },
     /// Copied tuples, and what stands around them: masked by column.
     Tuples { shape: Arc<Shape>, bytes: Bytes, tuples: Vec<Range<usize>> },
+    /// The result of a call outside SQL.
+    Value(Column),
 }
 
 /// How a frame with values is laid out.
@@ -344,6 +346,7 @@ impl Edit {
             }
             Self::Notification => notification(masker, body),
             Self::Names => names(masker, body),
+            Self::Value(column) => function_result(masker, column, body),
             Self::Lines { layout, lines, fields } => {
                 super::copy::mask_lines(masker, layout, lines, fields).map(Some)
             }
@@ -430,6 +433,16 @@ fn notification(masker: &mut Masker<'_>, body: &[u8]) -> Result<Option<Bytes>, D
     out.extend_from_slice(b"\0");
     out.extend_from_slice(&masked);
     out.extend_from_slice(b"\0");
+    finish_frame(&mut out, 0);
+    Ok(Some(out.freeze()))
+}
+
+/// A FunctionCallResponse whose value is masked.
+fn function_result(masker: &mut Masker<'_>, column: &Column, body: &[u8]) -> Result<Option<Bytes>, Denial> {
+    let value = backend::function_result(body).map_err(|e| unreadable(&e.to_string()))?;
+    let Some(masked) = shape::masked_alone(masker, column, value)? else { return Ok(None) };
+    let mut out = BytesMut::from(&b"V\0\0\0\0"[..]);
+    put_value(&mut out, masked.as_deref());
     finish_frame(&mut out, 0);
     Ok(Some(out.freeze()))
 }

@@ -3,12 +3,11 @@
 mod names;
 mod operations;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use gateway_core::error::{Denial, DenialCode};
-use gateway_core::operation::{Batch, OperationId, Stage};
+use gateway_core::operation::{Access, Batch, OperationId, Stage};
 use gateway_core::pipeline::Permit;
 
 use self::operations::{Operations, Order, apart, note_rewritten};
@@ -21,8 +20,9 @@ use super::{
 };
 use crate::analysis::Statement;
 use crate::codec::backend::TransactionStatus;
-use crate::codec::frontend::{Bind, Message, Named, Parse};
+use crate::codec::frontend::{Bind, FunctionCall, Message, Named, Parse};
 use crate::codec::{Frame, ProtocolError, encode};
+use crate::fast_path;
 use crate::operation::{self};
 use crate::statement::{Prepared, Text, changes_meaning, ends_transaction};
 
@@ -44,11 +44,31 @@ enum End {
 #[derive(Debug)]
 enum Step {
     Query(Arc<Text>),
-    Parse { name: String, prepared: Arc<Prepared> },
-    Bind { name: String, portal: Arc<Portal> },
-    DescribeStatement { name: String, prepared: Arc<Prepared> },
-    DescribePortal { name: String, portal: Arc<Portal> },
-    Execute { name: String, portal: Arc<Portal> },
+    Parse {
+        name: String,
+        prepared: Arc<Prepared>,
+    },
+    Bind {
+        name: String,
+        portal: Arc<Portal>,
+    },
+    DescribeStatement {
+        name: String,
+        prepared: Arc<Prepared>,
+    },
+    DescribePortal {
+        name: String,
+        portal: Arc<Portal>,
+    },
+    Execute {
+        name: String,
+        portal: Arc<Portal>,
+    },
+    /// A call outside SQL, as the portal of the same call in SQL.
+    Call {
+        portal: Arc<Portal>,
+        result: u32,
+    },
     Close(Named),
     Flush,
     Sync,
@@ -107,6 +127,12 @@ impl Segment {
     pub(super) fn is_whole(&self) -> bool {
         let copies = self.runs().any(|s| s.kind == "copy_from");
         self.end == End::Simple || (self.end == End::Sync && !copies)
+    }
+
+    /// Whether it ends in a COPY FROM and the Sync behind that.
+    fn ends_in_copy(&self) -> bool {
+        let [.., Step::Execute { portal, .. }, Step::Sync] = self.steps.as_slice() else { return false };
+        portal.prepared.statement().is_some_and(|statement| statement.kind == "copy_from")
     }
 
     /// Whether it begins or ends a transaction, or part of one.
@@ -178,7 +204,7 @@ impl Segment {
     pub(super) fn runs(&self) -> impl Iterator<Item = &Statement> {
         self.steps.iter().flat_map(|step| match step {
             Step::Query(text) => text.analysis.statements.as_slice(),
-            Step::Execute { portal, .. } => {
+            Step::Execute { portal, .. } | Step::Call { portal, .. } => {
                 portal.prepared.text.statement(portal.prepared.index).map_or(&[][..], std::slice::from_ref)
             }
             _ => &[],
@@ -191,7 +217,8 @@ impl Segment {
             Step::Parse { prepared, .. } | Step::DescribeStatement { prepared, .. } => Some(&prepared.text),
             Step::Bind { portal, .. }
             | Step::DescribePortal { portal, .. }
-            | Step::Execute { portal, .. } => Some(&portal.prepared.text),
+            | Step::Execute { portal, .. }
+            | Step::Call { portal, .. } => Some(&portal.prepared.text),
             _ => None,
         })
     }
@@ -209,7 +236,7 @@ impl Session {
             }
             // Left over from a copy that failed: ignored, as in the server (PostgresMain).
             Message::CopyData | Message::CopyDone | Message::CopyFail => return Ok(()),
-            Message::Query(_) | Message::FunctionCall if !segment.steps.is_empty() => {
+            Message::Query(_) | Message::FunctionCall(_) if !segment.steps.is_empty() => {
                 return Err(ProtocolError::Unexpected { tag: frame.tag(), during: "before Sync" });
             }
             _ => {}
@@ -258,12 +285,11 @@ impl Session {
                 }
                 (Step::Query(self.text(text)?), End::Simple)
             }
-            Message::FunctionCall => {
-                let Phase::Gathering(segment) = &mut self.phase else { return Ok(()) };
-                segment.end = End::Simple;
-                let message = "function calls outside SQL (the fast path) are refused: they cannot be judged";
-                return Err(Denial::new(DenialCode::NotUnderstood, message)
-                    .with_hint("call the function in a SELECT"));
+            Message::FunctionCall(call) => {
+                if let Phase::Gathering(segment) = &mut self.phase {
+                    segment.end = End::Simple;
+                }
+                (self.call_step(call)?, End::Simple)
             }
             Message::Parse(parse) => (self.parse_step(parse)?, End::Open),
             Message::Bind(bind) => (self.bind_step(bind)?, End::Open),
@@ -307,14 +333,33 @@ impl Session {
     fn first_change_of_names(&self, segment: &Segment) -> Option<usize> {
         let last = segment.steps.iter().rposition(Step::depends_on_names)?;
         let mut settled: Option<&Arc<Prepared>> = None;
-        segment.steps.iter().take(last).position(|step| {
-            let Step::Execute { portal, .. } = step else { return false };
+        segment.steps.iter().take(last).enumerate().position(|(at, step)| {
+            let portal = match step {
+                Step::Execute { portal, .. } => portal,
+                Step::Bind { portal, .. } => return self.is_planned_before_others(segment, at, portal),
+                _ => return false,
+            };
             if settled.is_some_and(|known| Arc::ptr_eq(known, &portal.prepared)) {
                 return false;
             }
             settled = Some(&portal.prepared);
             self.portal_changes(portal)
         })
+    }
+
+    /// Whether code that may change what names mean can run when a portal is bound (planning computes immutable functions), and anything
+    /// but that portal comes after it.
+    fn is_planned_before_others(&self, segment: &Segment, at: usize, portal: &Arc<Portal>) -> bool {
+        let its_own = |step: &Step| match step {
+            Step::Execute { portal: other, .. } | Step::DescribePortal { portal: other, .. } => {
+                Arc::ptr_eq(other, portal)
+            }
+            other => !other.depends_on_names(),
+        };
+        let operation = || self.portal_operation(portal).ok().flatten();
+        let calls = |access: &Access| access.action.as_str() == "call" && operation::moves_names(access);
+        !segment.steps.iter().skip(at + 1).all(its_own)
+            && operation().is_some_and(|understood| understood.operation.accesses.iter().any(calls))
     }
 
     fn portal_changes(&self, portal: &Portal) -> bool {
@@ -400,19 +445,20 @@ impl Session {
         self.own_name(&bind.portal)?;
         let prepared = self.prepared(&bind.statement)?;
         let name = bind.portal.clone();
-        let portal = Arc::new(Portal {
-            prepared,
-            bind: Some(bind),
-            started: AtomicBool::new(false),
-            meaning: OnceLock::new(),
-            stands_for: OnceLock::new(),
-            shape: OnceLock::new(),
-        });
+        let portal = Arc::new(Portal::bound(prepared, bind));
         self.room_for_portal(&name, portal.weight())?;
         if let Phase::Gathering(segment) = &mut self.phase {
             segment.portals.insert(name.clone(), Arc::clone(&portal));
         }
         Ok(Step::Bind { name, portal })
+    }
+
+    /// A call outside SQL is judged as the same call in SQL, and forwarded as it is.
+    fn call_step(&mut self, call: FunctionCall) -> Result<Step, Denial> {
+        let function = fast_path::find(call.function, call.bind.parameters.len())?;
+        let text = self.text(bytes::Bytes::from_static(function.sql.as_bytes()))?;
+        let prepared = Arc::new(Prepared::new(text, 0).with_types(function.arguments.to_vec()));
+        Ok(Step::Call { portal: Arc::new(Portal::bound(prepared, call.bind)), result: function.result })
     }
 
     fn room_for_statement(&self, name: &str, bytes: usize) -> Result<(), Denial> {
@@ -482,8 +528,10 @@ impl Session {
             Ok(Operations { prepare, mut execute, order }) => {
                 segment.unread = order.unread;
                 let unsettled = order.unsettled.unwrap_or(usize::MAX);
-                for understood in execute.iter_mut().skip(unsettled) {
-                    understood.operation.binding = self.unknown_settings();
+                for (at, understood) in execute.iter_mut().enumerate() {
+                    if at >= unsettled || understood.by_cursor {
+                        understood.operation.binding = self.unknown_settings();
+                    }
                 }
                 (prepare, execute)
             }
@@ -539,6 +587,7 @@ impl Session {
             results = Some(more);
         }
         let mut expected = VecDeque::new();
+        let holds_sync = segment.ends_in_copy();
         for (step, frame) in segment.steps.into_iter().zip(&segment.frames) {
             if let Step::Execute { portal, name } = &step
                 && self.needs_description(portal, &expected)
@@ -559,6 +608,8 @@ impl Session {
                         &prepared.types,
                     );
                 }
+                // Whether the server answers it is known when the copy has begun.
+                Step::Sync if holds_sync => encode::flush(&mut self.to_upstream),
                 _ => self.to_upstream.extend_from_slice(frame.bytes()),
             }
             expected.extend(expect(step));
@@ -574,18 +625,15 @@ impl Session {
             }
             (new, old) => new.or(old),
         };
-        let protected = statements
-            .iter()
-            .flat_map(|t| &t.analysis.statements)
-            .flat_map(|s| self.protected_by(s, results.as_ref()));
-        let protected: BTreeSet<usize> = protected.collect();
-        self.script_protects(&protected);
+        let analysed = statements.iter().flat_map(|t| &t.analysis.statements);
+        let reached = self.reached_by(analysed, results.as_ref());
+        self.script_protects(&reached.protected);
         let mut run = statements.iter().flat_map(|t| &t.analysis.statements);
         let deferred = self.status != TransactionStatus::Open || run.any(|s| self.runs_deferred(s));
         let withholds = self.reached && deferred;
-        self.reached |= !protected.is_empty();
-        let mut flow = Flow::new(expected, results, protected);
-        flow.withholds = withholds;
+        self.reached |= !reached.protected.is_empty();
+        let mut flow = Flow::new(expected, results, reached);
+        (flow.withholds, flow.holds_sync) = (withholds, holds_sync);
         (flow.forgets, flow.rest, flow.alone) = (forgets, rest, alone);
         flow.cap = cap;
         self.phase = Phase::Flowing(Box::new(flow));
@@ -627,6 +675,7 @@ fn expect(step: Step) -> Option<Expect> {
         Step::DescribeStatement { .. } => Expect::DescribeStatement,
         Step::DescribePortal { portal, .. } => Expect::DescribePortal { portal, shown: true },
         Step::Execute { portal, .. } => Expect::Execute { portal },
+        Step::Call { portal, result } => Expect::Call { portal, result },
         Step::Close(named) => Expect::Close(named),
         Step::Flush => return None,
         Step::Sync => Expect::Sync,

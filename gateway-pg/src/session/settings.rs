@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use gateway_core::operation::{Binding, Operation};
 
-use super::Session;
+use super::{Meaning, Session};
 use crate::analysis::{SettingKind, SettingScope, Statement};
+use crate::codec::backend::TransactionStatus;
+use crate::operation::COMPUTED;
 
 /// Settings whose values the server reports; it is believed, and they always count.
 const REPORTED: [&str; 3] = ["datestyle", "intervalstyle", "timezone"];
@@ -24,6 +26,20 @@ const HARMLESS: [&str; 11] = [
     "search_path",
     "standard_conforming_strings",
     "statement_timeout",
+];
+
+/// Settings by which the server reads constants and operators when it analyses a text, so that what is prepared or bound keeps the
+/// meaning of then.
+const READ_BY: [&str; 9] = [
+    "array_nulls",
+    "datestyle",
+    "intervalstyle",
+    "lc_monetary",
+    "timezone",
+    "timezone_abbreviations",
+    "transform_null_equals",
+    "xmlbinary",
+    "xmloption",
 ];
 
 /// What the value of a setting begins with that is not known.
@@ -60,20 +76,51 @@ impl Session {
     /// The server reported a setting.
     pub(super) fn setting_reported(&mut self, name: &str, value: &str) {
         let name = name.to_ascii_lowercase();
-        if REPORTED.contains(&name.as_str()) {
-            Arc::make_mut(&mut self.settings).insert(name, value.to_owned());
-            self.catalog.renew();
+        if REPORTED.contains(&name.as_str()) && self.settings.get(&name).is_none_or(|old| old != value) {
+            Arc::make_mut(&mut self.settings).insert(name.clone(), value.to_owned());
+            self.setting_changed(&name);
         }
     }
 
     /// What is forwarded changes settings. Whether it will, or its transaction undoes it, is not known: what is approved from here
     /// on holds for this session alone.
     pub(super) fn settings_change(&mut self, operations: &[Operation]) {
-        for name in operations.iter().flat_map(changed).filter(|name| !REPORTED.contains(name)) {
+        for name in operations.iter().flat_map(changed) {
             let unknown = self.never_twice();
             Arc::make_mut(&mut self.settings).insert(name.to_owned(), unknown);
+            self.setting_changed(name);
+            if READ_BY.contains(&name) || name == COMPUTED {
+                (self.rereads_at_sync, self.rereads_at_end) = (true, true);
+            }
+        }
+    }
+
+    /// The server answered a Sync or a simple query: it has told those of the settings that it reports. What was prepared since they
+    /// changed, or in a transaction whose end sets them back, is analysed anew before it runs.
+    pub(super) fn settings_settle(&mut self) {
+        let ended = self.status == TransactionStatus::Idle && std::mem::take(&mut self.rereads_at_end);
+        if !std::mem::take(&mut self.rereads_at_sync) && !ended {
+            return;
+        }
+        Arc::make_mut(&mut self.settings).extend(reported(&self.reported));
+        self.catalog.forget_names();
+    }
+
+    /// What followed from a setting before holds no longer. What was prepared under another way to read text is analysed anew before it
+    /// is run.
+    fn setting_changed(&mut self, name: &str) {
+        if READ_BY.contains(&name) || name == COMPUTED {
+            self.catalog.forget_names();
+        } else {
             self.catalog.renew();
         }
+    }
+
+    /// The settings by which texts are read now, as part of what they mean.
+    pub(super) fn read_by(&self) -> Meaning {
+        let counts = |name: &str| READ_BY.contains(&name);
+        let settings = self.settings.iter().filter(|(name, _)| counts(name));
+        settings.map(|(name, value)| (format!("read by {name}").into(), value.clone())).collect()
     }
 
     /// A statement that stands alone, outside any transaction, took effect: now the value is known.
@@ -87,16 +134,18 @@ impl Session {
         match (change.kind, change.name.as_ref().filter(counts), &change.value) {
             (SettingKind::Set, Some(name), Some(value)) => {
                 Arc::make_mut(&mut self.settings).insert(name.clone(), value.clone());
+                self.setting_changed(name);
             }
             (SettingKind::Default | SettingKind::Reset, Some(name), _) => {
                 Arc::make_mut(&mut self.settings).remove(name);
+                self.setting_changed(name);
             }
             (SettingKind::ResetAll, ..) => {
-                Arc::make_mut(&mut self.settings).retain(|name, _| REPORTED.contains(&name.as_str()))
+                Arc::make_mut(&mut self.settings).retain(|name, _| REPORTED.contains(&name.as_str()));
+                self.catalog.forget_names();
             }
-            _ => return,
+            _ => {}
         }
-        self.catalog.renew();
     }
 
     /// What no approval was given for yet, nor will be elsewhere.

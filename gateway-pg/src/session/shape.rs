@@ -1,9 +1,10 @@
 //! What has to happen to each column of a result, decided once per RowDescription.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use gateway_core::error::Denial;
 use gateway_core::masking::Finding;
 use gateway_core::pipeline::Masker;
 
@@ -41,6 +42,9 @@ pub(crate) struct Shape {
     pub(crate) passes: bool,
     /// True if values of some column are looked at one by one; else rows in which the scan finds nothing pass as they are.
     pub(crate) looks_at_every_value: bool,
+    /// Labels that were shown when this was decided, and which its computed columns may tell: once one of them is hidden, nothing of
+    /// the result may be seen any more.
+    pub(crate) relied: BTreeSet<usize>,
 }
 
 impl Column {
@@ -69,7 +73,7 @@ impl Shape {
     pub(crate) fn new(columns: Vec<Column>) -> Self {
         let passes = columns.iter().all(|c| *c == Column::Pass);
         let looks_at_every_value = !columns.iter().all(Column::tells_all);
-        Self { columns, passes, looks_at_every_value }
+        Self { columns, passes, looks_at_every_value, relied: BTreeSet::new() }
     }
 }
 
@@ -160,6 +164,23 @@ pub(super) fn masked(
         }
         Column::Withhold(encoding) => Some(withheld(masker, encoding)),
     }
+}
+
+/// As [`masked`], for a value that is scanned by itself; also NULL.
+///
+/// # Errors
+/// It is too long to be scanned.
+pub(super) fn masked_alone(
+    masker: &mut Masker<'_>,
+    column: &Column,
+    value: Option<&[u8]>,
+) -> Result<Option<Masked>, Denial> {
+    let Some(value) = value else { return Ok(masked_null(masker, column)) };
+    let mut found = Vec::new();
+    if column.is_scanned() {
+        masker.within(value, |_| Some(0..value.len()), &mut found)?;
+    }
+    Ok(masked(masker, column, value, &found))
 }
 
 fn scanned(

@@ -155,15 +155,8 @@ fn mask_tuple(
     backend::row_cells(tuple, shape.columns.len(), &mut values).map_err(|e| unreadable(&e.to_string()))?;
     let mut changed = Vec::new();
     for (i, (column, value)) in shape.columns.iter().zip(&values).enumerate() {
-        let Some(value) = value.and_then(|(start, end)| tuple.get(start..end)) else {
-            changed.extend(shape::masked_null(masker, column).map(|m| (i, m)));
-            continue;
-        };
-        let mut found = Vec::new();
-        if column.is_scanned() {
-            masker.within(value, |_| Some(0..value.len()), &mut found)?;
-        }
-        changed.extend(shape::masked(masker, column, value, &found).map(|m| (i, m)));
+        let value = value.and_then(|(start, end)| tuple.get(start..end));
+        changed.extend(shape::masked_alone(masker, column, value)?.map(|masked| (i, masked)));
     }
     encode_values(out, tuple, &values, &changed);
     Ok(())

@@ -17,11 +17,11 @@ use testkit::raw_pg;
 use tokio::task::JoinSet;
 
 use crate::arena::{Gateway, Setup, ask, database, policy, server};
-use crate::client::{Client, Door, block};
+use crate::client::{Client, Door, Message, Step, block};
 use testkit::bypass::{Attack, Outcome};
 
 pub fn attacks() -> Vec<Attack> {
-    let list: [(&str, Run); 23] = [
+    let list: [(&str, Run); 28] = [
         ("approve one statement, run another", another_statement),
         ("approve one statement, run it with other white space and more", same_start),
         ("run an approved statement twice", twice),
@@ -35,6 +35,11 @@ pub fn attacks() -> Vec<Attack> {
         ("approve one value, bind another", other_values),
         ("approve under one search path, run under another", other_path),
         ("approve under one date style, run under another", other_dates),
+        ("approve under one date style, run what was prepared under another", prepared_under_other_dates),
+        ("approve under one date style, run what one pipeline prepared under another", prepared_in_pipeline),
+        ("approve under one date style, run under another set behind a flush", other_dates_flushed),
+        ("approve a name in a constant under one search path, run it under another", other_path_of_constant),
+        ("approve the row one cursor stands on, run with another", other_position),
         ("approve under one value of a setting, run under another", other_setting),
         (
             "approve under one value of a setting, run under another set in the same message",
@@ -191,13 +196,17 @@ impl Stage {
 
     /// Sends a statement that will be held again and gives it up by leaving.
     fn try_and_leave(&self, steps: &[&str], held: &str) {
+        let queries: Vec<_> = steps.iter().map(|sql| Step::Query((*sql).to_owned())).collect();
+        self.send_and_leave(&queries, &raw_pg::query(held));
+    }
+
+    /// The same of any messages.
+    fn send_and_leave(&self, steps: &[Step], held: &[u8]) {
         let mut agent = self.agent();
         block(async {
-            for sql in steps {
-                agent.query(sql).await;
-            }
+            agent.run(steps).await;
             let mut events = self.approver.subscribe();
-            agent.send(&raw_pg::query(held)).await;
+            agent.send(held).await;
             // Either it asks again, or it runs: both end here.
             tokio::select! {
                 _ = self.submitted(&mut events) => {}
@@ -363,6 +372,91 @@ fn other_dates(stage: &Stage) -> Trial {
     stage.approve(id);
     stage.try_and_leave(&["SET datestyle = 'ISO, DMY'"], sql);
     Trial { damage: stage.left(40), twin: stage.honest(&mut agent) }
+}
+
+fn prepared_under_other_dates(stage: &Stage) -> Trial {
+    let mut agent = stage.agent();
+    let id = stage.ask_for(&mut agent, DATED);
+    stage.approve(id);
+    let query = |sql: &str| Step::Query(sql.to_owned());
+    let parse = Message::Parse { name: "p".to_owned(), sql: DATED.to_owned(), types: Vec::new() };
+    let steps = [
+        query("SET datestyle = 'ISO, DMY'"),
+        Step::Message(parse),
+        query("sync"),
+        query("SET datestyle = 'ISO, MDY'"),
+    ];
+    let bind = raw_pg::Bind { statement: "p", ..Default::default() };
+    let run = [bind.encode(), raw_pg::execute("", 0), raw_pg::sync()].concat();
+    stage.send_and_leave(&steps, &run);
+    Trial { damage: stage.left(40), twin: stage.honest(&mut agent) }
+}
+
+/// A statement by the extended protocol, without what ends its segment.
+fn unnamed(sql: &str) -> [Step; 3] {
+    let parse = Message::Parse { name: String::new(), sql: sql.to_owned(), types: Vec::new() };
+    let (portal, statement) = (String::new(), String::new());
+    let bind = Message::Bind { portal: portal.clone(), statement, values: Vec::new(), results: Vec::new() };
+    [parse, bind, Message::Execute { portal, rows: 0 }].map(Step::Message)
+}
+
+const DATED: &str = "DELETE FROM products WHERE '01/02/2026'::date = DATE '2026-02-01' AND id > 0";
+
+/// The server tells the value of the setting at the end of the pipeline only, when it is the old one again.
+fn prepared_in_pipeline(stage: &Stage) -> Trial {
+    let mut agent = stage.agent();
+    let id = stage.ask_for(&mut agent, DATED);
+    stage.approve(id);
+    let parse = Message::Parse { name: "p".to_owned(), sql: DATED.to_owned(), types: Vec::new() };
+    let mut steps = Vec::from(unnamed("SET datestyle = 'ISO, DMY'"));
+    steps.push(Step::Message(parse));
+    steps.extend(unnamed("SET datestyle = 'ISO, MDY'"));
+    steps.push(Step::Query("sync".to_owned()));
+    let bind = raw_pg::Bind { statement: "p", ..Default::default() };
+    let run = [bind.encode(), raw_pg::execute("", 0), raw_pg::sync()].concat();
+    stage.send_and_leave(&steps, &run);
+    Trial { damage: stage.left(40), twin: stage.honest(&mut agent) }
+}
+
+fn other_dates_flushed(stage: &Stage) -> Trial {
+    let mut agent = stage.agent();
+    let id = stage.ask_for(&mut agent, DATED);
+    stage.approve(id);
+    let begin =
+        [raw_pg::parse("", "SET datestyle = 'ISO, DMY'", &[]), raw_pg::Bind::default().encode()].concat();
+    let begin = [begin, raw_pg::execute("", 0), raw_pg::flush()].concat();
+    let end = [raw_pg::parse("", DATED, &[]), raw_pg::Bind::default().encode()].concat();
+    let end = [end, raw_pg::execute("", 0), raw_pg::sync()].concat();
+    stage.send_and_leave(&[], &[begin, end].concat());
+    Trial { damage: stage.left(40), twin: stage.honest(&mut agent) }
+}
+
+fn other_path_of_constant(stage: &Stage) -> Trial {
+    let mut agent = stage.agent();
+    ask(&stage.database, "CREATE TABLE scratch.products (id integer)").unwrap();
+    let sql = "DELETE FROM public.products WHERE tableoid = 'products'::regclass AND id > 0";
+    block(agent.query("SET search_path = scratch, public"));
+    let id = stage.ask_for(&mut agent, sql);
+    stage.approve(id);
+    stage.try_and_leave(&["SET search_path = public"], sql);
+    Trial { damage: stage.left(40), twin: stage.honest(&mut stage.agent()) }
+}
+
+/// What is deleted cannot be seen while the transaction is open, so what counts is whether people are asked anew.
+fn other_position(stage: &Stage) -> Trial {
+    let mut agent = stage.agent();
+    let mut at = |number: u32| {
+        block(async {
+            agent.query("BEGIN").await;
+            let rows = format!("SELECT * FROM products WHERE id = {number} FOR UPDATE");
+            agent.query(&format!("DECLARE k CURSOR FOR {rows}")).await;
+            agent.query("FETCH k").await;
+        });
+        stage.ask_for(&mut agent, "DELETE FROM products WHERE CURRENT OF k")
+    };
+    let (one, other) = (at(20), at(30));
+    let damage = (one == other).then(|| "one approval holds for the rows of two cursors".to_owned());
+    Trial { damage, twin: stage.honest(&mut stage.agent()) }
 }
 
 const MOST: &str = "DELETE FROM products WHERE id <= current_setting('app.most')::integer";

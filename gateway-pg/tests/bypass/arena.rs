@@ -317,6 +317,8 @@ const CATALOGS: [&str; 9] = [
 ];
 /// Where rows may be added and no more.
 const APPENDABLE: [&str; 2] = ["journal", "cards"];
+/// Where rows may be changed and none deleted.
+const UPDATABLE: [&str; 1] = ["cards"];
 const FUNCTIONS: [&str; 3] = ["customer_email", "order_total", "set_config"];
 
 fn is_held(access: &Access) -> bool {
@@ -344,6 +346,7 @@ fn is_ordinary(access: &Access) -> bool {
         (action, "Table") if READ.contains(&action) && here == "public" => name != "vault",
         (action, "Table") if READ.contains(&action) => CATALOGS.contains(&name),
         ("insert", "Table") if here == "public" && APPENDABLE.contains(&name) => true,
+        ("update", "Table") if here == "public" => UPDATABLE.contains(&name) || WRITABLE.contains(&name),
         (action, "Table") => WRITE.contains(&action) && here == "public" && WRITABLE.contains(&name),
         _ => false,
     }

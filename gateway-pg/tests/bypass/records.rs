@@ -22,7 +22,7 @@ pub fn attacks() -> Vec<Attack> {
         Attack::new(40, "a name that forges a line of the log", forged_line),
         Attack::new(40, "a result with a secret, in the record", secret_in_result),
     ];
-    let secrets: [(&str, &str, &str); 9] = [
+    let secrets: [(&str, &str, &str); 12] = [
         ("a password", "ALTER ROLE app PASSWORD 'hunter2-in-the-clear'", "hunter2-in-the-clear"),
         (
             "a password in a statement that does not parse",
@@ -55,6 +55,21 @@ pub fn attacks() -> Vec<Attack> {
             "107-12-01",
         ),
         ("a card number in a comment", "SELECT 1 /* 4111 1111 1111 1111 */", "4111 1111 1111 1111"),
+        (
+            "a protected number in a condition",
+            "SELECT id FROM customers WHERE replace(ssn, '-', '')::integer = 107120199",
+            "107120199",
+        ),
+        (
+            "a protected number in a statement that does not parse",
+            "SELECT id FROM customers WHERE replace(ssn, '-', '')::integer = 107120199 (",
+            "107120199",
+        ),
+        (
+            "a protected value in a condition on a view that names it otherwise",
+            "SELECT id FROM people WHERE social = 'hunter2-in-the-clear'",
+            "hunter2-in-the-clear",
+        ),
         (
             "a protected value in a write that is denied",
             "UPDATE customers SET ssn = '999-88-7777' WHERE id = 1",
@@ -100,7 +115,9 @@ fn text(recorder: &MemoryRecorder) -> String {
 
 /// The secret must not be in the record, the statement's kind must.
 fn kept_secret(sql: &str, secret: &str) -> Outcome {
-    let database = database("");
+    let database = database(
+        "CREATE VIEW people AS SELECT id, ssn AS social FROM customers; GRANT SELECT ON people TO app",
+    );
     let (gateway, recorder) = recorded_gateway(&database);
     let mut agent = agent(&gateway, &database);
     block(agent.run(&[Step::Query(sql.to_owned())]));

@@ -223,6 +223,18 @@ fn neighbours_of_hidden_values_pass() {
     assert_eq!(psql(&gateway, "SELECT count(*) FROM names"), "500", "what is not hidden may be stored");
 }
 
+/// There are more ways through these views than could ever be followed one by one.
+#[test]
+fn views_of_views_take_no_longer_than_they_are_many() {
+    let gateway = labelled();
+    let view = |n: u32| format!("CREATE VIEW v{} AS SELECT a FROM v{n} UNION ALL SELECT a FROM v{n};", n + 1);
+    let views: String = (0..60).map(view).collect();
+    let sql =
+        format!("CREATE VIEW v0 AS SELECT ssn AS a FROM customers WHERE id = 1; {views} SELECT a FROM v3");
+    let out = psql(&gateway, &sql);
+    assert_eq!(out.matches("[REDACTED").count(), 8, "{out}");
+}
+
 #[test]
 fn a_label_on_nothing_refuses_sessions() {
     let database = shop();

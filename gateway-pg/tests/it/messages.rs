@@ -74,6 +74,100 @@ fn copy_in_by_the_extended_protocol_ends() {
     });
 }
 
+/// The server drops a Sync while it takes data; where it takes none, because the copy fails before, it answers it.
+#[test]
+fn a_copy_that_fails_before_it_takes_data_answers_its_sync_once() {
+    let gateway = gateway(allow_all(), &[]);
+    gateway.block_on(async {
+        let mut client = client(&gateway).await;
+        client.query("CREATE VIEW shown AS SELECT 1 AS a").await.unwrap();
+        for end in [raw_pg::sync(), [raw_pg::flush(), raw_pg::sync()].concat()] {
+            client.send(&[unnamed("COPY shown FROM STDIN"), end].concat()).await.unwrap();
+            assert_eq!(client.until_ready().await.unwrap().tags(), "12GEZ");
+            // What the client sends because it saw the copy begin.
+            let late = [raw_pg::copy_data(b"1\n"), raw_pg::copy_done(), raw_pg::sync()].concat();
+            assert_eq!(client.exchange(&late).await.unwrap().tags(), "Z");
+            let answer = client.query("SELECT count(*) FROM products").await.unwrap();
+            assert_eq!((answer.tags().as_str(), answer.text_rows().unwrap()[0][0].as_str()), ("TDCZ", "40"));
+        }
+    });
+}
+
+/// A call by number, with arguments and the result as text.
+fn call(function: u32, arguments: &[&str]) -> Vec<u8> {
+    let mut body = function.to_be_bytes().to_vec();
+    body.extend([0, 0]);
+    body.extend((arguments.len() as u16).to_be_bytes());
+    for argument in arguments {
+        body.extend((argument.len() as u32).to_be_bytes());
+        body.extend_from_slice(argument.as_bytes());
+    }
+    body.extend([0, 0]);
+    raw_pg::frame(b'F', &body)
+}
+
+#[test]
+fn calls_by_number_are_judged_as_what_the_server_calls() {
+    let gateway = gateway(allow_all(), &[]);
+    gateway.block_on(async {
+        let mut client = client(&gateway).await;
+        client.query("BEGIN").await.unwrap();
+        for (name, arguments) in [
+            ("lo_create", &["70000"][..]),
+            ("lo_creat", &["-1"]),
+            ("lo_open", &["70000", "393216"]),
+            ("lowrite", &["0", "card 4111 1111 1111 1111 end"]),
+            ("lo_tell", &["0"]),
+            ("lo_tell64", &["0"]),
+            ("lo_lseek64", &["0", "1", "0"]),
+            ("lo_lseek", &["0", "0", "0"]),
+            ("loread", &["0", "1000"]),
+            ("lo_truncate", &["0", "4"]),
+            ("lo_truncate64", &["0", "4"]),
+            ("lo_close", &["0"]),
+            ("lo_unlink", &["70000"]),
+        ] {
+            let oid = gateway.directly(&format!("SELECT 'pg_catalog.{name}'::regproc::oid"));
+            let answer = client.exchange(&call(oid.parse().unwrap(), arguments)).await.unwrap();
+            assert_eq!(answer.tags(), "VZ", "{name}: {:?}", answer.error());
+            if name == "loread" {
+                let read = format!("{answer:?}");
+                assert!(!read.contains("4111") && !read.contains("34313131"), "{read}");
+            }
+            let sessions = format!("{:?}", gateway.recorder.sessions());
+            assert!(
+                sessions.contains(&format!("SELECT pg_catalog.{name}($1")),
+                "{name} is not in the record"
+            );
+        }
+        // What the server refuses, and what is no large object's.
+        assert_eq!(client.exchange(&call(952, &["1", "1"])).await.unwrap().tags(), "EZ");
+        client.query("ROLLBACK").await.unwrap();
+        for (function, arguments) in [(1598, &[][..]), (952, &["1"]), (0, &["1"])] {
+            let answer = client.exchange(&call(function, arguments)).await.unwrap();
+            assert_eq!(answer.tags(), "EZ");
+            assert!(answer.error().unwrap().message().contains("fast path"), "{answer:?}");
+        }
+        assert_eq!(client.query("SELECT 1").await.unwrap().tags(), "TDCZ");
+    });
+}
+
+#[test]
+fn psql_imports_and_exports_large_objects() {
+    let gateway = gateway(allow_all(), &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    std::fs::write(&from, "plain text and 4111 1111 1111 1111 in it").unwrap();
+    let script = format!(
+        "\\lo_import '{}'\n\\lo_export :LASTOID '{}'\n\\lo_unlink :LASTOID",
+        from.display(),
+        to.display()
+    );
+    testkit::psql_script(&gateway.url(), &script).unwrap();
+    let exported = std::fs::read_to_string(&to).unwrap();
+    assert!(exported.starts_with("plain text and ") && !exported.contains("4111"), "{exported}");
+}
+
 #[test]
 fn notifications_reach_an_idle_listener_masked() {
     let gateway = gateway(allow_all(), &[]);

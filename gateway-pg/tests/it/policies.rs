@@ -182,6 +182,37 @@ fn a_stricter_reload_holds_for_live_sessions() {
 }
 
 #[test]
+fn a_stricter_reload_ends_results_that_are_computed_from_what_it_hides() {
+    let (gateway, engine) = cedar();
+    let computed = r#"
+@id("computed") permit (principal, action == Action::"compute", resource == Column::"shop/DB/public/customers/email");
+"#
+    .replace("DB", &gateway.database);
+    let policies = policies(&gateway.database) + &computed;
+    engine.reload(&[PolicyFile::new("shop.cedar", policies.clone())]).unwrap();
+    gateway.block_on(async {
+        let (mut client, connection) = tokio_postgres::connect(&gateway.url(), NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let transaction = client.transaction().await.unwrap();
+        let sql = "SELECT md5(email), length(email) FROM customers";
+        let portal = transaction.bind(sql, &[]).await.unwrap();
+        let first = transaction.query_portal(&portal, 1).await.unwrap();
+        let mail = gateway.directly("SELECT md5(email) FROM customers WHERE id = 1");
+        assert_eq!(first[0].get::<_, String>(0), mail);
+        let stricter = policies.replace("@id(\"emails\") permit", "@id(\"emails\") forbid");
+        engine.reload(&[PolicyFile::new("shop.cedar", stricter)]).unwrap();
+        let error = transaction.query_portal(&portal, 1).await.unwrap_err();
+        assert!(error.as_db_error().is_some_and(|e| e.message().contains("protected now")), "{error:?}");
+        drop(transaction);
+        assert_eq!(
+            client.query("SELECT id FROM customers", &[]).await.unwrap().len(),
+            200,
+            "the session goes on"
+        );
+    });
+}
+
+#[test]
 fn approval_rules_hold_and_release() {
     let (gateway, _engine) = cedar();
     gateway.block_on(async {

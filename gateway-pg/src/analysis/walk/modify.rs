@@ -223,6 +223,7 @@ impl Walker {
         }
         let ((), columns) = self.capture(|walker| walker.node(condition))?;
         let cursor = matches!(condition.node, Some(NodeEnum::CurrentOfExpr(_)));
+        self.found.flags.current_of |= cursor;
         Ok(cursor || !columns.is_empty() && !filter::always_true(condition))
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gateway_core::error::{Denial, DenialCode};
 use gateway_core::pipeline::Results;
 
-use super::{Expect, Flow};
+use super::{Expect, Flow, Reached};
 use crate::analysis::{ColumnUse, FunctionClass, Statement, classify_function};
 use crate::catalog::{Origin, Relation, is_builtin};
 use crate::codec::ProtocolError;
@@ -16,9 +16,9 @@ use crate::definitions::Names;
 use crate::effects;
 use crate::operation::may_return_rows;
 use crate::references::{is_column, may_be_row};
-use crate::session::rows::Chunk;
+use crate::session::rows::{Chunk, Edit};
 use crate::session::shape::{self, Column, Shape};
-use crate::session::{Session, Task};
+use crate::session::{Portal, Session, Task};
 use crate::statement::{Prepared, may_mention, written};
 use crate::types::Kind;
 
@@ -75,7 +75,32 @@ impl Session {
             return Err(ProtocolError::Unexpected { tag: b'D', during: "before its columns were described" });
         };
         chunk.rows += 1;
+        if !shape.relied.is_empty() {
+            let shape = Arc::clone(shape);
+            if !flow.uphold(&shape.relied) {
+                self.tasks.push_back(Task::CancelUpstream);
+            }
+            return chunk.row(&shape, body, at);
+        }
         if shape.passes { Ok(()) } else { chunk.row(shape, body, at) }
+    }
+
+    /// The result of a call outside SQL came.
+    pub(super) fn called(
+        &self,
+        flow: &mut Flow,
+        portal: &Portal,
+        result: u32,
+        at: Range<usize>,
+        chunk: &mut Chunk,
+    ) {
+        let format = portal.bind.as_ref().and_then(|bind| bind.result_formats.first()).copied().unwrap_or(0);
+        let encoding = shape::encoding(self.catalog.kind(result), format);
+        let hides = !flow.protected.is_empty();
+        let column = if hides { Column::Withhold(encoding) } else { shape::unlabelled(encoding) };
+        flow.outcome = "FUNCTION CALL".to_owned();
+        chunk.rows += 1;
+        chunk.edits.push((at, Edit::Value(column)));
     }
 
     /// The shape of a result that is described by the body of a RowDescription.
@@ -112,6 +137,7 @@ impl Session {
             true => None,
             false => self.protected_outputs(statement, &flow.protected).filter(|o| o.len() == fields.len()),
         };
+        let mut relies = false;
         let columns = fields.iter().enumerate().map(|(i, field)| {
             let encoding = shape::encoding(self.catalog.kind(field.type_oid), field.format);
             if by_rule {
@@ -119,15 +145,25 @@ impl Session {
             }
             if field.table != 0 {
                 let origin = self.catalog.origin(&self.labels, field.table, field.attribute);
+                relies |= match &origin {
+                    Origin::Plain | Origin::Unknown => false,
+                    Origin::Labelled(labels) => labels.len() > 1,
+                    Origin::Derived(_) => true,
+                };
                 return self.column(flow, origin, encoding);
             }
+            relies = true;
             let computed = match &known {
                 Some(known) => known.get(i).copied().unwrap_or(true),
                 None => !names.is_empty() && statement.is_none_or(|s| may_mention(s, Some(i), &names)),
             };
             if computed { Column::Withhold(encoding) } else { shape::unlabelled(encoding) }
         });
-        Shape::new(columns.collect())
+        let mut shape = Shape::new(columns.collect());
+        if relies {
+            shape.relied = flow.shown.clone();
+        }
+        shape
     }
 
     /// Names were asked for before the statement ran. The server has described its result now, so it holds its locks and what it
@@ -232,20 +268,26 @@ impl Session {
         labels
     }
 
-    /// Labels reachable from a statement whose values this principal may not see, or only so that they can be counted.
-    pub(in crate::session) fn protected_by(
+    /// Labels reachable from a statement. Those this principal may see only so that they can be counted are protected.
+    pub(in crate::session) fn reached_by<'a>(
         &self,
-        statement: &Statement,
+        statements: impl Iterator<Item = &'a Statement>,
         results: Option<&Results>,
-    ) -> BTreeSet<usize> {
+    ) -> Reached {
+        let mut reached = Reached::default();
         if self.labels.is_empty() {
-            return BTreeSet::new();
+            return reached;
         }
-        let referent = self.referent(statement, &[]).ok().flatten();
-        let statements = [Some(statement), referent.as_deref().and_then(Prepared::statement)];
-        let labels = statements.into_iter().flatten().flat_map(|s| self.labels_reached(s));
-        let everything = if statement.flags.tests_domain { self.labels.all() } else { BTreeSet::new() };
-        let labels = labels.chain(everything);
-        labels.filter(|l| !results.is_some_and(|r| r.reveals(*l) && !r.counts(*l))).collect()
+        for statement in statements {
+            let referent = self.referent(statement, &[]).ok().flatten();
+            let both = [Some(statement), referent.as_deref().and_then(Prepared::statement)];
+            let labels = both.into_iter().flatten().flat_map(|s| self.labels_reached(s));
+            let everything = if statement.flags.tests_domain { self.labels.all() } else { BTreeSet::new() };
+            let shows = |l: &usize| results.is_some_and(|r| r.reveals(*l) && !r.counts(*l));
+            let (shown, protected): (Vec<_>, Vec<_>) = labels.chain(everything).partition(shows);
+            reached.shown.extend(shown);
+            reached.protected.extend(protected);
+        }
+        reached
     }
 }

@@ -118,7 +118,10 @@ impl Session {
                     encode::sync(&mut self.to_upstream);
                 }
             }
-            b'Z' => self.status = backend::ready_for_query(frame.body())?,
+            // One that answers something else would leave all names as meaning nothing.
+            b'Z' if *closes == 0 || failed.is_some() => {
+                self.status = backend::ready_for_query(frame.body())?;
+            }
             tag => return Err(ProtocolError::Unexpected { tag, during: "while names are resolved" }),
         }
         let Phase::Resolving { failed, closes, .. } = &self.phase else { return Ok(()) };

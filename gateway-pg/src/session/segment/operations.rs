@@ -39,7 +39,7 @@ impl Session {
                     prepared.push(&portal.prepared);
                 }
                 Step::DescribePortal { portal, .. } => prepared.push(&portal.prepared),
-                Step::Execute { portal, .. } => {
+                Step::Execute { portal, .. } | Step::Call { portal, .. } => {
                     executed.push(&portal.prepared);
                     if let Some(understood) = self.portal_operation(portal)? {
                         if let Some(statement) = portal.prepared.text.statement(portal.prepared.index) {
@@ -111,9 +111,22 @@ impl Session {
         self.operation(&prepared.text, prepared.index, statement, &[], bind, &prepared.types).map(Some)
     }
 
-    /// What the names of a prepared statement mean now.
+    /// What the names of a prepared statement mean now, and those in what it stands for: the server analyses that anew when a portal of
+    /// `EXECUTE` runs.
     pub(in crate::session) fn meaning(&self, prepared: &Prepared) -> Arc<Meaning> {
-        let make = || prepared.statement().map(|s| operation::meaning(&self.catalog, s)).unwrap_or_default();
+        let own = self.own_meaning(prepared);
+        match self.stands_for(prepared) {
+            None => own,
+            Some(referent) => Arc::new([own.as_slice(), self.own_meaning(&referent).as_slice()].concat()),
+        }
+    }
+
+    fn own_meaning(&self, prepared: &Prepared) -> Arc<Meaning> {
+        let make = || {
+            let names =
+                prepared.statement().map(|s| operation::meaning(&self.catalog, s)).unwrap_or_default();
+            names.into_iter().chain(self.read_by()).collect()
+        };
         prepared.text.memo.meaning(self.catalog.generation(), prepared.index, make)
     }
 
@@ -192,11 +205,13 @@ impl Session {
         let operation = template.operation(&subject);
         let statements: Vec<_> = [Some(statement), subject.refers_to].into_iter().flatten().collect();
         self.refuse_moving_hidden(&statements, &operation)?;
+        let by_cursor = statements.iter().any(|statement| statement.flags.current_of);
         let source = Source { text: Arc::clone(text), index, types: Arc::clone(types), refers_to };
         Ok(Understood {
             operation,
             background: template.background(stands_for, source),
             text: Arc::clone(text),
+            by_cursor,
         })
     }
 
@@ -211,17 +226,42 @@ impl Session {
         let cursor = statement.cursor.as_ref().filter(|_| matches!(&*statement.kind, "fetch" | "move"));
         let (what, name) = match (prepared, cursor) {
             (Some(p), _) => ("prepared statement", p.name.clone()),
-            (None, Some(c)) => ("cursor", c.name.clone()),
+            (None, Some(c)) => (CURSOR, c.name.clone()),
             (None, None) => return Ok(None),
         };
         let name = name.unwrap_or_default();
         let here = earlier.iter().rev().find(|(known, _)| *known == name).map(|(_, p)| Arc::clone(p));
         let known = here.or_else(|| match what {
-            "cursor" => self.portals.get(&name).map(|p| Arc::clone(&p.prepared)),
+            CURSOR => self.portals.get(&name).map(|p| Arc::clone(&p.prepared)),
             _ => self.statements.get(&name).cloned(),
         });
-        known.map(Some).ok_or_else(|| unknown(what, &name))
+        let known = known.ok_or_else(|| unknown(what, &name))?;
+        if known.statement().is_some_and(|statement| runs_by_name(statement, what, &name)) {
+            Ok(Some(known))
+        } else {
+            Err(unjudged_by_name(what, &name))
+        }
     }
+}
+
+/// What `FETCH` and `MOVE` name.
+const CURSOR: &str = "cursor";
+
+/// Whether what runs by a name is what its text says: a query, or the `PREPARE` or `DECLARE` that made the name. Parse makes names for
+/// commands too, and those may run something by another name, or make one.
+fn runs_by_name(statement: &Statement, what: &str, name: &str) -> bool {
+    match &*statement.kind {
+        "select" | "values" | "insert" | "update" | "delete" | "merge" => true,
+        "prepare" => what != CURSOR && defined_name(statement) == name,
+        "declare_cursor" => what == CURSOR && defined_name(statement) == name,
+        _ => false,
+    }
+}
+
+fn unjudged_by_name(what: &str, name: &str) -> Denial {
+    let message =
+        format!("the {what} `{name}` is a command and no query: what it runs by that name cannot be judged");
+    Denial::new(DenialCode::NotUnderstood, message).with_hint("run the command by itself")
 }
 
 /// An operation, and what is known of it besides.
@@ -229,6 +269,8 @@ pub(super) struct Understood {
     pub(super) operation: Operation,
     pub(super) background: Background,
     pub(super) text: Arc<Text>,
+    /// It changes the row a cursor stands on when it runs: an approval holds for this one run.
+    pub(super) by_cursor: bool,
 }
 
 pub(super) fn apart(understood: Vec<Understood>) -> (Vec<Operation>, Vec<Arc<Text>>) {
