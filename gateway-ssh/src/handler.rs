@@ -279,18 +279,14 @@ impl Connection {
         if let Err(denial) = permitted {
             return explain(session, &denial);
         }
-        if let Some((_, inbox)) = self.accept(channel, session)? {
+        if let Some(inbox) = self.accept(channel, session)? {
             inbox.push(Event::Start(Box::new(Start { program, setting: Setting::default() })));
             reply.accept().await;
         }
         Ok(())
     }
 
-    fn accept(
-        &mut self,
-        channel: Channel<Msg>,
-        session: &mut Session,
-    ) -> Result<Option<(Arc<SshSession>, Arc<Inbox>)>, Error> {
+    fn accept(&mut self, channel: Channel<Msg>, session: &mut Session) -> Result<Option<Arc<Inbox>>, Error> {
         let Some(ours) = self.session.clone() else { return Ok(None) };
         self.channels.retain(|_, entry| !entry.inbox.is_done());
         if self.is_worn(session)?
@@ -305,7 +301,7 @@ impl Connection {
         let setting = Setting::default();
         let entry = Entry { inbox: Arc::clone(&inbox), setting, started: false, by_target: false };
         self.insert(id, entry);
-        Ok(Some((ours, inbox)))
+        Ok(Some(inbox))
     }
 
     fn insert(&mut self, channel: ChannelId, entry: Entry) {
