@@ -187,6 +187,11 @@ impl Catalog {
         }
     }
 
+    /// One that knows nothing but the search path.
+    pub(crate) fn on_path(search_path: Option<Arc<str>>) -> Self {
+        Self { search_path, ..Self::default() }
+    }
+
     /// Forgets what names mean: the search path, role or objects may have changed. Relations by id stay; types may be made of others now.
     pub(crate) fn forget_names(&mut self) {
         self.generation += 1;

@@ -143,7 +143,7 @@ impl PgEstimator {
         source: &Source,
     ) -> Result<Told, Trouble> {
         let judged = self.judged(operation, source)?;
-        let mut catalog = Catalog::default();
+        let mut catalog = Catalog::on_path(self.search_path.clone());
         let mut asked = source.text.unresolved(&catalog);
         asked.add(judged.text.unresolved(&catalog));
         asked.add(source.refers_to.as_ref().map(|p| p.text.unresolved(&catalog)).unwrap_or_default());

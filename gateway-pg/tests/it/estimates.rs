@@ -179,7 +179,7 @@ fn a_drop_says_what_goes_along_and_that_nothing_brings_it_back() {
     says(&estimate, "takes along constraint orders_customer_id_fkey on table public.orders");
     says(&estimate, "nothing here brings it back");
     let schema = told(&gateway, &[], "DROP SCHEMA public CASCADE");
-    assert!(schema.rows.unwrap() > estimate.rows.unwrap());
+    assert!(schema.rows > estimate.rows, "{schema:#?}");
     says(&schema, "takes along public.order_items: about ");
     let alone = told(&gateway, &[], "DROP TABLE order_items");
     says(&alone, "drops public.order_items: about ");
