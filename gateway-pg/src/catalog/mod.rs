@@ -191,6 +191,7 @@ impl Catalog {
     pub(crate) fn forget_names(&mut self) {
         self.generation += 1;
         self.forgot = true;
+        self.search_path = None;
         self.types.clear();
         self.names.clear();
         self.functions.clear();

@@ -15,6 +15,7 @@ use gateway_core::pipeline::Results;
 use super::copy::CopyOut;
 use super::envelope::{changed_too_much, rows_changed};
 use super::rows::{Chunk, Edit};
+use super::savepoints::{Savepoints, savepoint};
 use super::segment::{Segment, defined_name};
 use super::shape::Shape;
 use super::{Phase, Portal, Session, Task};
@@ -374,6 +375,7 @@ impl Session {
 
     fn fault(&mut self, flow: &mut Flow) {
         flow.failed = true;
+        self.aborted = true;
         flow.copy_in = false;
         flow.copy_out = None;
         if let Some(Expect::Parse { name, .. }) = flow.expected.front()
@@ -445,7 +447,8 @@ impl Session {
                 Ok(())
             }
             (Some(Expect::Bind { name, portal }), b'2') => {
-                self.portals.insert(std::mem::take(name), Arc::clone(portal));
+                let (name, portal) = (std::mem::take(name), Arc::clone(portal));
+                self.keep_portal(name, portal);
                 flow.expected.pop_front();
                 Ok(())
             }
@@ -593,7 +596,7 @@ impl Session {
                 let prepared = Arc::new(Prepared::new(Arc::clone(text), index));
                 let portal = Portal::cursor(prepared);
                 let _ = portal.meaning.set(self.meaning(&portal.prepared));
-                self.portals.insert(defined_name(statement), Arc::new(portal));
+                self.keep_portal(defined_name(statement), Arc::new(portal));
             }
             "deallocate" => match defined_name(statement) {
                 name if name.is_empty() => self.statements.clear(),
@@ -609,9 +612,19 @@ impl Session {
                 name if name.is_empty() => self.portals.clear(),
                 name => self.portals.remove(&name),
             },
-            // With AND CHAIN another transaction is open at once.
-            "commit" | "rollback" => self.portals.retain(Portal::outlives_transaction),
+            // With AND CHAIN another transaction is open at once. A COMMIT of what has failed is told as ROLLBACK.
+            "commit" | "rollback" => self.portals_at_end(flow.outcome == "COMMIT"),
+            "savepoint" => self.savepoints.set(savepoint(statement), self.portals_made),
+            "release" => self.savepoints.release(&savepoint(statement)),
+            // What was made since is gone.
+            "rollback_to" => {
+                let then = self.savepoints.back_to(&savepoint(statement));
+                self.portals.retain(|portal| portal.made.get().is_some_and(|made| *made <= then));
+            }
             _ => {}
+        }
+        if ends_transaction(statement) {
+            self.settings_set_back();
         }
         if flow.alone {
             self.setting_took_effect(statement);
@@ -635,6 +648,24 @@ impl Session {
             // A rollback to a savepoint does not end the transaction, and a commit may be followed before it is answered.
             self.catalog.forget_names();
         }
+    }
+
+    fn keep_portal(&mut self, name: String, portal: Arc<Portal>) {
+        self.portals_made += 1;
+        let _ = portal.made.set(self.portals_made);
+        self.portals.insert(name, portal);
+    }
+
+    /// A transaction has ended: portals are gone with it but for cursors `WITH HOLD`, and those too unless a transaction that declared them
+    /// was committed.
+    pub(super) fn portals_at_end(&mut self, committed: bool) {
+        self.savepoints = Savepoints::default();
+        self.portals.retain(|portal| {
+            if committed && portal.outlives_transaction() {
+                portal.committed.store(true, Ordering::Relaxed);
+            }
+            portal.committed.load(Ordering::Relaxed)
+        });
     }
 
     /// Whether running this may run what the open transaction put off: constraints and triggers, whose errors quote rows of statements

@@ -11,6 +11,7 @@ mod gate;
 mod hidden;
 mod kept;
 mod rows;
+mod savepoints;
 mod script;
 mod segment;
 mod settings;
@@ -40,6 +41,7 @@ pub use flow::RECORD_ENCODING;
 pub(crate) use gate::MAX_WAIT;
 use kept::Kept;
 use rows::{Chunk, Edit};
+use savepoints::Savepoints;
 use script::Script;
 use segment::Segment;
 pub(crate) use settings::UNKNOWN as UNKNOWN_SETTING;
@@ -87,6 +89,10 @@ pub(crate) struct Portal {
     /// The server has run it at least once: another Execute continues it.
     pub(crate) started: std::sync::atomic::AtomicBool,
     /// What its names meant when it was bound or declared: it reads those objects, whatever the names mean later.
+    /// When it was made: the how manieth portal of the session.
+    pub(crate) made: std::sync::OnceLock<u64>,
+    /// It is a cursor `WITH HOLD`, and the transaction that declared it is over.
+    pub(crate) committed: std::sync::atomic::AtomicBool,
     pub(crate) meaning: std::sync::OnceLock<Arc<Meaning>>,
     /// What `EXECUTE` or `FETCH` stood for when it was bound; `None` for what was not known then, and for everything else.
     pub(crate) stands_for: std::sync::OnceLock<Option<Arc<Prepared>>>,
@@ -222,6 +228,11 @@ pub(crate) struct Session {
     rereads_at_sync: bool,
     /// One was in the open transaction.
     rereads_at_end: bool,
+    savepoints: Savepoints,
+    /// Portals made so far.
+    portals_made: u64,
+    /// An error came since the server was last idle.
+    aborted: bool,
     /// What the client knows of them, while a simple query runs in parts: the server reports at the end of a query.
     told: Option<BTreeMap<String, String>>,
     tasks: VecDeque<Task>,
@@ -267,6 +278,9 @@ impl Session {
             settings_changed: 0,
             rereads_at_sync: false,
             rereads_at_end: false,
+            savepoints: Savepoints::default(),
+            portals_made: 0,
+            aborted: false,
             reported,
             told: None,
             tasks: VecDeque::new(),
@@ -594,7 +608,8 @@ impl Session {
             if std::mem::take(&mut self.dirty_transaction) {
                 self.catalog.forget_names();
             }
-            self.portals.retain(Portal::outlives_transaction);
+            let committed = !std::mem::take(&mut self.aborted);
+            self.portals_at_end(committed);
         } else if self.status == TransactionStatus::Failed {
             self.catalog.forget_names();
         }
@@ -716,6 +731,8 @@ impl Portal {
             meaning: Default::default(),
             stands_for: Default::default(),
             shape: Default::default(),
+            made: Default::default(),
+            committed: Default::default(),
         }
     }
 

@@ -366,7 +366,7 @@ impl Session {
         let Some(statement) = portal.prepared.text.statement(portal.prepared.index) else { return false };
         // What cannot be judged is refused soon.
         let operation = self.portal_operation(portal).ok().flatten();
-        operation.is_some_and(|o| Order::new(self.dirty_transaction).changes(statement, &o.operation))
+        operation.is_some_and(|o| Order::of(self).changes(statement, &o.operation))
     }
 
     /// Goes on with what was put aside: its names are looked at anew.
@@ -506,6 +506,7 @@ impl Session {
         let asked = self.unresolved(&segment);
         // What comes while it is not known how text is read is refused anyway; without any text it does not matter.
         let sure = !self.unsure || !segment.steps.iter().any(Step::depends_on_names);
+        let sure = sure && !self.needs_path(&segment);
         if self.unread || (asked.is_empty() && sure) {
             return self.ask_judgement(segment);
         }
@@ -513,6 +514,15 @@ impl Session {
             return self.deny(&segment, transaction_failed());
         }
         self.ask_names(segment, asked, None);
+    }
+
+    /// Whether it does more than read while the search path, which what is approved is bound to, is not known: code and constants may name
+    /// things though the text does not.
+    fn needs_path(&self, segment: &Segment) -> bool {
+        let does = |s: &Statement| !s.read_only() && !operation::SESSION_ONLY.contains(&&*s.kind);
+        self.catalog.search_path().is_none()
+            && self.status != TransactionStatus::Failed
+            && segment.texts().flat_map(|text| &text.analysis.statements).any(does)
     }
 
     /// Builds the operations and has them judged; a segment that runs nothing and names nothing passes as it is.

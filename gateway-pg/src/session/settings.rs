@@ -95,6 +95,18 @@ impl Session {
         }
     }
 
+    /// A transaction, or part of one, has ended: what it changed is set back, which the server tells later.
+    pub(super) fn settings_set_back(&mut self) {
+        if self.rereads_at_end {
+            for name in REPORTED {
+                let unknown = self.never_twice();
+                Arc::make_mut(&mut self.settings).insert(name.to_owned(), unknown);
+            }
+            self.rereads_at_sync = true;
+            self.catalog.forget_names();
+        }
+    }
+
     /// The server answered a Sync or a simple query: it has told those of the settings that it reports. What was prepared since they
     /// changed, or in a transaction whose end sets them back, is analysed anew before it runs.
     pub(super) fn settings_settle(&mut self) {

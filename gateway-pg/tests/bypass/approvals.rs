@@ -21,7 +21,7 @@ use crate::client::{Client, Door, Message, Step, block};
 use testkit::bypass::{Attack, Outcome};
 
 pub fn attacks() -> Vec<Attack> {
-    let list: [(&str, Run); 28] = [
+    let list: [(&str, Run); 29] = [
         ("approve one statement, run another", another_statement),
         ("approve one statement, run it with other white space and more", same_start),
         ("run an approved statement twice", twice),
@@ -38,6 +38,7 @@ pub fn attacks() -> Vec<Attack> {
         ("approve under one date style, run what was prepared under another", prepared_under_other_dates),
         ("approve under one date style, run what one pipeline prepared under another", prepared_in_pipeline),
         ("approve under one date style, run under another set behind a flush", other_dates_flushed),
+        ("approve under one date style, run behind the rollback of another", other_dates_rolled_back),
         ("approve a name in a constant under one search path, run it under another", other_path_of_constant),
         ("approve the row one cursor stands on, run with another", other_position),
         ("approve under one value of a setting, run under another", other_setting),
@@ -429,6 +430,27 @@ fn other_dates_flushed(stage: &Stage) -> Trial {
     let end = [end, raw_pg::execute("", 0), raw_pg::sync()].concat();
     stage.send_and_leave(&[], &[begin, end].concat());
     Trial { damage: stage.left(40), twin: stage.honest(&mut agent) }
+}
+
+/// What the transaction's end sets back is told only after all of the pipeline.
+fn other_dates_rolled_back(stage: &Stage) -> Trial {
+    let sql = "DELETE FROM products WHERE '02/01/2026'::date = DATE '2026-02-01' AND id > 0";
+    let piece = |sql: &str| {
+        [raw_pg::parse("", sql, &[]), raw_pg::Bind::default().encode(), raw_pg::execute("", 0)].concat()
+    };
+    let pipeline = [piece("ROLLBACK"), piece(sql), raw_pg::sync()].concat();
+    let query = |sql: &str| Step::Query(sql.to_owned());
+    let mut agent = stage.agent();
+    let id = block(async {
+        agent.run(&[query("SET datestyle = 'ISO, DMY'"), query("BEGIN")]).await;
+        let mut events = stage.approver.subscribe();
+        agent.send(&pipeline).await;
+        stage.submitted(&mut events).await
+    });
+    stage.approve(id);
+    drop(agent);
+    stage.send_and_leave(&[query("BEGIN"), query("SET LOCAL datestyle = 'ISO, DMY'")], &pipeline);
+    Trial { damage: stage.left(40), twin: stage.honest(&mut stage.agent()) }
 }
 
 fn other_path_of_constant(stage: &Stage) -> Trial {

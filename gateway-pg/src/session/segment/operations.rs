@@ -22,7 +22,7 @@ impl Session {
         let mut executed: Vec<&Arc<Prepared>> = Vec::new();
         // Nearly always one; a vector that grows by itself begins with room for four.
         let mut run = Vec::with_capacity(1);
-        let mut order = Order::new(self.dirty_transaction);
+        let mut order = Order::of(self);
         order.unread = self.unread;
         for step in &segment.steps {
             if order.unread && step.depends_on_names() {
@@ -308,11 +308,21 @@ pub(super) struct Order {
     pub(super) count: usize,
     /// The first one that is run under other settings than those known.
     pub(super) unsettled: Option<usize>,
+    /// The open transaction changed settings by which texts are read, and its end sets them back.
+    pub(super) sets_back: bool,
 }
 
 impl Order {
-    pub(super) const fn new(dirty: bool) -> Self {
-        Self { dirty, changed: false, follows: false, unread: false, count: 0, unsettled: None }
+    pub(super) const fn of(session: &Session) -> Self {
+        Self {
+            dirty: session.dirty_transaction,
+            changed: false,
+            follows: false,
+            unread: false,
+            count: 0,
+            unsettled: None,
+            sets_back: session.rereads_at_end,
+        }
     }
 
     /// Whether running this may change what names mean.
@@ -328,7 +338,8 @@ impl Order {
         self.changed |= self.changes(statement, operation);
         self.unread |= operation::moves_reading(operation);
         self.count += 1;
-        if self.unsettled.is_none() && settings::changes(operation) {
+        let sets_back = self.sets_back && ends_transaction(statement);
+        if self.unsettled.is_none() && (sets_back || settings::changes(operation)) {
             self.unsettled = Some(self.count);
         }
     }
