@@ -280,8 +280,15 @@ impl GuardInner {
         self.durable(position).await.map_err(|e| recorder_failed(&e))?;
         let (id, delivery) = (request.id, request.delivery);
         let held = Held::new(Arc::clone(self), pending, &request);
-        if let Err(error) = self.pipeline.approver.submit(request).await {
-            return Err(held.refuse(approval_failed(&error)));
+        match self.pipeline.approver.submit(request).await {
+            Ok(open) if open == id => {}
+            // Another came first while this was looked at: it is the one that people see.
+            Ok(open) => {
+                let withdrawn = self.record(Record::Decided { request: id, state: RequestState::Revoked });
+                let denial = withdrawn.map_or_else(|e| recorder_failed(&e), |_| ask_again(open));
+                return Err(held.refuse_keeping_request(denial));
+            }
+            Err(error) => return Err(held.refuse(approval_failed(&error))),
         }
         self.counters.hold.increment(1);
         if delivery == Delivery::Hold {
