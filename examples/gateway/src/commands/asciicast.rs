@@ -12,8 +12,8 @@ use gateway_core::recording::file::ReadRecord;
 use gateway_core::recording::{Header, Record, RecordedOperation};
 use serde_json::{Value, json};
 
-use super::replay::channels::{STDERR, STDOUT, TERMINAL, is_raw};
 use super::replay::UNPROVEN;
+use super::replay::channels::{STDERR, STDOUT, TERMINAL, is_raw};
 use super::sessions::{Place, exported};
 use super::utf8::Utf8;
 use crate::output::{Failure, Outcome, json_line};

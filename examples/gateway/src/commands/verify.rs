@@ -58,7 +58,10 @@ fn words(found: &Verification) -> String {
             .push("not sealed: the session goes on, or its gateway died, or the end was cut off".to_owned()),
     }
     if found.unproven_records > 0 {
-        lines.push(format!("{} records after that are NOT PROVEN: nobody signed them", found.unproven_records));
+        lines.push(format!(
+            "{} records after that are NOT PROVEN: nobody signed them",
+            found.unproven_records
+        ));
     }
     if found.torn_bytes > 0 {
         lines.push(format!("{} bytes at the end are incomplete", found.torn_bytes));

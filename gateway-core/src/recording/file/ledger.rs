@@ -332,10 +332,8 @@ pub(super) fn recover(directory: &Path, ledger: &mut Ledger, scan: &Scan) -> Res
             (None, Some(head)) if genuine && verified.proven_records == 1 => {
                 settle()?;
                 let opened = Signed { head, ..signed };
-                ledger.append(&[
-                    (EntryKind::Opened, session, opened),
-                    (EntryKind::Settled, session, signed),
-                ])?;
+                ledger
+                    .append(&[(EntryKind::Opened, session, opened), (EntryKind::Settled, session, signed)])?;
             }
             _ => tracing::error!(session.id = %session, "recording cannot be accounted for; run verify"),
         }

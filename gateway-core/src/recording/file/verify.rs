@@ -523,7 +523,8 @@ mod tests {
         let recorder = FileRecorder::open(dir.path(), key(), FileOptions::default()).unwrap();
         let (session, public) = (SessionId::from_bytes([1; 16]), recorder.public_key());
         let open = recorder.open(header(session)).await.unwrap();
-        let completed = Record::Observed { operation: crate::operation::OperationId(1), statement: "ls".into() };
+        let completed =
+            Record::Observed { operation: crate::operation::OperationId(1), statement: "ls".into() };
         let position = open.append(Timestamp::from_micros(1), completed).unwrap();
         open.durable(position).await.unwrap();
         let path = recorder.path(session);
