@@ -45,7 +45,14 @@ impl Command {
         // Without a form whose meaning is known, nothing that was told of it is certain.
         let resolved = analysis.resolved() && analysis.canonical.is_some();
         facts.insert("resolved".into(), resolved.into());
-        let files = analysis.files.iter().map(|f| (f.path.clone(), f.mode != FileMode::Read)).collect();
+        let uses = |mode| match mode {
+            FileMode::Read => &[false][..],
+            FileMode::Write | FileMode::Append => &[true],
+            FileMode::ReadWrite => &[false, true],
+        };
+        let files = analysis.files.iter();
+        let files =
+            files.flat_map(|f| uses(f.mode).iter().map(|written| (f.path.clone(), *written))).collect();
         let server = analysis.server.as_ref().map(ServerCommand::name);
         Self { line, programs, resolved, files, server, facts }
     }
@@ -60,6 +67,13 @@ mod tests {
         let command = Command::parse(b"/bin/echo  a\\ b 'c'");
         assert_eq!(command.line, "'/bin/echo' 'a b' 'c'");
         assert_eq!((command.programs.as_slice(), command.resolved), (&["/bin/echo".to_owned()][..], true));
+    }
+
+    #[test]
+    fn what_is_opened_both_ways_is_read_and_written() {
+        let file = |written| ("/x".to_owned(), written);
+        assert_eq!(Command::parse(b"cat <>/x").files, [file(false), file(true)]);
+        assert_eq!(Command::parse(b"cat >>/x").files, [file(true)]);
     }
 
     #[test]

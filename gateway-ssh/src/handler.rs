@@ -25,7 +25,7 @@ use crate::denial;
 use crate::gate::{Gate, MAX_CHANNELS};
 use crate::login::{Grants, Login, is_believed, proof};
 use crate::operation::{self, Screen, Setting, Size, Terminal};
-use crate::served::{Served, canonical_host};
+use crate::served::{Served, canonical_host, listening_host};
 use crate::server::{PROTOCOL, Shared};
 use crate::session::{SshSession, not_granted};
 use crate::target::{ShellMode, Target};
@@ -66,6 +66,8 @@ pub(crate) struct Connection {
     opened: Option<oneshot::Sender<Option<Arc<SshSession>>>>,
     session: Option<Arc<SshSession>>,
     channels: HashMap<ChannelId, Entry>,
+    /// Channels that the library has not forgotten: those of now, and those that the client did not close first.
+    left: usize,
     /// What the target listens on for the client; dropping a sender ends it.
     listening: HashMap<Expected, oneshot::Sender<()>>,
 }
@@ -95,6 +97,7 @@ impl Connection {
             opened: Some(opened),
             session: None,
             channels: HashMap::new(),
+            left: 0,
             listening: HashMap::new(),
         }
     }
@@ -276,27 +279,50 @@ impl Connection {
         if let Err(denial) = permitted {
             return explain(session, &denial);
         }
-        if let Some((_, inbox)) = self.accept(channel) {
+        if let Some(inbox) = self.accept(channel, session)? {
             inbox.push(Event::Start(Box::new(Start { program, setting: Setting::default() })));
             reply.accept().await;
         }
         Ok(())
     }
 
-    fn accept(&mut self, channel: Channel<Msg>) -> Option<(Arc<SshSession>, Arc<Inbox>)> {
-        let session = Arc::clone(self.session.as_ref()?);
+    fn accept(&mut self, channel: Channel<Msg>, session: &mut Session) -> Result<Option<Arc<Inbox>>, Error> {
+        let Some(ours) = self.session.clone() else { return Ok(None) };
         self.channels.retain(|_, entry| !entry.inbox.is_done());
-        if self.channels.values().filter(|entry| !entry.by_target).count() >= MAX_CHANNELS {
-            return None;
+        if self.is_worn(session)?
+            || self.channels.values().filter(|entry| !entry.by_target).count() >= MAX_CHANNELS
+        {
+            return Ok(None);
         }
         let id = channel.id();
         let (_, write) = channel.split();
         let inbox = Arc::new(Inbox::new(Arc::clone(&self.gate)));
-        session.spawn(Task::new(Arc::clone(&session), Arc::clone(&inbox), write).run());
+        ours.spawn(Task::new(Arc::clone(&ours), Arc::clone(&inbox), write).run());
         let setting = Setting::default();
         let entry = Entry { inbox: Arc::clone(&inbox), setting, started: false, by_target: false };
-        self.channels.insert(id, entry);
-        Some((session, inbox))
+        self.insert(id, entry);
+        Ok(Some(inbox))
+    }
+
+    fn insert(&mut self, channel: ChannelId, entry: Entry) {
+        self.left += 1;
+        self.channels.insert(channel, entry);
+    }
+
+    /// Whether so many channels were left behind that no more are opened. What runs goes on; then the connection ends.
+    fn is_worn(&self, session: &mut Session) -> Result<bool, Error> {
+        let most = self.shared.limits.channels;
+        if self.left < most {
+            return Ok(false);
+        }
+        let message = format!("a connection opens at most {most} channels");
+        let denial = Denial::new(DenialCode::LimitExceeded, message).with_hint("connect again");
+        if self.channels.is_empty() {
+            session.disconnect(Disconnect::ByApplication, &denial::text(&denial), "")?;
+        } else {
+            explain(session, &denial)?;
+        }
+        Ok(true)
     }
 }
 
@@ -408,10 +434,10 @@ impl Handler for Connection {
         &mut self,
         channel: Channel<Msg>,
         reply: ChannelOpenHandle,
-        _: &mut Session,
+        session: &mut Session,
     ) -> Result<(), Error> {
         // Dropped, the reply is a refusal.
-        if self.accept(channel).is_some() {
+        if self.accept(channel, session)?.is_some() {
             reply.accept().await;
         }
         Ok(())
@@ -464,7 +490,7 @@ impl Handler for Connection {
         session: &mut Session,
     ) -> Result<bool, Error> {
         let Some(ours) = self.session.clone() else { return Ok(false) };
-        let operation = operation::tcp(&ours.target, "tcpip_forward", host, *port);
+        let operation = operation::tcp(&ours.target, "tcpip_forward", &listening_host(host), *port);
         let permitted = self.forward(&ours, operation, no_port(*port)).await;
         match self.listen(permitted, Expected::Tcp(host.to_owned(), *port)).await {
             Ok(chosen) => {
@@ -502,7 +528,7 @@ impl Handler for Connection {
         channel: ChannelId,
         _: u32,
         _: u32,
-        _: &mut Session,
+        session: &mut Session,
     ) -> Result<(), Error> {
         // Nobody has asked for it, or it is one that there is already.
         if self.channels.contains_key(&channel) {
@@ -511,8 +537,11 @@ impl Handler for Connection {
         let taken = self.session.as_ref().and_then(|ours| ours.opened.taken(channel, &self.gate));
         let inbox = taken.ok_or(Error::Inconsistent)?;
         self.channels.retain(|_, entry| !entry.inbox.is_done());
+        if self.is_worn(session)? {
+            return Err(Error::Disconnect);
+        }
         let setting = Setting::default();
-        self.channels.insert(channel, Entry { inbox, setting, started: true, by_target: true });
+        self.insert(channel, Entry { inbox, setting, started: true, by_target: true });
         Ok(())
     }
 
@@ -675,7 +704,9 @@ impl Handler for Connection {
         Ok(())
     }
 
+    /// The client closed it first: the library forgets it whole.
     async fn channel_close(&mut self, channel: ChannelId, _: &mut Session) -> Result<(), Error> {
+        self.left = self.left.saturating_sub(1);
         if let Some(entry) = self.channels.remove(&channel) {
             entry.inbox.close();
         }

@@ -7,9 +7,15 @@
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use gateway_core::identity::Actor;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::time::timeout;
+
+/// How long a request waits for those of other sessions that it must not meet: what hangs in one of them, on a folder of a dead host or for a
+/// client that does not read, must not hang in all. 5 s.
+const TURN: Duration = Duration::from_secs(5);
 
 /// The names of one target, as one identity sees them.
 #[derive(Clone, Debug, Default)]
@@ -24,8 +30,8 @@ pub(crate) enum Hold {
     Change { _guard: OwnedRwLockWriteGuard<()> },
 }
 
-/// A place in the queue, which is served in order.
-pub(crate) type Awaited = Pin<Box<dyn Future<Output = Hold> + Send + Sync>>;
+/// A place in the queue, which is served in order; `None` if the turn did not come in [`TURN`].
+pub(crate) type Awaited = Pin<Box<dyn Future<Output = Option<Hold>> + Send + Sync>>;
 
 impl Hold {
     /// Whether it lets a request of this kind go on.
@@ -48,13 +54,20 @@ impl Names {
     /// Once nobody holds them otherwise.
     pub(crate) fn hold(&self, changes: bool) -> Awaited {
         let names = Arc::clone(&self.0);
-        Box::pin(async move {
+        let turn = async move {
             if changes {
                 Hold::Change { _guard: names.write_owned().await }
             } else {
                 Hold::Look { _guard: names.read_owned().await }
             }
-        })
+        };
+        Box::pin(async move { timeout(TURN, turn).await.ok() })
+    }
+
+    /// Whether somebody waits for those who look to end. Who looks already must not go on and on meanwhile.
+    pub(crate) fn is_awaited(&self) -> bool {
+        // The first in the queue has taken what was left.
+        self.0.try_read().is_err()
     }
 }
 
@@ -82,6 +95,8 @@ impl AllNames {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
     use super::*;
 
     fn actor(subject: &str) -> Actor {
@@ -98,11 +113,25 @@ mod tests {
         assert!(other.hold_now(true).is_none());
         let change = other.hold(true);
         drop(look);
-        let change = change.await;
+        let change = change.await.unwrap();
         assert!(change.is_for(true));
         assert!(one.hold_now(false).is_none() && one.hold_now(true).is_none());
         drop(change);
         assert!(one.hold_now(true).is_some());
+    }
+
+    #[tokio::test]
+    async fn who_looks_sees_that_somebody_waits_to_change() {
+        let names = Names::default();
+        let look = names.hold_now(false).unwrap();
+        assert!(!names.is_awaited());
+        let mut change = names.hold(true);
+        let queued = std::future::poll_fn(|cx| Poll::Ready(change.as_mut().poll(cx).is_pending()));
+        assert!(queued.await);
+        assert!(names.is_awaited() && names.hold_now(false).is_none());
+        drop(change);
+        assert!(!names.is_awaited(), "who gives up is in nobody's way");
+        drop(look);
     }
 
     #[test]

@@ -114,7 +114,8 @@ pub(crate) fn exec(target: &Resource, command: &Command, setting: &Setting) -> O
     let mut known = command.resolved && !accesses.is_empty();
     for (path, written) in &command.files {
         let action = Action::new(if *written { "redirect_write" } else { "redirect_read" });
-        match file(target, path.as_bytes()) {
+        // A name before `..` may be a link: only the host knows what is before that.
+        match file(target, path.as_bytes()).filter(|_| !crate::sftp::goes_back(path.as_bytes())) {
             Some(resource) => accesses.push(Access::new(action, resource)),
             None => known = false,
         }

@@ -1,6 +1,6 @@
 //! What other listeners of the same gateway serve: nothing is forwarded past them.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use gateway_core::error::{Denial, DenialCode};
 
@@ -81,7 +81,20 @@ pub(crate) fn canonical_host(host: &str) -> String {
     address(&host).map_or(host, |address| address.to_string())
 }
 
+/// An address to listen on as it is judged. The target is asked by the client's own spelling, by which the client knows its forward again.
+pub(crate) fn listening_host(host: &str) -> String {
+    // OpenSSH's server takes both for all addresses (RFC 4254 section 7.1).
+    if host == "*" { String::new() } else { canonical_host(host) }
+}
+
 fn address(host: &str) -> Option<IpAddr> {
+    // A zone (RFC 4007 section 11) means something for addresses of a link only; resolvers take it, and drop it, with any other.
+    let host = match host.split_once('%') {
+        Some((address, _)) if address.parse::<Ipv6Addr>().is_ok_and(|a| !a.is_unicast_link_local()) => {
+            address
+        }
+        _ => host,
+    };
     let address = host.parse::<IpAddr>().ok().map(|address| address.to_canonical());
     address.or_else(|| inet_aton(host).map(IpAddr::V4))
 }
@@ -138,6 +151,9 @@ mod tests {
             ("localhost", 5433),
             ("::1", 5433),
             ("127.1", 5433),
+            ("::1%1", 5433),
+            ("[0:0:0:0:0:0:0:1%0]", 5433),
+            ("::ffff:127.0.0.1%lo", 5433),
             ("::ffff:127.0.0.1", 5433),
             ("0", 5433),
             ("0.0", 5433),

@@ -50,6 +50,10 @@ pub struct ListenerLimits {
     /// How often a quiet client is asked whether it lives; shows in holds, too, that the connection does. Default 30 s; has to be
     /// well below [`silence`](Self::silence).
     pub keepalive: Duration,
+    /// Channels that one connection may leave behind; then it takes no more, and ends when nothing runs in it any more. russh 0.65 keeps some
+    /// 3.3 KB of each that the gateway closed before its client did, which is how programs end, until the connection ends. Default 10,000:
+    /// 33 MB; clients that share a connection open another.
+    pub channels: usize,
 }
 
 impl Default for ListenerLimits {
@@ -61,6 +65,7 @@ impl Default for ListenerLimits {
             rejection: Duration::from_millis(300),
             silence: Duration::from_secs(300),
             keepalive: Duration::from_secs(30),
+            channels: 10_000,
         }
     }
 }
@@ -92,7 +97,7 @@ pub(crate) struct Shared {
     targets: BTreeMap<String, Arc<Target>>,
     pub(crate) served: AllServed,
     pub(crate) names: AllNames,
-    limits: ListenerLimits,
+    pub(crate) limits: ListenerLimits,
     config: Arc<Config>,
     /// The same for clients that know the fastest cipher.
     fastest: Arc<Config>,

@@ -51,9 +51,9 @@ impl Typed {
         }
     }
 
-    fn is_in(&self, line: &str) -> bool {
-        let line: Vec<u8> = line.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-        self.text.is_empty() || line.windows(self.text.len()).any(|window| window == self.text)
+    /// Whether the line, without its blanks, has it.
+    fn is_in(&self, line: &[u8]) -> bool {
+        self.text.is_empty() || memchr::memmem::find(line, &self.text).is_some()
     }
 }
 
@@ -85,6 +85,16 @@ impl Observer {
         }
     }
 
+    /// How wide the terminal is, in columns; what is longer is drawn over the margin.
+    pub(super) fn is_wide(&self, columns: u32) {
+        self.state().shown.width = match usize::try_from(columns) {
+            // What editors of lines take where nobody says.
+            Ok(0) => 80,
+            Ok(columns) => columns,
+            Err(_) => MAX_LINE_BYTES,
+        };
+    }
+
     /// What the terminal showed, after masking; gives the lines that look like commands.
     pub(super) fn shown(&self, bytes: &[u8]) -> Vec<String> {
         let mut state = self.state();
@@ -96,7 +106,8 @@ impl Observer {
 impl State {
     /// Whether the line shows what was typed; what was typed before that was not shown.
     fn was_typed(&mut self, line: &str) -> bool {
-        if let Some(at) = self.typed.iter().position(|typed| typed.is_in(line)) {
+        let bare: Vec<u8> = line.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        if let Some(at) = self.typed.iter().position(|typed| typed.is_in(&bare)) {
             self.typed.drain(..=at);
             return !line.is_empty();
         }
@@ -109,8 +120,11 @@ impl State {
 /// The line the cursor is in, as far as the usual editors of lines draw one.
 #[derive(Debug, Default)]
 struct Line {
+    /// All rows that the line takes, one behind the other.
     text: Vec<u8>,
     column: usize,
+    /// Columns of a row; 0 for no end of it.
+    width: usize,
     reading: Reading,
 }
 
@@ -150,13 +164,21 @@ impl Line {
     fn text(&mut self, byte: u8) -> Reading {
         match byte {
             ESCAPE => return Reading::Escape,
-            b'\r' => self.column = 0,
+            b'\r' => self.column = self.row(),
             BACKSPACE => self.column = self.column.saturating_sub(1),
             b'\t' => self.put(b' '),
             0..0x20 | DELETE => {}
             byte => self.put(byte),
         }
         Reading::Text
+    }
+
+    /// Where the row of the cursor begins. Behind its last column the cursor waits there for the next character.
+    const fn row(&self) -> usize {
+        match self.column.saturating_sub(1).checked_div(self.width) {
+            Some(rows) => rows * self.width,
+            None => 0,
+        }
     }
 
     fn put(&mut self, byte: u8) {
@@ -177,7 +199,9 @@ impl Line {
         match last {
             b'C' => self.column = (self.column + count).min(MAX_LINE_BYTES),
             b'D' => self.column = self.column.saturating_sub(count),
-            b'G' => self.column = count - 1,
+            b'A' => self.column = self.column.saturating_sub(count.saturating_mul(self.width)),
+            b'B' => self.column = (self.column + count.saturating_mul(self.width)).min(MAX_LINE_BYTES),
+            b'G' => self.column = (self.row() + count - 1).min(MAX_LINE_BYTES),
             b'K' if number == 0 => self.text.truncate(column),
             b'K' => self.text.iter_mut().for_each(|cell| *cell = b' '),
             b'P' => drop(self.text.drain(column..(column + count).min(length))),
@@ -221,6 +245,26 @@ mod tests {
     fn lines_sent_at_once_are_found_when_they_are_shown() {
         let shown = "\x1b[?2004h$ id; date\r\n\x1b[?2004luid=0\r\nMon\r\n$ exit 5\r\n";
         assert_eq!(observed(&[("id; date\nexit 5\n", ""), ("", shown)]), ["$ id; date", "$ exit 5"]);
+    }
+
+    #[test]
+    fn lines_wider_than_the_terminal_are_observed_whole() {
+        // As readline and zsh write at the margin of 20 columns.
+        for shown in [
+            "$ echo aaaaaaaaaabbb \rbbbbbbbcc\r\n",
+            "$ echo aaaaaaaaaabbb\x1b[K \r\x1b[Kbbbbbbbcc\r\n",
+            "$ echo aaaaaaaaaabbb \rbbbbbbbcx\x1b[A\x1b[B\x08c\r\n",
+        ] {
+            let observer = Observer::default();
+            observer.is_wide(20);
+            observer.typed(b"echo aaaaaaaaaabbbbbbbbbbcc\r");
+            let lines = observer.shown(shown.as_bytes());
+            assert!(lines.iter().any(|line| line.ends_with("aaabbbbbbbbbbcc")), "{lines:?}");
+        }
+        let observer = Observer::default();
+        observer.is_wide(20);
+        observer.typed(b"ls\r");
+        assert_eq!(observer.shown(b"12345678901234567890\rx\r$ ls\x1b[K\r\n"), ["$ ls"]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use super::{Inbox, Program, Task, pump};
 use crate::gate::{Gate, MAX_OPENED};
 use crate::operation;
+use crate::served::listening_host;
 use crate::session::SshSession;
 use crate::upstream::door::{Expected, Knock, Origin};
 use crate::upstream::{Leased, Listening};
@@ -170,7 +171,9 @@ async fn permitted(session: &SshSession, operation: Operation) -> Option<Permit>
 fn described(session: &SshSession, expected: &Expected, origin: &Origin) -> Operation {
     let target = &session.target;
     let mut operation = match expected {
-        Expected::Tcp(address, port) => operation::tcp(target, "tcpip_forward", address, *port),
+        Expected::Tcp(address, port) => {
+            operation::tcp(target, "tcpip_forward", &listening_host(address), *port)
+        }
         Expected::Socket(path) => operation::socket(target, "streamlocal_forward", path),
         Expected::Agent => operation::forwarding(target, "agent_forward"),
         Expected::X11 => operation::forwarding(target, "x11"),

@@ -34,6 +34,9 @@ pub(super) async fn run(
     let expected = setting.expected();
     let knocks = connection.as_ref().filter(|_| !expected.is_empty()).map(|c| c.door.expect(expected));
     let observer = (matches!(program, Program::Shell) && setting.terminal.is_some()).then(Observer::default);
+    if let (Some(observer), Some(terminal)) = (&observer, &setting.terminal) {
+        observer.is_wide(terminal.size.columns);
+    }
     let mut input = results.input(INPUT);
     let mut answer = Answer::new(task, results, setting.terminal.is_some(), raw);
     answer.observer = observer.as_ref();
@@ -214,7 +217,7 @@ async fn feed(
             Event::Eof => to.eof().await,
             Event::Signal(signal) => deliver(task, to, signal).await,
             Event::Resize(size) => match &mut terminal {
-                Some(terminal) => resize(task, to, terminal, size).await,
+                Some(terminal) => resize(task, to, terminal, size, observer).await,
                 None => Ok(()),
             },
             Event::Say(line) => task.output.say(line).await.map_err(|Gone| Error::SendError),
@@ -248,11 +251,20 @@ async fn deliver(task: &Task, to: &ToTarget, signal: Sig) -> Result<(), Error> {
     }
 }
 
-async fn resize(task: &Task, to: &ToTarget, terminal: &mut Terminal, size: Size) -> Result<(), Error> {
+async fn resize(
+    task: &Task,
+    to: &ToTarget,
+    terminal: &mut Terminal,
+    size: Size,
+    observer: Option<&Observer>,
+) -> Result<(), Error> {
     terminal.size = size;
     // The same question as for the terminal itself; its record keeps the size for replay.
     match task.session.permit(operation::pty(&task.session.target, terminal)).await {
-        Ok(()) => to.window_change(size.columns, size.rows, size.width, size.height).await,
+        Ok(()) => {
+            observer.into_iter().for_each(|observer| observer.is_wide(size.columns));
+            to.window_change(size.columns, size.rows, size.width, size.height).await
+        }
         Err(_) => Ok(()),
     }
 }
@@ -495,6 +507,7 @@ impl<'a> Answer<'a> {
             let Some(masked) = masked else { continue };
             let encoding = self.encoding(stream);
             if let Some(released) = self.results.finish_stream(masked, encoding)? {
+                self.observe(&released)?;
                 self.settled().await?;
                 self.task.output.send(stream, released).await?;
             }

@@ -31,6 +31,7 @@ pub use message::{
     StatusCode,
 };
 pub use operation::{FileAction, FileKind, FileOperation, PathUse};
+pub(crate) use path::goes_back;
 pub use path::{join, normalise, parent};
 pub use session::{Answered, Asked, Limits, OwnId, Reply, Session};
 

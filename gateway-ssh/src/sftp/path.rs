@@ -40,6 +40,12 @@ pub fn join(directory: &[u8], path: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Whether `..` stands behind a name. What is before that name is then known only to a server: the name may be a link to a folder elsewhere.
+pub(crate) fn goes_back(path: &[u8]) -> bool {
+    let mut names = path.split(|b| *b == b'/').filter(|name| !matches!(*name, b"" | b"."));
+    names.by_ref().any(|name| name != b"..") && names.any(|name| name == b"..")
+}
+
 fn push_all(out: &mut Vec<u8>, path: &[u8]) {
     for component in path.split(|b| *b == b'/') {
         match component {
@@ -75,6 +81,16 @@ mod tests {
             assert_eq!(normalise(path.as_bytes(), Some(b"/home/u")).unwrap(), clean.as_bytes(), "{path}");
         }
         assert_eq!(normalise(b"x", Some(b"relative")), None);
+    }
+
+    #[test]
+    fn texts_that_go_back_over_a_name() {
+        for path in ["a/..", "/a/b/../c", "../a/./..", "./a//../.."] {
+            assert!(goes_back(path.as_bytes()), "{path}");
+        }
+        for path in ["", "/", "..", "../../a", "/../a", "./../a/b", "a/.../b", "a/..b"] {
+            assert!(!goes_back(path.as_bytes()), "{path}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::message::{
     ClientMessage, ExtendedRequest, NameEntry, Request, Response, ServerMessage, StatusCode,
 };
 use super::operation::{FileAction, FileKind, FileOperation, PathUse, open_actions};
-use super::path::normalise;
+use super::path::{goes_back, normalise};
 use super::{MAX_FRAME_BYTES, SftpError, VERSION};
 
 /// What a session may hold.
@@ -421,12 +421,15 @@ impl Session {
         vec![self.one(first, action, follows_link), self.one(second, action, follows_link)]
     }
 
-    /// A link's target is text, read from the link's own directory.
+    /// A link's target is text, read from the link's own directory. Unknown where only the server can tell what the text leads to.
     fn symlink(&self, target: &Bytes, link: &Bytes) -> Vec<PathUse> {
         let link = self.one(link, FileAction::Symlink, false);
         let directory = link.path.as_deref().map(super::path::parent);
         let target = PathUse {
-            path: directory.and_then(|directory| normalise(target, Some(directory))).map(Arc::from),
+            path: directory
+                .filter(|_| !goes_back(target))
+                .and_then(|directory| normalise(target, Some(directory)))
+                .map(Arc::from),
             given: target.clone(),
             actions: vec![FileAction::Symlink],
             follows_link: true,

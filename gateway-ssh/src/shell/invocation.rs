@@ -37,7 +37,7 @@ impl Invocation<'_> {
         match programs::classify(name) {
             Class::Shell => self.shell(),
             Class::OtherShell => self.other_shell(),
-            Class::Interpreter => self.interpreter(),
+            Class::Interpreter => self.interpreter(name),
             Class::Awk => self.awk(),
             Class::Sed => self.sed(),
             Class::Find => self.find(),
@@ -73,7 +73,7 @@ impl Invocation<'_> {
         {
             self.doubt_and(Reason::ForeignCode, Risk::RunsCode);
         }
-        if self.words.iter().skip(1).filter_map(Word::text).any(|word| programs::is_evaluated(name, word)) {
+        if programs::evaluates(name, &self.texts()) {
             self.doubt_and(Reason::ShellState, Risk::RunsCode);
         }
     }
@@ -143,15 +143,11 @@ impl Invocation<'_> {
         self.doubt_and(Reason::ForeignCode, Risk::RunsCode);
     }
 
-    fn interpreter(&mut self) {
+    fn interpreter(&mut self, name: &str) {
         self.findings.risk(Risk::Interpreter);
         let reason = match self.words.get(1) {
             None => Reason::CodeFromInput,
-            Some(Word::Static(word))
-                if self.words.len() == 2 && matches!(word.as_str(), "--version" | "-V" | "--help") =>
-            {
-                return;
-            }
+            Some(Word::Static(word)) if self.words.len() == 2 && programs::only_tells(name, word) => return,
             Some(Word::Static(word)) if word == "-" => Reason::CodeFromInput,
             Some(Word::Static(word)) if !word.starts_with('-') => Reason::Script,
             Some(_) => Reason::ForeignCode,

@@ -226,9 +226,9 @@ pub enum Reason {
     Syntax,
     /// The program's name is computed.
     ComputedProgram,
-    /// An argument is computed: variables, globs, braces, tilde, arithmetic, input of `xargs`.
+    /// An argument is computed from values as they are: variables, globs, braces, tilde, sums of numbers, input of `xargs`.
     ComputedWord,
-    /// Contains a command substitution.
+    /// Contains a command substitution, or an expansion that may run those in a variable's value: `$((x))`, `${a[x]}`, `${x@P}`, `${x:=…}`.
     Substitution,
     /// Shells disagree about it.
     Dialect,

@@ -44,7 +44,10 @@ const COMMAND_OPTIONS: &[Options] = &[
     Options {
         beginnings: &["+"],
         ..options(
-            &["less", "more", "most", "zless", "bzless", "xzless", "zmore", "bzmore"],
+            &[
+                "less", "more", "most", "zless", "bzless", "xzless", "zmore", "bzmore", "lzless", "zstdless",
+                "lzmore",
+            ],
             "k",
             &["--lesskey-file", "--lesskey-src", "--lesskey-content"],
         )

@@ -3,7 +3,7 @@
 //! These tables add facts and take certainty away; a program that is not in them is *not* thereby harmless. Only a rule that
 //! names programs, or better exact arguments, is a wall.
 
-use super::forms;
+use super::{forms, wrappers};
 
 /// The last component of a path.
 pub(super) fn basename(program: &str) -> &str {
@@ -60,6 +60,9 @@ pub(super) fn classify(name: &str) -> Class {
     if forms::is_known(name) {
         return Class::Manager;
     }
+    if wrappers::is_machine(name) {
+        return Class::Wrapper;
+    }
     listed(name).unwrap_or_else(|| named_after(name))
 }
 
@@ -81,18 +84,70 @@ fn named_after(name: &str) -> Class {
             | Class::Launcher),
         ) => class,
         Some(Class::Git) => Class::Launcher,
-        _ => Class::Plain,
+        _ if STARTERS.iter().any(|starter| name.starts_with(starter)) && name != "dpkg-query" => {
+            Class::Launcher
+        }
+        // Compilers for another machine: `x86_64-linux-gnu-gcc-12`, `x86_64-linux-gnu-ld.bfd`.
+        _ => {
+            match without_version(name).rsplit_once('-').and_then(|(_, last)| listed(last.split('.').next()?))
+            {
+                Some(Class::Launcher | Class::Interpreter) => Class::Launcher,
+                _ => Class::Plain,
+            }
+        }
     }
 }
+
+/// Families of programs most of which start others.
+const STARTERS: &[&str] = &["apt-", "dpkg-", "update-", "deb-", "grub-"];
 
 /// Whether it keeps running after the session.
 pub(super) fn is_detaching(name: &str) -> bool {
     DETACHING.contains(&name)
 }
 
+/// Whether an interpreter with this one word tells about itself and no more. Others, like `tclsh`, hand it to the code they read.
+pub(super) fn only_tells(name: &str, word: &str) -> bool {
+    let name = without_version(name);
+    match word {
+        "--version" | "--help" => {
+            ["python", "pypy", "perl", "ruby", "node", "nodejs", "php", "java"].contains(&name)
+        }
+        "-V" => ["python", "pypy", "perl"].contains(&name),
+        _ => false,
+    }
+}
+
+/// Whether a builtin of a shell may evaluate what it is given: a word of its own, or one that is computed.
+pub(super) fn evaluates(name: &str, argv: &[Option<&str>]) -> bool {
+    let words = argv.get(1..).unwrap_or_default();
+    if words.iter().any(|word| word.map_or_else(|| is_evaluating(name), |word| is_evaluated(name, word))) {
+        return true;
+    }
+    // mksh takes a name for the expression that is its value.
+    let compares = |word: &Option<&str>| matches!(word, Some("-eq" | "-ne" | "-lt" | "-le" | "-gt" | "-ge"));
+    matches!(name, "test" | "[")
+        && words.iter().enumerate().filter(|(_, word)| compares(word)).any(|(at, _)| {
+            let sides = [at.checked_sub(1), Some(at + 1)];
+            sides
+                .iter()
+                .flatten()
+                .any(|side| words.get(*side).copied().flatten().is_none_or(|word| !is_number(word)))
+        })
+}
+
+fn is_evaluating(name: &str) -> bool {
+    matches!(name, "printf" | "test" | "[") || BUILTINS.contains(&name)
+}
+
+fn is_number(word: &str) -> bool {
+    let digits = word.strip_prefix(['-', '+']).unwrap_or(word);
+    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
+}
+
 /// Whether a shell evaluates this quoted word all the same: `printf -v 'a[$(id)]'` and `test -v 'a[$(id)]'` of bash run the command
 /// in the subscript; ksh and zsh evaluate numbers that their builtins are given.
-pub(super) fn is_evaluated(name: &str, word: &str) -> bool {
+fn is_evaluated(name: &str, word: &str) -> bool {
     let names_a_variable = match name {
         "printf" => word.starts_with("-v"),
         "test" | "[" => matches!(word, "-v" | "-R"),
@@ -188,7 +243,7 @@ const TABLE: &[(Class, &[&str])] = &[
         Class::Shell,
         &[
             "sh", "bash", "dash", "ash", "ksh", "ksh93", "mksh", "lksh", "pdksh", "rbash", "yash", "rksh",
-            "hush", "posh",
+            "hush", "posh", "rmksh", "rlksh",
         ],
     ),
     (
@@ -307,7 +362,7 @@ const TABLE: &[(Class, &[&str])] = &[
         &[
             "env", "nohup", "nice", "ionice", "timeout", "stdbuf", "setsid", "time", "command", "builtin",
             "exec", "sudo", "doas", "su", "busybox", "toybox", "watch", "flock", "chroot", "taskset",
-            "setarch", "linux64", "linux32",
+            "setarch",
         ],
     ),
     (
@@ -354,6 +409,10 @@ const TABLE: &[(Class, &[&str])] = &[
             "loginctl",
             "lesspipe",
             "zless",
+            "lzless",
+            "zstdless",
+            "lzmore",
+            "networkctl",
             "bzless",
             "xzless",
             "zmore",
@@ -802,6 +861,247 @@ const TABLE: &[(Class, &[&str])] = &[
             "systemd-inhibit",
             "systemd-cat",
             "systemd-socket-activate",
+            "savelog",
+            "prove",
+            "debugfs",
+            "uclampset",
+            "coresched",
+            "scriptlive",
+            "instmodsh",
+            "perldoc",
+            "perlbug",
+            "perlthanks",
+            "perlivp",
+            "enc2xs",
+            "h2xs",
+            "xsubpp",
+            "libnetcfg",
+            "pydoc",
+            "pdb",
+            "ncdu",
+            "tdbtool",
+            "bat",
+            "batcat",
+            "neofetch",
+            "scrot",
+            "latexmk",
+            "slsh",
+            "troff",
+            "nroff",
+            "pic",
+            "nm",
+            "ranlib",
+            "strip",
+            "objcopy",
+            "pkcs11-tool",
+            "p11tool",
+            "modutil",
+            "cpp",
+            "clang++",
+            "javac",
+            "kotlinc",
+            "ghc",
+            "cobc",
+            "dotnet",
+            "zig",
+            "alpine",
+            "bconsole",
+            "cabal",
+            "cdist",
+            "check_by_ssh",
+            "check_cups",
+            "crash",
+            "csvtool",
+            "dstat",
+            "dvips",
+            "easyrsa",
+            "eb",
+            "facter",
+            "gcloud",
+            "aws",
+            "az",
+            "gh",
+            "glab",
+            "genie",
+            "gimp",
+            "ginsh",
+            "gtester",
+            "hping3",
+            "iftop",
+            "ispell",
+            "jtag",
+            "knife",
+            "lualatex",
+            "luatex",
+            "pdftex",
+            "xetex",
+            "minicom",
+            "msfconsole",
+            "ncftp",
+            "opkg",
+            "rtorrent",
+            "scanmem",
+            "sshuttle",
+            "tasksh",
+            "wireshark",
+            "yelp",
+            "zathura",
+            "exim",
+            "exim4",
+            "postfix",
+            "dovecot",
+            "nginx",
+            "apache2",
+            "apachectl",
+            "apache2ctl",
+            "php-fpm",
+            "uwsgi",
+            "gunicorn",
+            "supervisord",
+            "supervisorctl",
+            "monit",
+            "fzf",
+            "rg",
+            "fd",
+            "fdfind",
+            "ag",
+            "ack",
+            "lazygit",
+            "watchexec",
+            "nodemon",
+            "pm2",
+            "foreman",
+            "honcho",
+            "direnv",
+            "asdf",
+            "pyenv",
+            "rbenv",
+            "mise",
+            "nix",
+            "nix-shell",
+            "guix",
+            "brew",
+            "opam",
+            "stack",
+            "sbt",
+            "lein",
+            "rustup",
+            "bazel",
+            "tox",
+            "nox",
+            "pytest",
+            "coverage",
+            "celery",
+            "flask",
+            "jupyter",
+            "rspec",
+            "jest",
+            "mocha",
+            "phpunit",
+            "drush",
+            "unison",
+            "rdiff-backup",
+            "duplicity",
+            "rsnapshot",
+            "iptables",
+            "ip6tables",
+            "ebtables",
+            "arptables",
+            "wpa_cli",
+            "wpa_supplicant",
+            "dhcpcd",
+            "mdadm",
+            "smartd",
+            "mkfs",
+            "fsck",
+            "ssh-argv0",
+            "invoke-rc.d",
+            "mkinitramfs",
+            "needrestart",
+            "unattended-upgrade",
+            "unattended-upgrades",
+            "x-terminal-emulator",
+            "xterm",
+            "uxterm",
+            "rxvt",
+            "urxvt",
+            "konsole",
+            "gnome-terminal",
+            "alacritty",
+            "kitty",
+            "foot",
+            "xinit",
+            "startx",
+            "Xorg",
+            "agetty",
+            "mingetty",
+            "mgetty",
+            "systemd-notify",
+            "udevadm",
+            "dnsmasq",
+            "sash",
+            "adduser",
+            "deluser",
+            "luit",
+            "heaptrack",
+            "memusage",
+            "sotruss",
+            "slattach",
+            "gprofng",
+            "gp-collect-app",
+            "pg_virtualenv",
+            "pgbench",
+            "pg_ctlcluster",
+            "pg_createcluster",
+            "pg_conftool",
+            "lli",
+            "llc",
+            "opt",
+            "grog",
+            "gpgtar",
+            "gpgcompose",
+            "pygmentize",
+            "rsync-ssl",
+            "rrsync",
+            "sensible-browser",
+            "sshd",
+            "systemd",
+            "kernel-install",
+            "installkernel",
+            "cscope",
+            "cscope-indexer",
+            "ctest",
+            "cpack",
+            "corepack",
+            "gdbtui",
+            "gcore",
+            "jdb",
+            "jlink",
+            "jpackage",
+            "jcmd",
+            "jhsdb",
+            "jarsigner",
+            "javadoc",
+            "keytool",
+            "mvnDebug",
+            "bashbug",
+            "gapplication",
+            "gio",
+            "kpt",
+            "scalar",
+            "qemu-img",
+            "qemu-io",
+            "qemu-nbd",
+            "callgrind_control",
+            "ucf",
+            "yq",
+            "zipgrep",
+            "vimtutor",
+            "bq",
+            "cbt",
+            "gsutil",
+            "dev_appserver.py",
+            "gold",
             "varlinkctl",
         ],
     ),
@@ -826,6 +1126,16 @@ mod tests {
             ("vim.tiny", Class::Launcher),
             ("ld-linux-aarch64.so.1", Class::Launcher),
             ("ld-musl-x86_64.so.1", Class::Launcher),
+            ("x86_64-linux-gnu-gcc-12", Class::Launcher),
+            ("x86_64-linux-gnu-ld.bfd", Class::Launcher),
+            ("llvm-nm-14", Class::Launcher),
+            ("rmksh", Class::Shell),
+            ("gcc-nm", Class::Launcher),
+            ("clang++-15", Class::Launcher),
+            ("dpkg-architecture", Class::Launcher),
+            ("dpkg-query", Class::Plain),
+            ("apt-ftparchive", Class::Launcher),
+            ("x86_64", Class::Wrapper),
             ("git-grep", Class::Launcher),
             ("git-upload-pack", Class::Server),
             ("apt-get", Class::Manager),
@@ -833,6 +1143,34 @@ mod tests {
             ("sha256sum", Class::Plain),
         ] {
             assert_eq!(classify(name), class, "{name}");
+        }
+    }
+
+    #[test]
+    fn interpreters_that_do_not_know_an_option_are_not_trusted_with_it() {
+        for (name, word) in [("python3.11", "--version"), ("perl", "-V"), ("node", "--help")] {
+            assert!(only_tells(name, word), "{name} {word}");
+        }
+        for (name, word) in
+            [("tclsh8.6", "--version"), ("erl", "-V"), ("php", "-V"), ("wish", "--help"), ("python", "-h")]
+        {
+            assert!(!only_tells(name, word), "{name} {word}");
+        }
+    }
+
+    #[test]
+    fn builtins_that_evaluate() {
+        let evaluates = |line: &str| {
+            let argv: Vec<Option<&str>> = line.split(' ').map(|w| (w != "$x").then_some(w)).collect();
+            evaluates(argv[0].unwrap(), &argv)
+        };
+        for line in
+            ["test LC_X -eq 1", "[ 1 -lt LC_X ]", "test $x = y", "exit $x", "printf $x", "test 1 -eq a[0]"]
+        {
+            assert!(evaluates(line), "{line}");
+        }
+        for line in ["test -f x", "[ 1 -eq -2 ]", "test a = b", "echo $x", "printf %s x", "ls -eq"] {
+            assert!(!evaluates(line), "{line}");
         }
     }
 

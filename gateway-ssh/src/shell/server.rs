@@ -169,10 +169,12 @@ fn scp(arguments: &[String]) -> Option<ServerCommand> {
 
 /// rsync options.c, `server_options`: `--server [--sender] -flags [--long…] . path…`.
 fn rsync(arguments: &[String]) -> Option<ServerCommand> {
-    let (first, rest) = arguments.split_first()?;
-    if first != "--server" {
-        return None;
-    }
+    let rest = arguments.strip_prefix(["--server".to_owned()].as_slice())?;
+    // Where clients write it, and nowhere else: behind an option that takes a value it would be that value.
+    let (sender, rest) = match rest.strip_prefix(["--sender".to_owned()].as_slice()) {
+        Some(rest) => (true, rest),
+        None => (false, rest),
+    };
     let dot = rest.iter().position(|a| !a.starts_with('-'))?;
     let (options, operands) = rest.split_at_checked(dot)?;
     let (separator, paths) = operands.split_first()?;
@@ -182,26 +184,29 @@ fn rsync(arguments: &[String]) -> Option<ServerCommand> {
         return None;
     }
     let deletes = options.iter().any(|o| o.starts_with("--delete") || o.starts_with("--remove-"));
-    Some(ServerCommand::Rsync {
-        sender: options.iter().any(|o| o == "--sender"),
-        deletes,
-        options: options.to_vec(),
-        paths: paths.to_vec(),
-    })
+    Some(ServerCommand::Rsync { sender, deletes, options: options.to_vec(), paths: paths.to_vec() })
 }
 
 /// Options that name neither a file, a program nor a second set of paths, and none with which it goes through links out of those it
-/// has: `L`, `k`, `K`, and `R`, which takes paths from the client that begin anywhere. In the flags, `s` before the capability string
-/// that starts with `e` means that the real arguments come over the wire.
+/// has: `L`, `k`, `K`, and `R`, which takes paths from the client that begin anywhere. Each is whole in its own word: popt takes the
+/// next one for a value that is missing, whatever it looks like.
 fn is_rsync_option(option: &str) -> bool {
-    if option.starts_with("--") {
-        let name = option.split_once('=').map_or(option, |(name, _)| name);
-        return RSYNC_LONG.contains(&name);
+    match option.split_once('=') {
+        Some((name, value)) if option.starts_with("--") => !value.is_empty() && RSYNC_VALUED.contains(&name),
+        _ if option.starts_with("--") => RSYNC_LONG.contains(&option),
+        _ => option.strip_prefix('-').is_some_and(are_rsync_flags),
     }
-    let flags = option.strip_prefix('-').unwrap_or_default();
-    let flags = flags.split_once('e').map_or(flags, |(before, _)| before);
-    flags.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.')
-        && !flags.contains(['s', 'T', 'M', 'f', 'B', 'L', 'k', 'K', 'R'])
+}
+
+/// Letters, and at their end `e` with what the client can do (`maybe_add_e_option`): without that, the next word would be the value of `e`.
+fn are_rsync_flags(flags: &str) -> bool {
+    let (letters, abilities) =
+        flags.split_once('e').map_or((flags, ".i"), |(before, behind)| (before, behind));
+    let Some((version, abilities)) = abilities.split_once('.') else { return false };
+    !flags.is_empty()
+        && letters.chars().all(|c| RSYNC_FLAGS.contains(c))
+        && version.bytes().all(|b| b.is_ascii_digit())
+        && abilities.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
 /// Whether rsync's flags say that the real arguments come over the wire (`-s`, `--secluded-args`).
@@ -210,8 +215,11 @@ pub(super) fn has_hidden_arguments(option: &str) -> bool {
     flags.split_once('e').map_or(flags, |(before, _)| before).contains('s')
 }
 
+/// Short options without a value that clients send: rsync's, and openrsync's one for each word.
+const RSYNC_FLAGS: &str = "vqbunldmOJyWHogDtUNpEAXrcCIxSz";
+
+/// Long options without a value, by the table `long_options` of rsync 3.5.
 const RSYNC_LONG: &[&str] = &[
-    "--sender",
     "--delete",
     "--delete-before",
     "--delete-during",
@@ -234,6 +242,34 @@ const RSYNC_LONG: &[&str] = &[
     "--ignore-times",
     "--omit-dir-times",
     "--omit-link-times",
+    "--no-r",
+    "--no-relative",
+    "--no-dirs",
+    "--list-only",
+    "--stats",
+    "--preallocate",
+    "--delay-updates",
+    "--prune-empty-dirs",
+    "--no-W",
+    "--no-motd",
+    "--new-compress",
+    "--old-compress",
+    "--open-noatime",
+    "--mkpath",
+    "--itemize-changes",
+    "--fake-super",
+    "--sparse",
+    "--specials",
+    "--no-specials",
+    "--fsync",
+    "--msgs2stderr",
+    "--no-msgs2stderr",
+    "--no-implied-dirs",
+    "--ignore-missing-args",
+];
+
+/// Long options that take a value, which must stand in the same word.
+const RSYNC_VALUED: &[&str] = &[
     "--timeout",
     "--bwlimit",
     "--max-delete",
@@ -247,28 +283,11 @@ const RSYNC_LONG: &[&str] = &[
     "--block-size",
     "--skip-compress",
     "--log-format",
-    "--no-r",
-    "--no-relative",
-    "--no-dirs",
-    "--list-only",
-    "--stats",
-    "--preallocate",
-    "--delay-updates",
-    "--prune-empty-dirs",
-    "--no-W",
-    "--no-motd",
-    "--new-compress",
-    "--old-compress",
     "--stderr",
     "--iconv",
     "--usermap",
     "--groupmap",
     "--stop-at",
-    "--open-noatime",
-    "--mkpath",
-    "--itemize-changes",
-    "--fake-super",
-    "--sparse",
 ];
 
 /// git transports start `git-upload-pack 'path'`; options other than `--strict` and `--timeout` are not recognised.
@@ -329,6 +348,14 @@ mod tests {
         assert!(sender && !deletes);
         assert_eq!(paths, ["/srv/data"]);
         assert!(of("rsync --server -logDtpre.iLsfxCIvu --delete . /x").unwrap().writes());
+        // Of clients before 3.0, of 3.5 with options, of openrsync.
+        for line in [
+            "rsync --server --sender -vlogDtpr . /x",
+            "rsync --server -vvbunlHogDtUNpAXXrcCIxSzye32.0iLsfxCIvu --timeout=5 --log-format=%i --partial . /x /y",
+            "rsync --server --sender -D -g -l -o -p -r -t -v . /x",
+        ] {
+            assert!(of(line).is_some(), "{line}");
+        }
         for line in [
             "rsync --server -slogDtpre.iLsfxCIvu . /x",
             "rsync --server --rsync-path=evil -e.x . /x",
@@ -347,6 +374,23 @@ mod tests {
             "rsync --server --sender -kre.x . /x",
             "rsync --server -Rre.x . /x",
             "rsync --server --sender -re.x --copy-unsafe-links . /x",
+            // What popt reads `--sender` as the value of: these would receive.
+            "rsync --server -logDtpre --sender . /x",
+            "rsync --server --log-format --sender -logDtpre.x . /x",
+            "rsync --server --iconv --sender -re.x . /x",
+            "rsync --server -re.x --sender . /x",
+            "rsync --server --sender -re . /x",
+            "rsync --server --sender --timeout -re.x . /x",
+            "rsync --server --sender=x -re.x . /x",
+            "rsync --server --sender --delete=x -re.x . /x",
+            "rsync --server --sender --timeout= -re.x . /x",
+            "rsync --server --sender -ree.x . /x",
+            "rsync --server --sender -B --delete . /x",
+            "rsync --server --sender -@ --delete . /x",
+            // The option word `-` is a path to popt.
+            "rsync --server -re.x - . /x",
+            "rsync --server -- . /x",
+            "rsync --server -Fre.x . /x",
         ] {
             assert_eq!(of(line), None, "{line}");
         }

@@ -51,6 +51,11 @@ impl Parts {
         self.reasons.push(reason);
     }
 
+    /// bash runs the substitutions in the *value* of a variable where it wants a number or a prompt: `$((x))`, `${a[x]}`, `${x@P}`.
+    fn evaluate(&mut self) {
+        self.compute(Risk::RunsCode, Reason::Substitution);
+    }
+
     fn unquoted(&mut self, source: &str) -> Option<()> {
         let mut rest = source;
         let mut previous = None;
@@ -139,6 +144,11 @@ impl Parts {
         if let Some(inside) = rest.strip_prefix("((") {
             self.compute(Risk::Arithmetic, Reason::ComputedWord);
             let (text, after) = extent::bracketed(inside, '(', ')')?;
+            if text
+                .contains(|c: char| !(c.is_ascii_digit() || c.is_ascii_whitespace() || "+-*/%()".contains(c)))
+            {
+                self.evaluate();
+            }
             self.nested(text)?;
             return after.strip_prefix(')');
         }
@@ -149,6 +159,9 @@ impl Parts {
         if let Some(inside) = rest.strip_prefix('{') {
             self.compute(Risk::Variable, Reason::ComputedWord);
             let (text, after) = extent::bracketed(inside, '{', '}')?;
+            if !only_shows(text) {
+                self.evaluate();
+            }
             self.nested(text)?;
             return Some(after);
         }
@@ -197,6 +210,24 @@ impl Parts {
     fn nested(&mut self, text: &str) -> Option<()> {
         self.expanding(text, Quotes::None).map(drop)
     }
+}
+
+/// Whether what stands in `${…}` is a parameter's value or length, or that with a word instead of it or without a part that matches a
+/// pattern (XCU 2.6.2). Nothing else: not indirection, subscripts, offsets, transformations, or assignments.
+fn only_shows(inside: &str) -> bool {
+    let name = |text: &str| {
+        text.len() - text.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_').len()
+    };
+    let inside = inside
+        .strip_prefix('#')
+        .filter(|length| !length.is_empty() && name(length) == length.len())
+        .unwrap_or(inside);
+    let rest = match name(inside) {
+        0 => inside.strip_prefix(['@', '*', '#', '?', '-', '$', '!']).filter(|rest| rest.is_empty()),
+        length => inside.get(length..),
+    };
+    let operators = ["-", ":-", "+", ":+", "?", ":?", "%", "#"];
+    rest.is_some_and(|rest| rest.is_empty() || operators.iter().any(|operator| rest.starts_with(operator)))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -256,6 +287,49 @@ mod tests {
             "\"${x}\"", "'", "\"", "$(", "`",
         ] {
             assert_eq!(text(source), None, "{source}");
+        }
+    }
+
+    #[test]
+    fn what_evaluates_the_values_of_variables_is_told_from_what_shows_them() {
+        for source in [
+            "$((x))",
+            "$(($x))",
+            "$((0x1))",
+            "${y[x]}",
+            "${x@P}",
+            "${!x}",
+            "${x:=a}",
+            "${x=a}",
+            "${x:1}",
+            "${x:y}",
+            "${x/a/b}",
+            "${(e)x}",
+            "${x:-${y@P}}",
+            "\"${x@P}\"",
+            "${x^}",
+            "${}",
+            "${#y[x]}",
+        ] {
+            assert!(Parts::of_word(source).reasons.contains(&Reason::Substitution), "{source}");
+        }
+        for source in [
+            "$x",
+            "${x}",
+            "${#x}",
+            "${1}",
+            "${?}",
+            "${#}",
+            "${x:-a}",
+            "${x+a}",
+            "${x%.*}",
+            "${x##*/}",
+            "$((1 + 2 * (3)))",
+            "*",
+            "~",
+        ] {
+            assert_eq!(Parts::of_word(source).reasons.first(), Some(&Reason::ComputedWord), "{source}");
+            assert!(!Parts::of_word(source).reasons.contains(&Reason::Substitution), "{source}");
         }
     }
 

@@ -79,9 +79,13 @@ async fn listen(
     let inbox = work.join("inbox");
     fs::create_dir_all(&inbox).unwrap();
     fs::write(inbox.join("fine"), "").unwrap();
+    let published = fs::canonicalize(server.home()).unwrap().join("published");
+    fs::create_dir_all(&published).unwrap();
+    fs::write(published.join("fine"), "").unwrap();
     let text = include_str!("policy.cedar")
         .replace("{work}", &format!("web1{}", work.display()))
         .replace("{inbox}", &inbox.display().to_string())
+        .replace("{published}", &published.display().to_string())
         .replace("{greeter}", &greeter.to_string());
     let engine = CedarEngine::builder()
         .schema_fragment("ssh", gateway_ssh::SCHEMA)
@@ -145,11 +149,13 @@ impl Door {
 
 const CARD: &str = "4111 1111 1111 1111";
 
-/// One trial's folders. Texts of cases name them `{work}`, `{vault}` and `{home}`; `{mark}` is unique. `{inbox}` is one for all.
+/// One trial's folders. Texts of cases name them `{work}`, `{vault}` and `{home}`; `{mark}` is unique. `{inbox}` is one for all,
+/// and so is `{published}`, which may only be read.
 pub struct Arena {
     pub mark: String,
     pub work: PathBuf,
     pub vault: PathBuf,
+    published: PathBuf,
     /// Where the attacker keeps what it fetches: `{local}`.
     local: TempDir,
     before: BTreeMap<PathBuf, String>,
@@ -178,8 +184,9 @@ impl Arena {
             fs::write(&place, &tool).unwrap();
             fs::set_permissions(place, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        let mut arena =
-            Self { mark, work, vault, local: tempfile::tempdir().unwrap(), before: BTreeMap::new() };
+        let published = home.join("published");
+        let local = tempfile::tempdir().unwrap();
+        let mut arena = Self { mark, work, vault, published, local, before: BTreeMap::new() };
         arena.before = arena.look();
         arena
     }
@@ -189,6 +196,7 @@ impl Arena {
         text.replace("{work}", &self.work.display().to_string())
             .replace("{vault}", &self.vault.display().to_string())
             .replace("{inbox}", &home.join("work/inbox").display().to_string())
+            .replace("{published}", &self.published.display().to_string())
             .replace("{home}", &home.display().to_string())
             .replace("{local}", &self.loot().display().to_string())
             .replace("{mark}", &self.mark)
@@ -207,6 +215,9 @@ impl Arena {
         }
         if self.work.join("pwned").exists() {
             return Some("forbidden code ran".to_owned());
+        }
+        if self.published.join(&self.mark).exists() {
+            return Some("a folder for reading was written".to_owned());
         }
         let (secret, fetched) = (format!("VAULT-SECRET-{}", self.mark), self.fetched());
         (received.contains(&secret) || fetched.contains(&secret))

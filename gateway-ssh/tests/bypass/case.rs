@@ -193,7 +193,7 @@ impl Step {
     }
 }
 
-const PRELUDE: &str = r#"
+const PRELUDE: &str = r##"
 import paramiko, sys, time
 user, port, key = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 client = paramiko.SSHClient()
@@ -228,6 +228,17 @@ def rsync(*words):
     ssh = f"ssh -i {key} -p {port} -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
     words = [word.replace("@", f"{user}@127.0.0.1:", 1) if word.startswith("@") else word for word in words]
     done = subprocess.run(["rsync", "-e", ssh, *words], capture_output=True, text=True, timeout=30)
+    return done.stdout + done.stderr
+def pushes(line, folder):
+    """Runs rsync to send a folder to whatever this line starts."""
+    import os, tempfile
+    wrapper = os.path.join(tempfile.mkdtemp(), "wrapper")
+    with open(wrapper, "w") as file:
+        file.write(f"#!/bin/sh\nexec ssh -i {key} -p {port} -o BatchMode=yes -o StrictHostKeyChecking=no "
+                   f"-o UserKnownHostsFile=/dev/null -o LogLevel=ERROR {user}@127.0.0.1 '{line}'\n")
+    os.chmod(wrapper, 0o755)
+    import subprocess
+    done = subprocess.run(["rsync", "-a", "-e", wrapper, folder + "/", "server:/"], capture_output=True, text=True, timeout=30)
     return done.stdout + done.stderr
 def drawn(command):
     """Runs a program at a terminal for a second."""
@@ -264,4 +275,4 @@ def blind(line, path):
     time.sleep(0.5)    # at the end of its input it drops what it has not written
     channel.shutdown_write()
     return channel.makefile("rb").read()
-"#;
+"##;

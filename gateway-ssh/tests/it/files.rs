@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use gateway_core::approval::{Approver, RequestState, Verdict};
@@ -10,7 +10,7 @@ use gateway_core::policy::cedar::PolicyFile;
 use gateway_core::recording::Record;
 use testkit::{Finished, run};
 
-use crate::support::{ALL, DEADLINE, Gateway, gateway, masking, server};
+use crate::support::{ALL, DEADLINE, Gateway, gateway, keys, masking, server};
 
 /// A fresh folder on the server.
 fn folder() -> PathBuf {
@@ -363,3 +363,36 @@ forbid (principal, action == Action::"remove_file", resource) unless { context.a
 "#;
 
 const NO_READING: &str = r#"permit (principal, action in [Action::"connect", Action::"subsystem", Action::"stat_file"], resource);"#;
+
+#[test]
+fn a_request_that_hangs_holds_up_other_sessions_for_a_while_only() {
+    let there = folder();
+    let gateway = gateway(ALL);
+    // Opening it to read waits for somebody who writes.
+    assert!(Command::new("mkfifo").arg(there.join("fifo")).status().unwrap().success());
+    let script = r#"
+import paramiko, sys, threading
+port, key, there = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+client = paramiko.SSHClient()
+client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+client.connect("127.0.0.1", port, "agent-7", pkey=paramiko.Ed25519Key.from_private_key_file(key),
+               allow_agent=False, look_for_keys=False)
+one, two = client.open_sftp(), client.open_sftp()
+one._async_request(type(None), paramiko.sftp.CMD_OPEN, there + "/fifo", 1, paramiko.SFTPAttributes())
+# The first may come before that is judged.
+for n in range(500):
+    try:
+        two.mkdir(f"{there}/{n}")
+    except Exception as error:
+        print(error)
+        break
+print("then", "fifo" in two.listdir(there))
+"#;
+    let mut python = Command::new("/usr/bin/python3");
+    python.args(["-", &gateway.address.port().to_string()]).arg(keys().agent.private()).arg(&there);
+    let done = run(&mut python, script, DEADLINE).unwrap();
+    // Both ends: it goes on.
+    drop(std::fs::OpenOptions::new().read(true).write(true).open(there.join("fifo")).unwrap());
+    assert!(done.stdout.contains("other sessions of this identity use the names"), "{done:?}");
+    assert!(done.stdout.contains("then True"), "{done:?}");
+}

@@ -208,3 +208,11 @@ fn without_the_permit_there_is_no_prompt() {
     let done = no_terminal.ssh(&["-tt", "echo x"]);
     assert!(done.stdout.is_empty() && done.stderr.contains("denied: "), "{done:?}");
 }
+
+#[test]
+fn a_command_of_too_many_lines_ends_the_session_and_none_of_its_lines_runs() {
+    let gateway = lines(ALL);
+    let done = talk(&gateway, &["-T"], &format!("echo '\n{}'\necho after\n", "echo inside\n".repeat(300)));
+    assert_eq!((done.stdout.as_str(), done.status.code()), ("", Some(2)), "{}", done.stderr);
+    assert!(done.stderr.contains("too many lines"), "{}", done.stderr);
+}

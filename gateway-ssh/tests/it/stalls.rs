@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use testkit::{Guard, wait_until};
+use testkit::{Guard, run, wait_until};
 
-use crate::support::{ALL, DEADLINE, Gateway, gateway, server};
+use crate::support::{ALL, DEADLINE, Gateway, Setup, gateway, keys, server};
 
 /// More than all windows, pipes and queues on the way from a client's pipe to a program take together: sockets of several MiB on both
 /// sides, two windows of 2 MiB, the gate's 4 MiB.
@@ -140,4 +140,40 @@ fn a_large_file_goes_up_by_sftp_and_comes_back() {
     let done = testkit::run(&mut sftp, &batch, DEADLINE).unwrap();
     assert!(done.status.success(), "{}", done.stderr);
     assert!(std::fs::read(&large).unwrap() == std::fs::read(&back).unwrap(), "it came back otherwise");
+}
+
+#[test]
+fn channels_left_behind_end_the_connection_with_words() {
+    let mut setup = Setup::new("permit (principal, action == Action::\"connect\", resource);");
+    setup.limits.channels = 5;
+    let gateway = setup.start();
+    let script = r#"
+import paramiko, sys
+port, key = int(sys.argv[1]), sys.argv[2]
+client = paramiko.SSHClient()
+client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+client.connect("127.0.0.1", port, "agent-7", pkey=paramiko.Ed25519Key.from_private_key_file(key),
+               allow_agent=False, look_for_keys=False)
+transport = client.get_transport()
+# Those that their client closes are forgotten.
+for _ in range(20):
+    transport.open_session().close()
+    transport.global_request("x", wait=True)
+ran = 0
+try:
+    for _ in range(20):
+        channel = transport.open_session()
+        channel.exec_command("x")
+        assert channel.recv_exit_status() == 126
+        ran += 1
+except Exception as error:
+    print(error)
+transport.join(10)
+print("ran", ran, "lives", transport.is_active())
+"#;
+    let mut python = Command::new("/usr/bin/python3");
+    python.args(["-", &gateway.address.port().to_string()]).arg(keys().agent.private());
+    let done = run(&mut python, script, DEADLINE).unwrap();
+    assert!(done.stdout.contains("ran 5 lives False"), "{done:?}");
+    assert_eq!(gateway.ssh(&["x"]).status.code(), Some(126), "another connection runs");
 }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use self::kept::Kept;
 use self::lane::{Lane, Reading, Span};
 pub(crate) use self::placed::readings;
-use self::sequence::{Control, Effect, Kind, Parser, Tokens, is_special};
+use self::sequence::{CANCELLATION, Control, Effect, Kind, LEAD, Parser, Tokens, is_special};
 use super::class::{ClassSet, DataClass};
 use super::known::KnownLiterals;
 use super::scanner::Scanner;
@@ -202,6 +202,8 @@ struct Readings {
     spans: Vec<Span>,
     /// A value that began with a control, which passed: its replacement is written where its text begins.
     owed: Option<Span>,
+    /// What passed last is a part of a control: what comes next could complete it.
+    open: bool,
 }
 
 impl Readings {
@@ -216,6 +218,7 @@ impl Readings {
             kept: Kept::new(masker.held_bytes().to_vec()),
             spans: Vec::new(),
             owed: None,
+            open: false,
         }
     }
 
@@ -278,6 +281,7 @@ impl Readings {
     fn agree(&self) -> bool {
         let raw = self.raw.masker();
         self.parser.is_idle()
+            && !self.open
             && !self.kept.has_controls()
             && self.spans.is_empty()
             && self.owed.is_none()
@@ -297,15 +301,21 @@ impl Readings {
 
 impl Tokens for Readings {
     fn text(&mut self, bytes: &[u8]) {
+        self.open = bytes.last() == Some(&LEAD);
         let at = self.kept.end();
         self.kept.text(bytes);
         self.lanes().for_each(|lane| lane.push(at, bytes));
     }
 
     fn control(&mut self, control: Control<'_>) {
-        if !self.passes(&control) {
-            return;
-        }
+        let passes = self.passes(&control);
+        let control = match (passes, self.open) {
+            (true, _) => control,
+            // Without it what was broken off would go on behind it.
+            (false, true) => CANCELLATION,
+            (false, false) => return,
+        };
+        self.open = control.unfinished;
         let at = self.kept.end();
         self.kept.control(control.bytes, control.clean);
         self.raw.push(at, control.bytes);

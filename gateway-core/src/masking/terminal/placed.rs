@@ -19,9 +19,12 @@ impl Placed {
     }
 
     fn take_back(&mut self) {
-        if self.text.last().is_some_and(|byte| *byte != b'\n') {
-            self.text.pop();
+        while let Some(byte) = self.text.pop_if(|byte| *byte != b'\n') {
             self.places.pop();
+            // Bytes of a character behind its first (RFC 3629 section 3).
+            if byte & 0xc0 != 0x80 {
+                return;
+            }
         }
     }
 
@@ -103,6 +106,8 @@ mod tests {
         let [joined, drawn] = readings(b"x\n4\x08\x0851").unwrap();
         assert_eq!(joined.text, b"x\n451");
         assert_eq!(drawn.text, b"x\n51");
+        let [_, drawn] = readings("4\u{e9}\u{8}1\u{20ac}\u{8}1".as_bytes()).unwrap();
+        assert_eq!(drawn.text, b"411");
     }
 
     proptest! {

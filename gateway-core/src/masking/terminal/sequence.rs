@@ -51,7 +51,13 @@ pub(super) struct Control<'a> {
     pub(super) kind: Kind,
     /// Too short to hold a value.
     pub(super) clean: bool,
+    /// Something else broke it off: what comes behind that could complete it.
+    pub(super) unfinished: bool,
 }
+
+/// Ends whatever sequence a terminal is in, and does nothing else (ECMA-48, 8.3.6).
+pub(super) const CANCELLATION: Control<'static> =
+    Control { bytes: &[CANCEL], effect: Effect::None, kind: Kind::Plain, clean: true, unfinished: false };
 
 /// Gets what is in the stream, in order and without gaps.
 pub(super) trait Tokens {
@@ -92,7 +98,7 @@ const SUBSTITUTE: u8 = 0x1a;
 const ESCAPE: u8 = 0x1b;
 const DELETE: u8 = 0x7f;
 /// First byte of U+0080 to U+009F, the C1 controls, in UTF-8.
-const LEAD: u8 = 0xc2;
+pub(super) const LEAD: u8 = 0xc2;
 
 /// Whether a byte may be more than text. Tabs and line ends are text here.
 pub(super) const fn is_special(byte: u8) -> bool {
@@ -126,8 +132,10 @@ impl Parser {
             State::Ground => {}
             State::Return => single(b'\r', to),
             State::Lead => to.text(&[LEAD]),
-            State::String(_) | State::StringEscape(_) | State::StringLead(_) => self.end(Kind::String, to),
-            _ => self.end(Kind::Plain, to),
+            State::String(_) | State::StringEscape(_) | State::StringLead(_) => {
+                self.break_off(Kind::String, to)
+            }
+            _ => self.break_off(Kind::Plain, to),
         }
         self.state = State::Ground;
     }
@@ -158,7 +166,7 @@ impl Parser {
             State::StringEscape(_) => {
                 // Any other sequence ends the string, too.
                 self.sequence.pop();
-                self.end(Kind::String, to);
+                self.break_off(Kind::String, to);
                 self.sequence.push(ESCAPE);
                 self.escape(byte, to)
             }
@@ -190,14 +198,14 @@ impl Parser {
     fn escape(&mut self, byte: u8, to: &mut impl Tokens) -> State {
         match byte {
             ESCAPE => {
-                self.end(Kind::Plain, to);
+                self.break_off(Kind::Plain, to);
                 self.ground(byte, to)
             }
             CANCEL | SUBSTITUTE => self.push_and_end(byte, Kind::Plain, to),
             // Control characters in a sequence act at once and do not end it.
             0..0x20 | DELETE => self.keep(byte, State::Escape, to),
             0x80.. => {
-                self.end(Kind::Plain, to);
+                self.break_off(Kind::Plain, to);
                 self.ground(byte, to)
             }
             _ => {
@@ -225,7 +233,7 @@ impl Parser {
         let first_final = if self.state == State::Sequence { 0x40 } else { 0x30 };
         match byte {
             ESCAPE | 0x80.. => {
-                self.end(Kind::Plain, to);
+                self.break_off(Kind::Plain, to);
                 self.ground(byte, to)
             }
             CANCEL | SUBSTITUTE => self.push_and_end(byte, Kind::Plain, to),
@@ -254,7 +262,7 @@ impl Parser {
             return next;
         }
         let string = !matches!(next, State::Escape | State::Intermediate | State::Sequence);
-        self.end(if string { Kind::String } else { Kind::Plain }, to);
+        self.break_off(if string { Kind::String } else { Kind::Plain }, to);
         State::Ground
     }
 
@@ -265,10 +273,19 @@ impl Parser {
     }
 
     fn end(&mut self, kind: Kind, to: &mut impl Tokens) {
+        self.give(kind, false, to);
+    }
+
+    /// Gives out what there is of a sequence that does not end as it should.
+    fn break_off(&mut self, kind: Kind, to: &mut impl Tokens) {
+        self.give(kind, true, to);
+    }
+
+    fn give(&mut self, kind: Kind, unfinished: bool, to: &mut impl Tokens) {
         let bytes = std::mem::take(&mut self.sequence);
         let kind = if kind == Kind::String && is_clipboard(&bytes) { Kind::Clipboard } else { kind };
         let clean = kind == Kind::Plain && is_clean(&bytes);
-        to.control(Control { bytes: &bytes, effect: effect(&bytes), kind, clean });
+        to.control(Control { bytes: &bytes, effect: effect(&bytes), kind, clean, unfinished });
     }
 }
 
@@ -280,7 +297,7 @@ fn single(byte: u8, to: &mut impl Tokens) {
         _ => Effect::None,
     };
     let kind = if byte == ENQUIRY { Kind::Window } else { Kind::Plain };
-    to.control(Control { bytes: &[byte], effect, kind, clean: true });
+    to.control(Control { bytes: &[byte], effect, kind, clean: true, unfinished: false });
 }
 
 /// The sequence without ESC or what stands for it in C1: `[`, `]` and the like first.

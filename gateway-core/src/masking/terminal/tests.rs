@@ -54,6 +54,30 @@ fn visible(text: &str) -> String {
 const CARD: &str = "4111 1111 1111 1111";
 const MASKED: &str = "**** **** **** 1111";
 
+/// Found by fuzzing: an ESC that the next one broke off went on behind what was dropped.
+#[test]
+fn what_is_dropped_does_not_complete_what_came_before_it() {
+    let clipboard = b"\x1b]52;c;aGk=\x07".as_slice();
+    for begun in [b"\x1b".as_slice(), b"\xc2", b"\x1b\x1b", b"\x1b[1", b"\x1b]0;t", b"a\x1b"] {
+        for rest in [b"]52;c;ZXZpbA==\x07".as_slice(), b"\x9d52;c;ZXZpbA==\x07", b"Pq\x1b\\", b"1t"] {
+            let text = [begun, clipboard, rest].concat();
+            for controls in [Controls::AsSent, Controls::Drawing] {
+                let (out, _) = mask_in(controls, [&text]);
+                let (again, _) = mask_in(controls, text.chunks(1));
+                assert_eq!(show(&out), show(&again), "{}", show(&text));
+                let joined = [begun, rest].concat();
+                assert!(
+                    !out.windows(joined.len()).any(|w| w == joined),
+                    "{} became {}",
+                    show(&text),
+                    show(&out)
+                );
+            }
+        }
+    }
+    assert_eq!(mask(Controls::Drawing, "a\x1b]0;t\x07b"), "ab", "nothing stands in for what is whole");
+}
+
 #[test]
 fn controls_between_the_characters_of_a_value_do_not_hide_it() {
     let between = [

@@ -13,7 +13,7 @@ mod request;
 use std::collections::{HashMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
-use gateway_core::error::Denial;
+use gateway_core::error::{Denial, DenialCode};
 use gateway_core::masking::Controls;
 use gateway_core::operation::Operation;
 use gateway_core::pipeline::{Released, ResultStream, Results};
@@ -28,6 +28,7 @@ use super::{Ended, Event, Gone, STDERR, Task};
 use crate::names::{Awaited, Hold};
 use crate::sftp::{
     Answered, Asked, FileOperation, FrameDecoder, Limits, OwnId, Request, Response, Session, SftpError,
+    StatusCode,
 };
 use crate::upstream::Leased;
 
@@ -85,8 +86,10 @@ struct Waiting {
     unanswered: usize,
     /// How large a file to be read is, if it has a size.
     size: Option<u64>,
-    /// What a link that is moved says.
+    /// What a link that is made or moved says.
     link: Option<Bytes>,
+    /// What that leads to from where the link will stand, once that is known.
+    leads: Option<Bytes>,
     /// The server's answer where a path could not be resolved: the operation would fail as well.
     failed: Option<Response>,
 }
@@ -101,6 +104,8 @@ enum Question {
     Size(u64),
     /// Whether what that request moves is a link, and to where.
     Link(u64),
+    /// What the link of that request leads to; asked for so much of the path.
+    Leads { serial: u64, path: Bytes, asked: Bytes },
     /// How much may be asked for at once.
     Limits(Box<FileOperation>),
     /// File content around a client's read.
@@ -160,6 +165,8 @@ struct Files<'a> {
     hold: Option<Hold>,
     /// What `postponed` waits for, besides the answers to those before it.
     awaited: Option<Awaited>,
+    /// `hold` came by waiting, and nothing has used it yet.
+    turn: bool,
     /// Bytes in `questions` that wait for the rest of a read.
     held: usize,
     questions: HashMap<OwnId, Question>,
@@ -204,8 +211,8 @@ pub(super) async fn run(task: &Task, leased: Leased, results: Results) -> Result
 
 enum Never {}
 
-/// When its turn comes, if there is something to wait for.
-async fn awaited(turn: &mut Option<Awaited>) -> Hold {
+/// When its turn comes or is given up, if there is something to wait for.
+async fn awaited(turn: &mut Option<Awaited>) -> Option<Hold> {
     match turn {
         Some(turn) => turn.await,
         None => std::future::pending().await,
@@ -288,6 +295,7 @@ impl<'a> Files<'a> {
             waiting: VecDeque::new(),
             hold: None,
             awaited: None,
+            turn: false,
             held: 0,
             questions: HashMap::new(),
             running: HashMap::new(),
@@ -314,19 +322,41 @@ impl<'a> Files<'a> {
             return true;
         }
         let changes = operation.changes_names();
-        let idle = self.names_idle();
-        if self.hold.as_ref().is_some_and(|hold| hold.is_for(changes)) && (idle || !changes) {
-            return true;
+        let held = self.hold.as_ref().is_some_and(|hold| hold.is_for(changes));
+        let names = &self.task.session.names;
+        if !self.names_idle() {
+            return held && !changes && !names.is_awaited();
         }
-        if !idle || self.awaited.is_some() {
+        if self.awaited.is_some() {
             return false;
         }
+        // With nothing under way it goes back to the end of the queue, unless its turn has just come.
+        if std::mem::take(&mut self.turn) && held {
+            return true;
+        }
         self.hold = None;
-        self.hold = self.task.session.names.hold_now(changes);
+        self.hold = names.hold_now(changes);
         if self.hold.is_none() {
-            self.awaited = Some(self.task.session.names.hold(changes));
+            self.awaited = Some(names.hold(changes));
         }
         self.hold.is_some()
+    }
+
+    /// The turn of the request that waits for other sessions came, or did not come in time.
+    fn turned(&mut self, hold: Option<Hold>, lanes: &Lanes) {
+        self.awaited = None;
+        self.turn = hold.is_some();
+        self.hold = hold;
+        if !self.turn
+            && let Some(operation) = self.postponed.take()
+        {
+            let message = "other sessions of this identity use the names on the target";
+            let denial = Denial::new(DenialCode::LimitExceeded, message)
+                .with_hint("try again; end sessions that hang");
+            let kind = operation.kind().as_str();
+            let denial = self.task.session.refuse(Operation::new(kind, kind), denial);
+            self.refuse(&operation, StatusCode::FAILURE, &denial, lanes);
+        }
     }
 
     /// Whether no request about paths is under way.
@@ -388,8 +418,7 @@ impl<'a> Files<'a> {
                 None => Err(Stop::Lost),
             },
             hold = awaited(&mut self.awaited) => {
-                self.awaited = None;
-                self.hold = Some(hold);
+                self.turned(hold, lanes);
                 Ok(())
             }
             () = lanes.up.relieved() => Ok(()),

@@ -10,7 +10,7 @@ use super::{Files, Lanes, OnFile, OpenFile, Opening, Question, Running, Stop, Wa
 use crate::denial;
 use crate::operation::{self, file};
 use crate::sftp::{
-    FileAction, FileKind, FileOperation, OwnId, Request, Response, StatusCode, normalise, parent,
+    FileAction, FileKind, FileOperation, OwnId, Request, Response, StatusCode, goes_back, normalise, parent,
 };
 
 impl Files<'_> {
@@ -117,6 +117,16 @@ impl Files<'_> {
 
     /// Has the server say what the paths really are.
     fn resolve(&mut self, operation: Box<FileOperation>, lanes: &Lanes) -> Result<(), Stop> {
+        if let Request::Symlink { target, .. } = operation.request()
+            && goes_back(target)
+        {
+            let denial = Denial::new(DenialCode::NotUnderstood, "the link's text has `..` behind a name")
+                .with_hint("write what it leads to without going back");
+            let kind = operation.kind().as_str();
+            let denial = self.task.session.refuse(Operation::new(kind, kind), denial);
+            self.refuse(&operation, StatusCode::FAILURE, &denial, lanes);
+            return Ok(());
+        }
         let questions: Option<Vec<_>> = operation.paths().iter().map(|path| path.question()).collect();
         let Some(questions) = questions else {
             let denial = Denial::new(DenialCode::NotUnderstood, "the path cannot be resolved")
@@ -127,7 +137,10 @@ impl Files<'_> {
             return Ok(());
         };
         self.serial += 1;
-        let mut unanswered = questions.len();
+        let link = text_of_link(&operation);
+        // What a link's text leads to is asked once it is known where the link will stand.
+        let at_once = usize::from(link.is_some());
+        let mut unanswered = questions.len().saturating_sub(at_once);
         if let Some(path) = reads(&operation).then(|| questions.first().cloned()).flatten() {
             let (id, frame) = self.wire.ask(&Request::Stat { path })?;
             self.questions.insert(id, Question::Size(self.serial));
@@ -140,7 +153,7 @@ impl Files<'_> {
             lanes.up(frame);
             unanswered += 1;
         }
-        for (index, path) in questions.into_iter().enumerate() {
+        for (index, path) in questions.into_iter().enumerate().skip(at_once) {
             self.ask_real(self.serial, index, path, lanes)?;
         }
         self.waiting.push_back(Waiting {
@@ -148,7 +161,8 @@ impl Files<'_> {
             operation,
             unanswered,
             size: None,
-            link: None,
+            link,
+            leads: None,
             failed: None,
         });
         Ok(())
@@ -183,6 +197,12 @@ impl Files<'_> {
             }
             Some(Question::Link(serial)) => {
                 self.linked(serial, &response);
+                self.judge_waiting(lanes).await
+            }
+            Some(Question::Leads { serial, path, asked }) => {
+                if let Some(folder) = self.leads(serial, &path, &asked, response) {
+                    return self.ask_leads(serial, path, folder, lanes);
+                }
                 self.judge_waiting(lanes).await
             }
             Some(Question::Limits(operation)) => {
@@ -241,13 +261,49 @@ impl Files<'_> {
         waiting.link = only_name(response);
     }
 
+    /// Asks what a link leads to; only the server knows which names in its text are links themselves.
+    fn ask_leads(&mut self, serial: u64, path: Bytes, asked: Bytes, lanes: &Lanes) -> Result<(), Stop> {
+        let (id, frame) = self.wire.ask(&Request::Realpath { path: asked.clone() })?;
+        self.questions.insert(id, Question::Leads { serial, path, asked });
+        lanes.up(frame);
+        Ok(())
+    }
+
+    /// Takes the server's word for what a link leads to; gives the folder to ask about instead if there is no such thing.
+    fn leads(&mut self, serial: u64, path: &Bytes, asked: &Bytes, response: Response) -> Option<Bytes> {
+        let waiting = self.waiting.iter_mut().find(|w| w.serial == serial)?;
+        let makes = matches!(waiting.operation.request(), Request::Symlink { .. });
+        let real = only_name(&response);
+        if makes && real.is_none() {
+            waiting.failed = Some(response);
+        }
+        if real.is_none() && asked.as_ref() != b"/" {
+            return Some(Bytes::copy_from_slice(parent(asked)));
+        }
+        waiting.unanswered = waiting.unanswered.saturating_sub(1);
+        let leads = real.and_then(|real| below(&real, path, asked)).map_or_else(|| path.clone(), Bytes::from);
+        if makes {
+            // The text stays; judged is what it leads to now.
+            waiting.operation.leads_to(0, &leads);
+        }
+        waiting.leads = Some(leads);
+        None
+    }
+
     /// Judges what waits, in order, as far as it is resolved.
     async fn judge_waiting(&mut self, lanes: &Lanes) -> Result<(), Stop> {
-        while self.waiting.front().is_some_and(|waiting| waiting.unanswered == 0) {
-            let Some(Waiting { operation, size, link, failed, .. }) = self.waiting.pop_front() else { break };
+        while let Some(waiting) = self.waiting.front_mut().filter(|waiting| waiting.unanswered == 0) {
+            if let Some(path) = waiting.leading() {
+                waiting.unanswered += 1;
+                let serial = waiting.serial;
+                return self.ask_leads(serial, path.clone(), path, lanes);
+            }
+            let Some(Waiting { operation, size, link, leads, failed, .. }) = self.waiting.pop_front() else {
+                break;
+            };
             match failed {
                 Some(response) => self.judge_failed(*operation, &response, lanes).await?,
-                None => self.judge(*operation, Seen { size, link }, lanes).await?,
+                None => self.judge(*operation, Seen { size, link, leads }, lanes).await?,
             }
         }
         Ok(())
@@ -349,6 +405,20 @@ impl Files<'_> {
     }
 }
 
+impl Waiting {
+    /// The path to ask about next: what the text of a link leads to from the real folder that the link will stand in. A link that is moved
+    /// and has an absolute text leads where it led.
+    fn leading(&self) -> Option<Bytes> {
+        let text = self.link.as_ref().filter(|_| self.leads.is_none())?;
+        let makes = matches!(self.operation.request(), Request::Symlink { .. });
+        if goes_back(text) || (!makes && text.starts_with(b"/")) {
+            return None;
+        }
+        let there = self.operation.paths().last()?.path.as_deref()?;
+        normalise(text, Some(parent(there))).map(Bytes::from)
+    }
+}
+
 fn missing() -> Denial {
     Denial::new(DenialCode::PolicyError, "the permitted operation is missing")
 }
@@ -381,8 +451,19 @@ fn creates_plainly(request: &Request) -> bool {
 struct Seen {
     /// How large a file to be read is.
     size: Option<u64>,
-    /// What a link that is moved says.
+    /// What a link that is made or moved says.
     link: Option<Bytes>,
+    /// What it leads to from where it will stand.
+    leads: Option<Bytes>,
+}
+
+/// What a link that is to be made says.
+fn text_of_link(request: &FileOperation) -> Option<Bytes> {
+    // A copy: the slice would keep the whole frame.
+    match request.request() {
+        Request::Symlink { target, .. } => Some(Bytes::copy_from_slice(target)),
+        _ => None,
+    }
 }
 
 /// What it gives another name.
@@ -419,16 +500,28 @@ fn described(target: &Resource, request: &FileOperation, seen: &Seen) -> Result<
             operation::touch(&mut accesses, *action, &path);
         }
     }
-    if let Some(link) = &seen.link
-        && !link.starts_with(b"/")
-    {
-        // Where it stands now it was judged by what it leads to there: moved, it may lead elsewhere.
-        let there = request.paths().last().and_then(|to| to.path.as_deref()).ok_or_else(unclear)?;
-        let leads = normalise(link, Some(parent(there))).ok_or_else(unclear)?;
-        let leads = file(target, &leads).ok_or_else(unclear)?;
-        operation::touch(&mut accesses, FileAction::Symlink, &leads);
-    }
     let mut judged = Operation::new(kind, text);
+    if let Some(link) = &seen.link {
+        judged.arguments.push(operation::argument("link".to_owned(), &link.escape_ascii().to_string()));
+    }
+    match (&seen.link, &seen.leads) {
+        (_, Some(leads)) => {
+            // Where it stands now it was judged by what it leads to there: moved, it may lead elsewhere.
+            judged
+                .arguments
+                .push(operation::argument("leads to".to_owned(), &leads.escape_ascii().to_string()));
+            let leads = file(target, leads).ok_or_else(unclear)?;
+            operation::touch(&mut accesses, FileAction::Symlink, &leads);
+        }
+        (Some(link), None) if !link.starts_with(b"/") => {
+            return Err(Denial::new(
+                DenialCode::NotUnderstood,
+                "the text of the moved link has `..` behind a name",
+            )
+            .with_hint("make a new link with a text that does not go back"));
+        }
+        _ => {}
+    }
     judged.accesses = accesses.into();
     judged.effect = request.effect();
     judged.facts = request.facts().into();

@@ -38,6 +38,9 @@ const MAX_PATH_BYTES: usize = 4096;
 /// How long the host may take to say where a folder is. 20 s, as for opening a channel.
 const RESOLVE: Duration = Duration::from_secs(20);
 
+/// Lines of one command: with each the whole is read again to see whether it is finished.
+const MAX_LINES: usize = 200;
+
 /// A shell's status for a line that was interrupted, not understood, refused.
 const INTERRUPTED_STATUS: u32 = 130;
 const WRONG_STATUS: u32 = 2;
@@ -151,7 +154,7 @@ impl Lines<'_> {
         let status = if self.status == 0 { String::new() } else { format!("[{}] ", self.status) };
         self.show(format!("{status}{target}:{}$ ", self.shown)).await?;
         let mut whole = String::new();
-        loop {
+        for _ in 0..MAX_LINES {
             let Some(typed) = self.read().await? else {
                 // An unfinished command is not run.
                 return Ok(Next::End);
@@ -176,6 +179,10 @@ impl Lines<'_> {
             whole.push('\n');
             self.show("> ".to_owned()).await?;
         }
+        // What follows is the rest of its text, not commands.
+        self.wrong("the command has too many lines; put the data into a file").await?;
+        self.status = WRONG_STATUS;
+        Ok(Next::End)
     }
 
     /// As if an empty line had been typed, but for the status.
