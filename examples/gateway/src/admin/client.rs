@@ -28,12 +28,7 @@ impl AdminClient {
     /// caller, that owner or root who listens.
     pub(crate) async fn connect(path: &Path, token: Secret<String>) -> Result<Self, Failure> {
         let owner = closed_folder(path)?;
-        let stream = UnixStream::connect(path).await.map_err(|e| {
-            let path = path.display();
-            Failure::new(format!(
-                "cannot reach a gateway at `{path}`: {e}; is it running, is this its `admin_socket`, and are you its user?"
-            ))
-        })?;
+        let stream = UnixStream::connect(path).await.map_err(|e| unreachable(path, &e))?;
         let (peer, own) = (stream.peer_cred()?.uid(), UnixStream::pair()?.0.peer_cred()?.uid());
         if !may_listen(peer, owner, own) {
             return Err(Failure::new(format!(
@@ -67,16 +62,18 @@ impl AdminClient {
     }
 }
 
+fn unreachable(path: &Path, error: &std::io::Error) -> Failure {
+    let path = path.display();
+    Failure::new(format!(
+        "cannot reach a gateway at `{path}`: {error}; is it running, is this its `admin_socket`, and are you its user?"
+    ))
+}
+
 /// The owner of the socket's folder, in which nobody else may write.
 fn closed_folder(socket: &Path) -> Result<u32, Failure> {
     let folder = socket.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let shown = folder.display();
-    let wrong = |e: std::io::Error| {
-        Failure::new(format!(
-            "cannot look at `{shown}`: {e}; is this the gateway's `admin_socket`, and are you its user?"
-        ))
-    };
-    let folder = std::fs::metadata(folder).map_err(wrong)?;
+    let folder = std::fs::metadata(folder).map_err(|e| unreachable(socket, &e))?;
     if folder.mode() & 0o022 == 0 {
         return Ok(folder.uid());
     }

@@ -140,9 +140,6 @@ fn policies_are_reloaded_or_stay() {
     assert!(denied.contains("orders are closed today"), "{denied}");
 
     stage.write("policies/reveal.cedar", "");
-    serving.signal("HUP");
-    let failed = serving.next_event("reload_failed");
-    assert!(failed["error"].as_str().unwrap().contains("reed"), "{failed}");
     stage.write("policies/shop.cedar", &policy);
     serving.signal("HUP");
     let failed = serving.next_event("reload_failed");
