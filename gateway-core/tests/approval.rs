@@ -22,7 +22,7 @@ mod limits {
     use gateway_core::approval::{ApprovalError, ApprovalLimits, Approver, Delivery, MemoryApprover};
     use gateway_core::clock::ManualClock;
 
-    use super::approval_suite::{START, dba, dba_rule, request};
+    use super::approval_suite::{START, dba, dba_rule, digest, request};
 
     #[tokio::test]
     async fn all_requesters_together_are_bounded() {
@@ -31,6 +31,7 @@ mod limits {
         let by = |n: usize| {
             let mut request = request(Delivery::Retry, dba_rule());
             request.requester.actor.subject = n.to_string();
+            request.digest = digest(&n.to_string());
             request
         };
         for n in 0..4 {

@@ -156,7 +156,7 @@ impl Gateway {
 
     /// Puts the policies as they are in the files now in force, or keeps those in force.
     fn reload(&self) -> Result<(), Failure> {
-        let before = self.engine.revision();
+        let (before, had) = (self.engine.revision(), self.engine.counts());
         let loaded = self
             .policies
             .read()
@@ -167,8 +167,18 @@ impl Gateway {
                 for warning in self.engine.warnings().iter() {
                     tracing::warn!(%warning, "policy warning");
                 }
-                tracing::info!(before = %before.0, after = %after.0, changed = before != after, "policies reloaded");
-                self.announcer.reloaded(&before, &after)?;
+                let has = self.engine.counts();
+                tracing::info!(
+                    before = %before.0,
+                    after = %after.0,
+                    changed = before != after,
+                    permits = has.permits,
+                    permits_before = had.permits,
+                    forbids = has.forbids,
+                    forbids_before = had.forbids,
+                    "policies reloaded"
+                );
+                self.announcer.reloaded(&before, &after, has)?;
             }
             Err(failure) => {
                 tracing::error!(in_force = %before.0, "the policies were not reloaded; the old ones stay: {failure}");

@@ -98,7 +98,7 @@ impl MemoryApprover {
 
 #[async_trait]
 impl Approver for MemoryApprover {
-    async fn submit(&self, mut request: AccessRequest) -> Result<(), ApprovalError> {
+    async fn submit(&self, mut request: AccessRequest) -> Result<RequestId, ApprovalError> {
         let now = self.clock.now();
         request.check_new(now)?;
         let mut requests = self.lock();
@@ -106,13 +106,19 @@ impl Approver for MemoryApprover {
             return Err(ApprovalError::Invalid("its id is taken".to_owned()));
         }
         self.expire_due(&mut requests, now);
+        if request.delivery != Delivery::Hold
+            && let Some(same) = requests.values().find(|other| other.is_open_for(&request.digest, now))
+        {
+            return Ok(same.id);
+        }
         let open = || requests.values().filter(|other| other.state.is_open());
         let theirs = open().filter(|other| other.requester.actor == request.requester.actor);
         self.limits.check(open().count(), theirs.count())?;
         forget_oldest(&mut requests);
         self.feed.publish(ApprovalEvent::Submitted(Arc::new(request.without_exact())));
-        requests.insert(request.id, request);
-        Ok(())
+        let id = request.id;
+        requests.insert(id, request);
+        Ok(id)
     }
 
     async fn decided(&self, id: RequestId) -> Result<RequestState, ApprovalError> {

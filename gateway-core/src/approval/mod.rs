@@ -221,7 +221,11 @@ pub enum ApprovalError {
 pub trait Approver: Debug + Send + Sync {
     /// Stores a new pending request. Called when an operation is held, before anybody is told. Its expiry is brought
     /// forward to the earliest of what it says, its shortest rule and the requester's own expiry.
-    async fn submit(&self, request: AccessRequest) -> Result<(), ApprovalError>;
+    ///
+    /// Returns the request that is open: this one, or, unless it is delivered by [`Delivery::Hold`], another that is
+    /// [open for the same digest](AccessRequest::is_open_for); this one is not stored then. Finding and storing are one step: however many
+    /// present one operation at once, people see one request, and one approval lets one of them run.
+    async fn submit(&self, request: AccessRequest) -> Result<RequestId, ApprovalError>;
 
     /// Waits until the request is no longer pending, or its expiry (by the approver's clock), and returns where it stands.
     async fn decided(&self, id: RequestId) -> Result<RequestState, ApprovalError>;

@@ -23,7 +23,8 @@ use crate::text::is_deceptive;
 /// A batch that still changes after this many rewrites is denied.
 const MAX_REWRITE_PASSES: usize = 4;
 
-/// Longest statement text kept in a record, in bytes; the full length stands beside it.
+/// Longest statement text kept whole in a record, in bytes; of a longer one the first and the last half of so many are, because either end
+/// may hold what matters. The full length stands beside it, and the batch's digest is of the whole.
 const MAX_RECORDED_STATEMENT_BYTES: usize = 64 * 1024;
 
 /// Longest statement text shown in lists of requests, in bytes: thousands of requests are kept. The exact text stands beside it.
@@ -279,8 +280,15 @@ impl GuardInner {
         self.durable(position).await.map_err(|e| recorder_failed(&e))?;
         let (id, delivery) = (request.id, request.delivery);
         let held = Held::new(Arc::clone(self), pending, &request);
-        if let Err(error) = self.pipeline.approver.submit(request).await {
-            return Err(held.refuse(approval_failed(&error)));
+        match self.pipeline.approver.submit(request).await {
+            Ok(open) if open == id => {}
+            // Another came first while this was looked at: it is the one that people see.
+            Ok(open) => {
+                let withdrawn = self.record(Record::Decided { request: id, state: RequestState::Revoked });
+                let denial = withdrawn.map_or_else(|e| recorder_failed(&e), |_| ask_again(open));
+                return Err(held.refuse_keeping_request(denial));
+            }
+            Err(error) => return Err(held.refuse(approval_failed(&error))),
         }
         self.counters.hold.increment(1);
         if delivery == Delivery::Hold {
@@ -404,7 +412,7 @@ impl GuardInner {
         let text = operation.recorded.as_ref().map_or(&*operation.statement, String::as_bytes);
         let masked = self.pipeline.scanner.mask(text, &ClassSet::default());
         let text = masked.as_ref().map_or(text, |masked| masked.text.as_slice());
-        escape(text.get(..MAX_RECORDED_STATEMENT_BYTES).unwrap_or(text))
+        abridged(text)
     }
 
     /// As [`recorded_text`](Self::recorded_text), made once for a statement that comes again.
@@ -512,6 +520,18 @@ fn add_rules(into: &mut Vec<ApprovalRule>, more: Vec<ApprovalRule>) -> Result<()
     Ok(())
 }
 
+/// A statement as it is kept: whole, or its two ends with a mark between them.
+fn abridged(text: &[u8]) -> String {
+    let half = MAX_RECORDED_STATEMENT_BYTES / 2;
+    let left_out = text.len().saturating_sub(MAX_RECORDED_STATEMENT_BYTES);
+    match (text.get(..half), text.get(half + left_out..)) {
+        (Some(head), Some(tail)) if left_out > 0 => {
+            format!("{}\n[... {left_out} bytes left out ...]\n{}", escape(head), escape(tail))
+        }
+        _ => escape(text),
+    }
+}
+
 fn shortened(mut text: String) -> String {
     if text.len() > MAX_LISTED_STATEMENT_BYTES {
         text.truncate(text.floor_char_boundary(MAX_LISTED_STATEMENT_BYTES));
@@ -591,6 +611,23 @@ mod tests {
             merge(&mut batch, allowed(b));
             assert_eq!(content(&batch.obligations), a.max(b), "{a:?} {b:?}");
         }
+    }
+
+    #[test]
+    fn long_statements_keep_both_ends() {
+        let padded =
+            |n: usize| format!("select 1 where '{}' = '' union all select ssn from customers", "x".repeat(n));
+        let whole = padded(60_000);
+        assert_eq!(abridged(whole.as_bytes()), whole);
+        let long = padded(70_000);
+        let kept = abridged(long.as_bytes());
+        let mark = format!("\n[... {} bytes left out ...]\n", long.len() - MAX_RECORDED_STATEMENT_BYTES);
+        let (head, tail) = kept.split_once(&mark).unwrap();
+        assert!(head.starts_with("select 1") && tail.ends_with("select ssn from customers"));
+        assert!(long.starts_with(head) && long.ends_with(tail));
+        assert_eq!(head.len() + tail.len(), MAX_RECORDED_STATEMENT_BYTES);
+        let exact = "y".repeat(MAX_RECORDED_STATEMENT_BYTES);
+        assert_eq!(abridged(exact.as_bytes()), exact);
     }
 
     #[test]

@@ -44,7 +44,7 @@ macro_rules! approver_suite {
             retries_find_their_open_request, racing_redeems_succeed_once, wrong_requests_are_refused,
             followers_hear_of_everything, waiters_wake_when_it_is_decided, waiters_wake_when_it_expires,
             a_hold_redeems_its_own_request, lists_are_newest_first_and_limited, comments_are_kept_and_bounded,
-            what_people_were_told_is_kept);
+            what_people_were_told_is_kept, racing_presentations_make_one_request);
     };
     (@cases $make:expr, $($case:ident),+) => {
         $(#[tokio::test]
@@ -129,7 +129,7 @@ pub(crate) fn dba_rule() -> Vec<ApprovalRule> {
 impl Subject {
     pub(crate) async fn submit(&self, request: AccessRequest) -> RequestId {
         let id = request.id;
-        self.approver.submit(request).await.unwrap();
+        assert_eq!(self.approver.submit(request).await.unwrap(), id);
         id
     }
 
@@ -318,6 +318,7 @@ pub(crate) async fn expiry_is_the_earliest_of_all(s: Subject) {
         let id = s.submit(request).await;
         let shown = s.approver.show(id, &dba("ada").await).await.unwrap();
         assert_eq!(shown.expires, seconds(expires));
+        s.approver.revoke(id).await.unwrap();
     }
 }
 
@@ -355,6 +356,8 @@ pub(crate) async fn an_abandoned_hold_is_never_redeemed(s: Subject) {
 pub(crate) async fn floods_are_refused(s: Subject) {
     let by = |name: String| {
         let mut request = request(Delivery::Retry, dba_rule());
+        // Operations of their own.
+        request.digest = digest(&request.id.to_string());
         request.requester.actor.subject = name;
         request
     };
@@ -416,6 +419,27 @@ pub(crate) async fn retries_find_their_open_request(s: Subject) {
     assert_eq!(open().await.unwrap(), Some(expiring));
     s.clock.advance(Duration::from_secs(600));
     assert_eq!(open().await.unwrap(), None);
+}
+
+pub(crate) async fn racing_presentations_make_one_request(s: Subject) {
+    let mut racers = tokio::task::JoinSet::new();
+    for _ in 0..12 {
+        let approver = Arc::clone(&s.approver);
+        racers.spawn(async move { approver.submit(request(Delivery::Retry, dba_rule())).await.unwrap() });
+    }
+    let mut ids = racers.join_all().await;
+    ids.dedup();
+    let [id] = ids[..] else { panic!("one operation became several requests: {ids:?}") };
+    let listed = s.approver.list(&dba("ada").await, 99).await.unwrap();
+    assert_eq!(listed.iter().map(|request| request.id).collect::<Vec<_>>(), [id]);
+    // An approved one is still the one to use; a used one is over.
+    s.approve(id, &dba("ada").await).await.unwrap();
+    assert_eq!(s.approver.submit(request(Delivery::Suspend, dba_rule())).await.unwrap(), id);
+    assert_eq!(s.redeem().await, Some(id));
+    s.submit(request(Delivery::Retry, dba_rule())).await;
+    // Each connection that waits has a request of its own.
+    s.submit(request(Delivery::Hold, dba_rule())).await;
+    s.submit(request(Delivery::Hold, dba_rule())).await;
 }
 
 pub(crate) async fn racing_redeems_succeed_once(s: Subject) {
@@ -518,6 +542,7 @@ pub(crate) async fn lists_are_newest_first_and_limited(s: Subject) {
         s.clock.advance(Duration::from_secs(1));
         let mut request = request(Delivery::Retry, dba_rule());
         request.created = START.plus(Duration::from_secs(second));
+        request.digest = digest(&second.to_string());
         made.push(s.submit(request).await);
     }
     let listed = s.approver.list(&dba("ada").await, 3).await.unwrap();

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use gateway_core::recording::Recorder;
 use gateway_core::recording::file::{
-    DirectoryVerification, FileOptions, FileRecorder, Head, Problem, PublicKey, RecordingKey, recordings,
-    verify_directory,
+    DirectoryVerification, FileOptions, FileRecorder, Head, Problem, PublicKey, RecordJson, RecordingKey,
+    RecordingReader, recordings, verify, verify_directory,
 };
 use gateway_core::session::CloseReason;
 use tempfile::TempDir;
@@ -14,6 +14,7 @@ use crate::common::{at, completed, header, key, recorder, run, run_and_close, se
 
 const PREAMBLE: usize = 32;
 const ENTRY: usize = 137;
+const CHECKPOINT: usize = 122;
 
 struct Sample {
     dir: TempDir,
@@ -157,6 +158,60 @@ async fn a_restart_settles_what_was_left_open() {
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
     assert_eq!(check(dir.path(), &public).problems, [Problem::CutBack { session: session(1), records: 5 }]);
+}
+
+/// Whoever may write the file can continue the chain, but not sign it.
+#[tokio::test]
+async fn what_is_added_behind_a_recovered_end_is_caught() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = recorder(dir.path(), key(dir.path()));
+    drop(run(&first, 1, 2).await);
+    let (path, public) = (first.path(session(1)), first.public_key());
+    drop(first);
+    // As a crash in the middle of writing leaves it: the last block without its checkpoint.
+    let whole = std::fs::read(&path).unwrap();
+    let crashed = &whole[..whole.len() - CHECKPOINT];
+    std::fs::write(&path, crashed).unwrap();
+    let before = check(dir.path(), &public);
+    assert!(before.is_sound(), "{before:?}");
+    assert_eq!((before.unended, before.recordings[0].1.unproven_records), (vec![session(1)], 2));
+    drop(recorder(dir.path(), key(dir.path())));
+    let settled = std::fs::read(&path).unwrap();
+    let behind = &crashed[settled.len()..];
+    assert!(!behind.is_empty());
+    assert_eq!(std::fs::read(path.with_extension("unproven")).unwrap(), behind, "it is evidence");
+    let found = check(dir.path(), &public);
+    assert!(found.is_sound() && found.unended.is_empty(), "{found:?}");
+    assert_eq!((found.recordings[0].1.proven_records, found.unproven_records()), (3, 0));
+    for (added, records, bytes) in [(behind, 2, 0), (b"B", 0, 1)] {
+        std::fs::write(&path, [&settled, added].concat()).unwrap();
+        let found = check(dir.path(), &public);
+        assert_eq!(found.problems, [Problem::BehindEnd { session: session(1), records, bytes }]);
+        assert!(!found.is_sound());
+        // What is settled is not touched again.
+        drop(recorder(dir.path(), key(dir.path())));
+        assert_eq!(check(dir.path(), &public).problems, found.problems);
+    }
+}
+
+/// What is not proven shows as that wherever it is read.
+#[tokio::test]
+async fn records_behind_the_last_signature_are_marked() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = recorder(dir.path(), key(dir.path()));
+    let open = run(&recorder, 1, 2).await;
+    let path = recorder.path(session(1));
+    let bytes = std::fs::read(&path).unwrap();
+    let copy = dir.path().join("copy");
+    std::fs::write(&copy, &bytes[..bytes.len() - CHECKPOINT]).unwrap();
+    let proven = verify(&copy, &recorder.public_key(), None).unwrap().proven_records;
+    let read = || RecordingReader::open(&copy).unwrap().proven(proven);
+    let marks: Vec<bool> = read().map(|record| record.unproven).collect();
+    assert_eq!(marks, [false, false, true, true]);
+    let lines: Vec<bool> =
+        RecordJson::new(&mut read()).map(|line| line.contains(r#""proven":false"#)).collect();
+    assert_eq!(lines, [false, false, false, true, true]);
+    drop(open);
 }
 
 #[tokio::test]

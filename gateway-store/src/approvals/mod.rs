@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gateway_core::approval::{
-    AccessRequest, ApprovalError, ApprovalEvents, ApprovalFeed, ApprovalLimits, Approver, Digest, Estimate,
-    RequestId, RequestState, Verdict,
+    AccessRequest, ApprovalError, ApprovalEvents, ApprovalFeed, ApprovalLimits, Approver, Delivery, Digest,
+    Estimate, RequestId, RequestState, Verdict,
 };
 use gateway_core::clock::{Clock, Timestamp};
 use gateway_core::identity::VerifiedPrincipal;
@@ -123,15 +123,21 @@ impl Shared {
 
 #[async_trait]
 impl Approver for SqliteApprover {
-    async fn submit(&self, mut request: AccessRequest) -> Result<(), ApprovalError> {
+    async fn submit(&self, mut request: AccessRequest) -> Result<RequestId, ApprovalError> {
         let (now, limits) = (self.0.clock.now(), self.0.limits);
         request.check_new(now)?;
         self.transact(move |ledger| {
             ledger.expire_due(now)?;
+            if request.delivery != Delivery::Hold
+                && let Some(same) = ledger.open_request(&request.digest, now)?.filter(|id| *id != request.id)
+            {
+                return Ok(same);
+            }
             let (open, theirs) = ledger.count_open(&request.requester.actor)?;
             limits.check(open, theirs)?;
             ledger.insert(&request)?;
-            Ok(ledger.forget_oldest()?)
+            ledger.forget_oldest()?;
+            Ok(request.id)
         })
         .await
     }

@@ -1,5 +1,6 @@
 //! Asks a running gateway.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,13 +23,19 @@ pub(crate) struct AdminClient {
 
 impl AdminClient {
     /// Connects to the socket at `path`.
+    ///
+    /// The token goes to whoever listens there, who could then approve with it. So nobody but the folder's owner may write there, and it is the
+    /// caller, that owner or root who listens.
     pub(crate) async fn connect(path: &Path, token: Secret<String>) -> Result<Self, Failure> {
-        let stream = UnixStream::connect(path).await.map_err(|e| {
-            let path = path.display();
-            Failure::new(format!(
-                "cannot reach a gateway at `{path}`: {e}; is it running, is this its `admin_socket`, and are you its user?"
-            ))
-        })?;
+        let owner = closed_folder(path)?;
+        let stream = UnixStream::connect(path).await.map_err(|e| unreachable(path, &e))?;
+        let (peer, own) = (stream.peer_cred()?.uid(), UnixStream::pair()?.0.peer_cred()?.uid());
+        if !may_listen(peer, owner, own) {
+            return Err(Failure::new(format!(
+                "user {peer} listens at `{}`, not you or the owner of its folder; your token was not sent, name the gateway's own socket",
+                path.display()
+            )));
+        }
         Ok(Self { stream: BufReader::new(stream), token })
     }
 
@@ -52,5 +59,57 @@ impl AdminClient {
         }
         let wrong = |_| Failure::new("the answer cannot be read; is the gateway of the same version?");
         serde_json::from_slice(&answer).map_err(wrong)
+    }
+}
+
+fn unreachable(path: &Path, error: &std::io::Error) -> Failure {
+    let path = path.display();
+    Failure::new(format!(
+        "cannot reach a gateway at `{path}`: {error}; is it running, is this its `admin_socket`, and are you its user?"
+    ))
+}
+
+/// The owner of the socket's folder, in which nobody else may write.
+fn closed_folder(socket: &Path) -> Result<u32, Failure> {
+    let folder = socket.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let shown = folder.display();
+    let folder = std::fs::metadata(folder).map_err(|e| unreachable(socket, &e))?;
+    if folder.mode() & 0o022 == 0 {
+        return Ok(folder.uid());
+    }
+    Err(Failure::new(format!(
+        "others may write in `{shown}`, so anybody could listen there; your token was not sent, name the gateway's own socket"
+    )))
+}
+
+const fn may_listen(peer: u32, folder_owner: u32, own: u32) -> bool {
+    peer == 0 || peer == folder_owner || peer == own
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_token_is_not_shown_where_anybody_may_listen() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gateway.sock");
+        let _listener = UnixListener::bind(&path).unwrap();
+        for (mode, good) in [(0o700, true), (0o755, true), (0o777, false), (0o1777, false), (0o720, false)] {
+            std::fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
+            let connected = AdminClient::connect(&path, Secret::from("token")).await;
+            assert_eq!(connected.is_ok(), good, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn strangers_do_not_listen_for_the_gateway() {
+        assert!(may_listen(0, 7, 8) && may_listen(7, 7, 8) && may_listen(8, 7, 8));
+        assert!(!may_listen(65534, 7, 8));
     }
 }

@@ -145,7 +145,24 @@ fn client_certificates(
         let help = "add a `[[client_certificates.rule]]` and a `client_ca` to a listener's `tls`, or remove the section";
         return Err(file.problem(at, KEY, "no client certificate could be accepted", help).into());
     }
+    one_client_ca(file)?;
     Ok(authenticator)
+}
+
+/// One mapping of names belongs to one authority: another's certificates of the same name would be the same identity. Files of the same
+/// content are the same authority.
+fn one_client_ca(file: &ConfigFile) -> Result<(), Problem> {
+    let mut first = None;
+    let serving = file.config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    for (written, path) in serving.filter_map(|tls| Some((tls, tls.get_ref().client_ca.as_ref()?))) {
+        let text = super::read(&file.resolve(path), "`listener.tls.client_ca`")?;
+        if *first.get_or_insert_with(|| text.clone()) != text {
+            let message = "it names another `client_ca` than a listener before, but `[client_certificates]` gives both the same identities";
+            let help = "name the same `client_ca` at every listener, or run a second gateway for the other authority";
+            return Err(file.problem(written.span(), "listener.tls.client_ca", message, help));
+        }
+    }
+    Ok(())
 }
 
 fn certificate_rule(

@@ -12,8 +12,9 @@ use gateway_core::recording::file::ReadRecord;
 use gateway_core::recording::{Header, Record, RecordedOperation};
 use serde_json::{Value, json};
 
+use super::replay::UNPROVEN;
 use super::replay::channels::{STDERR, STDOUT, TERMINAL, is_raw};
-use super::sessions::{exported, open};
+use super::sessions::{Place, exported};
 use super::utf8::Utf8;
 use crate::output::{Failure, Outcome, json_line};
 
@@ -21,8 +22,8 @@ use crate::output::{Failure, Outcome, json_line};
 const DEFAULT_SIZE: Size = Size { columns: 80, rows: 24 };
 
 /// Writes the cast; with `only`, of that operation.
-pub(super) fn export(path: &Path, only: Option<OperationId>) -> Outcome {
-    let mut reader = open(path)?;
+pub(super) fn export(place: &Place, path: &Path, only: Option<OperationId>) -> Outcome {
+    let mut reader = place.open(path)?.reader;
     if reader.header().protocol != gateway_ssh::PROTOCOL {
         let message = format!(
             "an asciicast shows SSH sessions, this one is {}; export it as `jsonl`",
@@ -35,11 +36,11 @@ pub(super) fn export(path: &Path, only: Option<OperationId>) -> Outcome {
         Record::Presented { operations, .. } => operations.iter().find_map(Terminal::of),
         _ => None,
     });
-    let mut reader = open(path)?;
+    let mut reader = place.open(path)?.reader;
     json_line(&header(reader.header(), first.as_ref()).to_string())?;
     let mut cast = Cast::new(reader.header().started, only, first.map(|terminal| terminal.size));
     for read in reader.by_ref() {
-        for event in cast.events(&read) {
+        for event in cast.mark(&read).into_iter().chain(cast.events(&read)) {
             json_line(&event.to_string())?;
         }
     }
@@ -99,6 +100,7 @@ struct Cast {
     start: Timestamp,
     only: Option<OperationId>,
     size: Option<Size>,
+    unproven: bool,
     /// Times never go back.
     now: f64,
     streams: BTreeMap<(OperationId, String), Utf8>,
@@ -115,7 +117,14 @@ enum Asked {
 impl Cast {
     fn new(start: Timestamp, only: Option<OperationId>, size: Option<Size>) -> Self {
         let (streams, raw, asked) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-        Self { start, only, size, now: 0.0, streams, raw, asked }
+        Self { start, only, size, unproven: false, now: 0.0, streams, raw, asked }
+    }
+
+    /// A marker before the first record that nobody signed.
+    fn mark(&mut self, read: &ReadRecord) -> Option<Value> {
+        let first = read.unproven && !std::mem::replace(&mut self.unproven, true);
+        self.now = self.now.max(read.at.since(self.start).as_secs_f64());
+        first.then(|| self.event("m", UNPROVEN))
     }
 
     fn events(&mut self, read: &ReadRecord) -> Vec<Value> {

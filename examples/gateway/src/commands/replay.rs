@@ -4,7 +4,6 @@ pub(super) mod channels;
 mod rows;
 mod screen;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,26 +17,35 @@ use gateway_ssh::RECORD_ENCODINGS;
 use self::channels::{Channels, TERMINAL};
 use self::rows::Decoder;
 use self::screen::Screen;
-use super::sessions::{end_words, header_facts, open};
+use super::sessions::{Opened, end_words, header_facts};
 use super::utf8::Utf8;
 use crate::output::{Escaped, EscapedLines, Failure, Outcome, json_line, line, raw, to_terminal};
 
 /// Longest pause between two records: nobody waits for a night between two statements.
 const MAX_PAUSE: Duration = Duration::from_secs(3);
 
+/// Said before the first record that nobody signed.
+pub(super) const UNPROVEN: &str = "NOT PROVEN from here on: nobody signed what follows";
+
 /// Plays a recording back.
-pub(super) async fn run(path: PathBuf, speed: Option<f64>, as_json: bool) -> Outcome {
-    let mut reader = open(&path)?;
+pub(super) async fn run(opened: Opened, speed: Option<f64>, as_json: bool) -> Outcome {
+    let words = opened.words();
+    let mut reader = opened.reader;
     if as_json {
         RecordJson::new(&mut reader).try_for_each(|record| json_line(&record))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut pace = Pace::new(speed, reader.header().started)?;
     line(header_facts(reader.header()))?;
+    line(words)?;
+    let mut unproven = false;
     let mut digest = Digest::new(reader.header());
     let mut player = Player::default();
     for record in reader.by_ref() {
         pace.wait_for(record.at).await;
+        if record.unproven && !std::mem::replace(&mut unproven, true) {
+            player.lines(&[UNPROVEN.to_owned()])?;
+        }
         player.play(&record.record, digest.line(&record))?;
     }
     player.stop()?;
@@ -146,7 +154,8 @@ impl Digest {
     /// The line, or lines, of one record; none for released bytes.
     pub(super) fn line(&mut self, read: &ReadRecord) -> Option<String> {
         let after = read.at.since(self.start).as_secs_f64();
-        words(&read.record, self.rows).map(|words| format!("{after:>10.3}s  {words}"))
+        let mark = if read.unproven { "NOT PROVEN " } else { "" };
+        words(&read.record, self.rows).map(|words| format!("{after:>10.3}s  {mark}{words}"))
     }
 }
 

@@ -1,13 +1,15 @@
 //! `gateway sessions`: the index of sessions and their recordings.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use gateway_core::clock::{SystemClock, Timestamp};
 use gateway_core::operation::OperationId;
 use gateway_core::recording::Header;
-use gateway_core::recording::file::{End, RecordJson, RecordingReader};
+use gateway_core::recording::file::{
+    End, PublicKey, RecordJson, RecordingReader, verify as verify_recording,
+};
 use gateway_store::{SessionFilter, SessionRow, Store};
 use serde_json::json;
 
@@ -23,7 +25,8 @@ pub(crate) async fn run(options: Sessions) -> Outcome {
         SessionsCommand::List(filter) => list(&place, filter, options.json).await,
         SessionsCommand::Show { session } => show(&place, &session, options.json).await,
         SessionsCommand::Replay(replay) => {
-            replay::run(place.recording(&replay.session).await?, replay.speed, options.json).await
+            let reader = place.open(&place.recording(&replay.session).await?)?;
+            replay::run(reader, replay.speed, options.json).await
         }
         SessionsCommand::Verify(options_of) => verify::run(&options_of, options.json),
         SessionsCommand::Export(export) => self::export(&place, &export).await,
@@ -31,21 +34,24 @@ pub(crate) async fn run(options: Sessions) -> Outcome {
 }
 
 /// Where the gateway's data are.
-struct Place {
+pub(super) struct Place {
     config: Option<PathBuf>,
     data_dir: Option<PathBuf>,
 }
 
 impl Place {
-    async fn store(&self) -> Result<Store, Failure> {
-        let folder = match (&self.config, &self.data_dir) {
-            (_, Some(path)) => DataDir(path.clone()),
-            (Some(path), None) => ConfigFile::load(path)?.data_dir(),
+    fn folder(&self) -> Result<DataDir, Failure> {
+        match (&self.config, &self.data_dir) {
+            (_, Some(path)) => Ok(DataDir(path.clone())),
+            (Some(path), None) => Ok(ConfigFile::load(path)?.data_dir()),
             (None, None) => {
-                return Err(Failure::new("say where the sessions are: `--config FILE` or `--data-dir PATH`"));
+                Err(Failure::new("say where the sessions are: `--config FILE` or `--data-dir PATH`"))
             }
-        };
-        let database = folder.database();
+        }
+    }
+
+    async fn store(&self) -> Result<Store, Failure> {
+        let database = self.folder()?.database();
         if !database.exists() {
             let shown = database.display();
             return Err(Failure::new(format!(
@@ -53,6 +59,28 @@ impl Place {
             )));
         }
         Ok(Store::open(database, Arc::new(SystemClock)).await?)
+    }
+
+    /// Opens a recording, with everything behind what is signed marked.
+    pub(super) fn open(&self, path: &Path) -> Result<Opened, Failure> {
+        let wrong = |e: &dyn std::fmt::Display| Failure::new(format!("`{}`: {e}", path.display()));
+        let reader = RecordingReader::open(path).map_err(|e| wrong(&e))?;
+        let Some(key) = self.key(path)? else { return Ok(Opened { reader, proven: None }) };
+        let found = verify_recording(path, &key, None).map_err(|e| wrong(&e))?;
+        Ok(Opened { reader: reader.proven(found.proven_records), proven: Some(found.proven_records) })
+    }
+
+    /// The public key in the data folder: the one that is named, or the one that the recording lies in.
+    fn key(&self, recording: &Path) -> Result<Option<PublicKey>, Failure> {
+        let folder = match (&self.config, &self.data_dir) {
+            (Some(_), _) | (_, Some(_)) => self.folder()?,
+            (None, None) => DataDir(recording.join("../..")),
+        };
+        let path = folder.recording_public_key();
+        if !path.exists() {
+            return Ok(None);
+        }
+        PublicKey::load(&path).map(Some).map_err(|e| Failure::new(e.to_string()))
     }
 
     async fn row(&self, id: &str) -> Result<SessionRow, Failure> {
@@ -71,6 +99,22 @@ impl Place {
         let row = self.row(session).await?;
         row.recording
             .ok_or_else(|| Failure::new(format!("session `{}` was not recorded into a file", row.id)))
+    }
+}
+
+/// A recording, and how many of its records are proven; `None` if there is no key to tell.
+pub(super) struct Opened {
+    pub(super) reader: RecordingReader,
+    proven: Option<u64>,
+}
+
+impl Opened {
+    /// What is known of its signatures.
+    pub(super) fn words(&self) -> String {
+        match self.proven {
+            Some(records) => format!("proven     {records} records; those behind them are marked"),
+            None => "proven     not looked at: there is no `recording.pub`; name the gateway's folder with `--data-dir`".to_owned(),
+        }
     }
 }
 
@@ -114,17 +158,19 @@ async fn show(place: &Place, session: &str, as_json: bool) -> Outcome {
         Some(row) => row.recording.clone(),
         None => Some(PathBuf::from(session)),
     };
-    let reader = path.as_deref().map(open).transpose()?;
+    let opened = path.as_deref().map(|path| place.open(path)).transpose()?;
     if as_json {
-        let header = reader.as_ref().map(|reader| reader.header().clone());
+        let header = opened.as_ref().map(|opened| opened.reader.header().clone());
         json(&json!({ "session": row, "header": header, "recording": path }))?;
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(row) = &row {
         line(row_facts(row))?;
     }
-    let Some(mut reader) = reader else { return Ok(ExitCode::SUCCESS) };
-    line(header_facts(reader.header()))?;
+    let Some(opened) = opened else { return Ok(ExitCode::SUCCESS) };
+    line(header_facts(opened.reader.header()))?;
+    line(opened.words())?;
+    let mut reader = opened.reader;
     let mut digest = replay::Digest::new(reader.header());
     for record in reader.by_ref() {
         if let Some(text) = digest.line(&record) {
@@ -190,16 +236,11 @@ pub(super) fn end_words(end: Option<&End>) -> String {
     }
 }
 
-/// Opens a recording.
-pub(super) fn open(path: &std::path::Path) -> Result<RecordingReader, Failure> {
-    RecordingReader::open(path).map_err(|e| Failure::new(format!("`{}`: {e}", path.display())))
-}
-
 async fn export(place: &Place, options: &Export) -> Outcome {
     let path = place.recording(&options.session).await?;
     match (options.format, options.operation) {
         (ExportFormat::Asciicast, operation) => {
-            return asciicast::export(&path, operation.map(OperationId));
+            return asciicast::export(place, &path, operation.map(OperationId));
         }
         (ExportFormat::Jsonl, Some(_)) => {
             return Err(Failure::new(
@@ -208,7 +249,7 @@ async fn export(place: &Place, options: &Export) -> Outcome {
         }
         (ExportFormat::Jsonl, None) => {}
     }
-    let mut reader = open(&path)?;
+    let mut reader = place.open(&path)?.reader;
     for record in RecordJson::new(&mut reader) {
         json_line(&record)?;
     }

@@ -58,7 +58,10 @@ fn words(found: &Verification) -> String {
             .push("not sealed: the session goes on, or its gateway died, or the end was cut off".to_owned()),
     }
     if found.unproven_records > 0 {
-        lines.push(format!("{} records after that are not proven", found.unproven_records));
+        lines.push(format!(
+            "{} records after that are NOT PROVEN: nobody signed them",
+            found.unproven_records
+        ));
     }
     if found.torn_bytes > 0 {
         lines.push(format!("{} bytes at the end are incomplete", found.torn_bytes));
@@ -94,9 +97,22 @@ fn folder(path: &Path, key: &PublicKey, head: Option<&Head>, as_json: bool) -> O
         json(&folder_value(&found))?;
     } else {
         line(folder_words(&found))?;
-        line(if found.is_sound() { "SOUND: nothing was removed or changed" } else { "NOT SOUND" })?;
+        line(judgement(&found))?;
     }
     Ok(code(found.is_sound()))
+}
+
+/// Sound is what is proven; what is not is said in the same breath.
+fn judgement(found: &DirectoryVerification) -> String {
+    match (found.is_sound(), found.unended.len(), found.unproven_records()) {
+        (false, ..) => "NOT SOUND".to_owned(),
+        (true, 0, 0) => "SOUND: nothing was removed or changed".to_owned(),
+        (true, 0, unproven) => format!("SOUND, but {unproven} records are NOT PROVEN: nobody signed them"),
+        (true, open, unproven) => format!(
+            "SOUND as far as it is signed: {open} recordings have no end yet, so one cut off would not show, and \
+             {unproven} records are NOT PROVEN"
+        ),
+    }
 }
 
 fn folder_words(found: &DirectoryVerification) -> String {
@@ -125,6 +141,8 @@ fn folder_value(found: &DirectoryVerification) -> Value {
         "sound": found.is_sound(),
         "recordings": recordings,
         "interrupted": found.interrupted,
+        "unended": found.unended,
+        "unproven_records": found.unproven_records(),
         "ledger_entries": found.ledger_entries,
         "ledger_head": found.ledger_head.map(|head| head.to_string()),
         "problems": problems(&found.problems),

@@ -269,3 +269,27 @@ fn client_certificates_must_be_able_to_pass() {
         "{told}"
     );
 }
+
+/// A name that one authority gave is not the same identity as the same name of another.
+#[test]
+fn one_mapping_of_certificates_has_one_authority() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (first, second, same) = (ca("a", "authority a"), ca("b", "authority b"), ca("c", "authority a"));
+    let told = |paths: [&str; 2]| {
+        let listener = |ca: &str| {
+            format!(
+                "[[listener]]\naddress = \"127.0.0.1:0\"\ntarget = \"shop\"\n\
+                 tls = {{ cert = \"x.crt\", key = \"x.key\", client_ca = \"{ca}\" }}\n"
+            )
+        };
+        let section = "\n[client_certificates]\ntrust_domain = \"example.org\"\n[[client_certificates.rule]]\nkind = \"agent\"\nany = true\n";
+        problems_of(&(example() + section + &paths.map(listener).concat()))
+    };
+    assert!(told([&first, &second]).contains("names another `client_ca`"), "{}", told([&first, &second]));
+    assert!(!told([&first, &same]).contains("names another `client_ca`"));
+}

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use gateway_core::policy::Revision;
+use gateway_core::policy::cedar::PolicyCounts;
 use gateway_ssh::HostKey;
 use serde_json::{Value, json};
 
@@ -60,13 +61,20 @@ impl Announcer {
         self.tell("ready", &json!({"event": "ready"}))
     }
 
-    pub(super) fn reloaded(self, before: &Revision, after: &Revision) -> io::Result<()> {
+    pub(super) fn reloaded(self, before: &Revision, after: &Revision, has: PolicyCounts) -> io::Result<()> {
         let text = if before == after {
             format!("policies reloaded, nothing changed (revision {})", after.0)
         } else {
-            format!("policies reloaded: revision {} instead of {}", after.0, before.0)
+            let PolicyCounts { permits, forbids } = has;
+            let (after, before) = (&after.0, &before.0);
+            format!(
+                "policies reloaded: revision {after} instead of {before}, {permits} permits, {forbids} forbids"
+            )
         };
-        self.tell(&text, &json!({"event": "reloaded", "before": &before.0, "after": &after.0}))
+        let event = json!({
+            "event": "reloaded", "before": &before.0, "after": &after.0, "permits": has.permits, "forbids": has.forbids
+        });
+        self.tell(&text, &event)
     }
 
     pub(super) fn reload_failed(self, in_force: &Revision, why: &Failure) -> io::Result<()> {

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::Value;
 use testkit::{psql_command, psql_script};
 
-use crate::stage::{Stage, gateway, server};
+use crate::stage::{Stage, example, gateway, server};
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
@@ -58,6 +58,18 @@ fn a_session_is_masked_recorded_replayed_and_proven() {
     assert_eq!((&proven["intact"], &proven["session"]), (&true.into(), &read["id"]));
     let head = proven["head"].as_str().unwrap();
     gateway(&["sessions", "verify", file, "--key", &key, "--expect-head", head]).success().unwrap();
+
+    // Without its last signature, 122 bytes, the end is somebody's word.
+    let whole = fs::read(file).unwrap();
+    fs::write(stage.path("cut.rec"), &whole[..whole.len() - 122]).unwrap();
+    let cut = stage.arg("cut.rec");
+    let exported = stage.command(&["sessions", "export", &cut]).success().unwrap();
+    let last = json(exported.lines().last().unwrap());
+    assert_eq!((&last["event"], &last["proven"]), (&"closed".into(), &false.into()), "{exported}");
+    for command in ["show", "replay"] {
+        let shown = stage.command(&["sessions", command, &cut]).success().unwrap();
+        assert!(shown.contains("NOT PROVEN closed"), "{shown}");
+    }
 
     let mut bytes = fs::read(file).unwrap();
     let middle = bytes.len() / 2;
@@ -127,9 +139,18 @@ fn policies_are_reloaded_or_stay() {
     let denied = serving.psql("SELECT count(*) FROM orders");
     assert!(denied.contains("orders are closed today"), "{denied}");
 
+    stage.write("policies/reveal.cedar", "");
     stage.write("policies/shop.cedar", &policy);
     serving.signal("HUP");
-    serving.next_event("reloaded");
+    let failed = serving.next_event("reload_failed");
+    assert!(failed["error"].as_str().unwrap().contains("there is no policy in this file"), "{failed}");
+    stage.write(
+        "policies/reveal.cedar",
+        &stage.localised(&fs::read_to_string(example("policies/reveal.cedar")).unwrap()),
+    );
+    serving.signal("HUP");
+    let reloaded = serving.next_event("reloaded");
+    assert!(reloaded["permits"].as_u64().unwrap() > 0 && reloaded["forbids"].is_u64(), "{reloaded}");
     assert_eq!(serving.psql("SELECT count(*) FROM orders"), "500");
     serving.stop();
 }

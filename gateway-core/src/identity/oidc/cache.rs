@@ -20,6 +20,10 @@ use crate::clock::Timestamp;
 /// How often a file may be read again. Short, because that costs little: a changed file counts within a second.
 const FILE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long the keys of a file that is gone or cannot be read serve on: 10 s, for whoever writes it in place. There is no outage to bridge,
+/// and removing the file is how its keys are withdrawn.
+const FILE_STALE: Duration = Duration::from_secs(10);
+
 /// Which key a token asks for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted<'a> {
@@ -55,6 +59,7 @@ impl KeyCache {
         if matches!(config.keys, KeySource::JwksFile(_)) {
             limits.refresh_interval = FILE_INTERVAL;
             limits.max_age = FILE_INTERVAL;
+            limits.stale_for = FILE_STALE;
         }
         let issuer = config.issuer.clone();
         Ok(Self { issuer, source, limits, state: RwLock::default(), flight: Arc::default() })

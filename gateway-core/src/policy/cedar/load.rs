@@ -174,6 +174,11 @@ impl Loader<'_> {
         }
         let mut policies: Vec<_> = set.policies().map(|p| (start_of(p.as_ref().loc()), p)).collect();
         policies.sort_by_key(|(start, _)| *start);
+        // A file that is being written, or was cut short, must not take its forbids out of force.
+        if policies.is_empty() {
+            let help = "restore it, or take it out of the list; to change a file, rename a complete one into its place";
+            self.error(&Place::whole(&file.name), Problem::new("there is no policy in this file", help));
+        }
         for (start, policy) in policies {
             self.add(Place::at(&file.name, &file.text, start), policy);
         }

@@ -57,6 +57,15 @@ pub struct CedarEngine {
     warnings: RwLock<Arc<[Diagnostic]>>,
 }
 
+/// How many policies are in force, by what they do: fewer after a reload are worth a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyCounts {
+    /// Rules that permit.
+    pub permits: usize,
+    /// Rules that forbid, those that people may lift included.
+    pub forbids: usize,
+}
+
 /// Collects schema fragments and policy files for a [`CedarEngine`].
 #[derive(Clone, Debug)]
 #[must_use]
@@ -84,10 +93,10 @@ impl CedarEngineBuilder {
         self
     }
 
-    /// Checks and loads everything. Without any policy the engine denies everything.
+    /// Checks and loads everything. Without any file the engine denies everything.
     ///
     /// # Errors
-    /// Fragments that do not parse or collide; policies that do not parse, do not fit the schema, can never fire, or
+    /// Fragments that do not parse or collide; files without a policy; policies that do not parse, do not fit the schema, can never fire, or
     /// carry annotations that are unknown or would do nothing.
     pub fn build(self) -> Result<CedarEngine, LoadError> {
         let schema = Arc::new(GatewaySchema::merge(&self.fragments)?);
@@ -136,6 +145,13 @@ impl CedarEngine {
     /// The warnings of the last load.
     pub fn warnings(&self) -> Arc<[Diagnostic]> {
         Arc::clone(&self.warnings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How many permits and how many forbids are in force.
+    pub fn counts(&self) -> PolicyCounts {
+        let loaded = Arc::clone(&self.loaded.read().unwrap_or_else(PoisonError::into_inner));
+        let forbids = loaded.rules.iter().filter(|rule| load::forbids(rule)).count();
+        PolicyCounts { permits: loaded.rules.len() - forbids, forbids }
     }
 
     /// The merged schema in Cedar's syntax, for editors and `policy schema`.

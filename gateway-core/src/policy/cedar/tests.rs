@@ -112,10 +112,18 @@ async fn a_reload_is_seen_at_once_and_a_broken_one_changes_nothing() {
     assert!(matches!(engine.decide(&question.input()).await, Ok(Decision::Allow(_))));
     let before = engine.revision();
     assert!(engine.reload(&[PolicyFile::new("t.cedar", "permit(")]).is_err());
+    let whole = PolicyFile::new("t.cedar", "permit(principal, action, resource);");
+    // As a file is between being emptied and being written.
+    for cut in ["", " \n", "// forbids\n"] {
+        let error = engine.reload(&[whole.clone(), PolicyFile::new("forbid.cedar", cut)]).unwrap_err();
+        assert!(error.to_string().contains("there is no policy in this file"), "{error}");
+    }
+    assert_eq!(engine.counts(), PolicyCounts { permits: 1, forbids: 0 });
     assert_eq!(engine.revision(), before);
     assert!(matches!(engine.decide(&question.input()).await, Ok(Decision::Allow(_))));
     let after = engine.reload(&[PolicyFile::new("t.cedar", "forbid(principal, action, resource);")]).unwrap();
     assert!(after != before && engine.revision() == after);
+    assert_eq!(engine.counts(), PolicyCounts { permits: 0, forbids: 1 });
     assert!(matches!(engine.decide(&question.input()).await, Ok(Decision::Deny(_))));
 }
 
@@ -182,7 +190,7 @@ fn policy() -> impl Strategy<Value = String> {
 /// Some policies, half of the time on top of a permit for everything, so that forbids and approvals decide.
 fn policies() -> impl Strategy<Value = String> {
     let base = "permit(principal, action in [Action::\"read\", Action::\"write\"], resource);\n";
-    (any::<bool>(), prop::collection::vec(policy(), 0..10)).prop_map(move |(permitted, policies)| {
+    (any::<bool>(), prop::collection::vec(policy(), 1..10)).prop_map(move |(permitted, policies)| {
         format!("{}{}", if permitted { base } else { "" }, policies.concat())
     })
 }

@@ -301,8 +301,11 @@ pub(super) enum EntryKind {
     Opened,
     /// A recording was sealed; the head is its last.
     Closed,
-    /// A recording was found without its seal when the gateway started again; the head is its last signed one.
+    /// A recording was found without its seal when the gateway started again; the head is its last signed one. What stood behind that
+    /// was left in the file: by versions before [`Settled`](Self::Settled).
     Recovered,
+    /// As `Recovered`, but what stood behind the last signed head was set aside: nothing may stand there any more.
+    Settled,
 }
 
 /// The signed part of a ledger entry.
@@ -325,6 +328,7 @@ impl Entry {
             EntryKind::Opened => b'O',
             EntryKind::Closed => b'C',
             EntryKind::Recovered => b'R',
+            EntryKind::Settled => b'S',
         };
         out[1..9].copy_from_slice(&self.sequence.to_le_bytes());
         out[9..17].copy_from_slice(&self.time.as_micros().to_le_bytes());
@@ -340,6 +344,7 @@ impl Entry {
             b'O' => EntryKind::Opened,
             b'C' => EntryKind::Closed,
             b'R' => EntryKind::Recovered,
+            b'S' => EntryKind::Settled,
             _ => return None,
         };
         Some(Self {

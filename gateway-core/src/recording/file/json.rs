@@ -14,7 +14,8 @@ const TIME_FIELDS: [&str; 3] = ["expires", "expires_at", "started"];
 /// The whole recording: its header first, then every record, one JSON object each, without line ends.
 ///
 /// Every object has `position`, `at` (RFC 3339, microseconds, UTC) and `event`. Released bytes are base64. Line ends and
-/// control characters inside text are escaped, so a line is a record whatever was recorded.
+/// control characters inside text are escaped, so a line is a record whatever was recorded. Records that the reader marks as
+/// [`unproven`](super::ReadRecord::unproven) have `"proven": false`.
 #[derive(Debug)]
 pub struct RecordJson<'a, R> {
     reader: &'a mut RecordingReader<R>,
@@ -36,18 +37,21 @@ impl<R: Read> Iterator for RecordJson<'_, R> {
             self.header_done = true;
             return Some(header_json(self.reader.header()));
         }
-        self.reader.next().map(|read| record_json(read.position, read.at, &read.record))
+        self.reader.next().map(|read| {
+            let value = serde_json::to_value(&read.record);
+            object(read.position, read.at, value, None, !read.unproven)
+        })
     }
 }
 
 /// A header as a JSON object with `event` `header`.
 pub fn header_json(header: &Header) -> String {
-    object(Position(0), header.started, serde_json::to_value(header), Some("header"))
+    object(Position(0), header.started, serde_json::to_value(header), Some("header"), true)
 }
 
 /// One record as a JSON object.
 pub fn record_json(position: Position, at: Timestamp, record: &Record) -> String {
-    object(position, at, serde_json::to_value(record), None)
+    object(position, at, serde_json::to_value(record), None, true)
 }
 
 fn object(
@@ -55,6 +59,7 @@ fn object(
     at: Timestamp,
     value: serde_json::Result<Value>,
     event: Option<&str>,
+    proven: bool,
 ) -> String {
     let mut object = match value {
         Ok(Value::Object(object)) => object,
@@ -69,6 +74,9 @@ fn object(
     object.insert("at".to_owned(), at.to_string().into());
     if let Some(event) = event {
         object.insert("event".to_owned(), event.into());
+    }
+    if !proven {
+        object.insert("proven".to_owned(), false.into());
     }
     Value::Object(object).to_string()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
@@ -13,12 +13,14 @@ use super::format::{
 };
 use super::keys::{PublicKey, RecordingKey};
 use super::session::{Session, Signed};
-use super::storage::{Storage, StorageFile, write_all};
+use super::storage::{Storage, StorageFile, private_options, sync_parent, write_all};
 use super::verify::Problem;
 use crate::session::SessionId;
 
 /// The ledger's name in its directory.
 pub(super) const LEDGER_NAME: &str = "ledger";
+/// The ending of the name of what was set aside from a recording.
+const UNPROVEN: &str = "unproven";
 /// A ledger never grows beyond this: about 3.9 million entries, two for each session. 512 MiB; a larger one takes too long to
 /// check at start.
 const MAX_LEDGER_BYTES: u64 = 512 * 1024 * 1024;
@@ -286,8 +288,28 @@ pub(super) fn recordings(directory: &Path) -> io::Result<Vec<(SessionId, PathBuf
     Ok(found)
 }
 
-/// Settles what the last run left open, so that it cannot be cut back unnoticed from now on: recordings without their seal
-/// get an entry with what is proven of them, and a header that was durable before it was listed is listed.
+/// Moves what stands behind the first `proven` bytes into a file beside: it is no part of the recording from now on, but evidence all
+/// the same. It is on disk there before it is cut off here; a start that is interrupted between the two does it again.
+fn set_aside(path: &Path, proven: u64) -> io::Result<()> {
+    let mut recording = File::options().read(true).write(true).open(path)?;
+    let bytes = recording.metadata()?.len().saturating_sub(proven);
+    if bytes == 0 {
+        return Ok(());
+    }
+    let beside = path.with_extension(UNPROVEN);
+    recording.seek(SeekFrom::Start(proven))?;
+    let mut aside = private_options().create(true).open(&beside)?;
+    aside.set_len(0)?;
+    io::copy(&mut recording, &mut aside)?;
+    aside.sync_all()?;
+    sync_parent(&beside)?;
+    tracing::warn!(bytes, file = %beside.display(), "the unproven end of a recording was set aside");
+    recording.set_len(proven)?;
+    recording.sync_all()
+}
+
+/// Settles what the last run left open, so that it cannot be cut back or added to unnoticed from now on: recordings without their
+/// seal lose what is not proven of them and get an entry with what is, and a header that was durable before it was listed is listed.
 pub(super) fn recover(directory: &Path, ledger: &mut Ledger, scan: &Scan) -> Result<(), String> {
     let key = ledger.key.public_key();
     let present = recordings(directory).map_err(|e| format!("`{}`: {e}", directory.display()))?;
@@ -296,18 +318,22 @@ pub(super) fn recover(directory: &Path, ledger: &mut Ledger, scan: &Scan) -> Res
         if listed.ended.is_some() {
             continue;
         }
-        let verified = super::verify(&path, &key, None).map_err(|e| format!("`{}`: {e}", path.display()))?;
+        let at = |e: io::Error| format!("`{}`: {e}", path.display());
+        let verified = super::verify(&path, &key, None).map_err(at)?;
         let Some((head, until)) = verified.head.zip(verified.proven_until) else { continue };
         let signed = Signed { head, records: verified.proven_records, time: until.at };
         let genuine = verified.problems.is_empty() && verified.session == Some(session);
+        let settle = || set_aside(&path, verified.proven_bytes).map_err(at);
         match (listed.opened, verified.opening) {
-            (Some(_), _) if genuine => ledger.append(&[(EntryKind::Recovered, session, signed)])?,
+            (Some(_), _) if genuine => {
+                settle()?;
+                ledger.append(&[(EntryKind::Settled, session, signed)])?;
+            }
             (None, Some(head)) if genuine && verified.proven_records == 1 => {
+                settle()?;
                 let opened = Signed { head, ..signed };
-                ledger.append(&[
-                    (EntryKind::Opened, session, opened),
-                    (EntryKind::Recovered, session, signed),
-                ])?;
+                ledger
+                    .append(&[(EntryKind::Opened, session, opened), (EntryKind::Settled, session, signed)])?;
             }
             _ => tracing::error!(session.id = %session, "recording cannot be accounted for; run verify"),
         }

@@ -63,6 +63,8 @@ pub struct ReadRecord {
     pub written_after: Duration,
     /// What.
     pub record: Record,
+    /// It stands behind what [`RecordingReader::proven`] was told: anybody may have written it. Never set without that.
+    pub unproven: bool,
 }
 
 /// Iterates over the records of one recording. Ends early at the first byte that is missing or wrong;
@@ -76,6 +78,8 @@ pub struct RecordingReader<R = BufReader<File>> {
     block: Option<Block>,
     last: Option<CloseReason>,
     end: Option<End>,
+    /// Positions from here on are marked.
+    proven: Option<u64>,
 }
 
 impl<R> fmt::Debug for RecordingReader<R> {
@@ -118,12 +122,20 @@ impl<R: Read> RecordingReader<R> {
             Some((_, Item::Header(header))) if header.session == frames.session() => *header,
             _ => return Err(damaged),
         };
-        Ok(Self { frames, header, block: Some(block), last: None, end: None })
+        Ok(Self { frames, header, block: Some(block), last: None, end: None, proven: None })
     }
 
     /// The header.
     pub const fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// Marks every record behind the first `records` as unproven: [`Verification::proven_records`](super::Verification::proven_records)
+    /// of the same file, verified before. What is written meanwhile is marked too.
+    #[must_use]
+    pub const fn proven(mut self, records: u64) -> Self {
+        self.proven = Some(records);
+        self
     }
 
     /// How the recording ends; `None` before the iteration has ended.
@@ -159,7 +171,8 @@ impl<R: Read> RecordingReader<R> {
             _ => None,
         };
         let written_after = Duration::from_micros(block.header.elapsed);
-        Ok(Some(ReadRecord { position, at, written_after, record }))
+        let unproven = self.proven.is_some_and(|until| position.0 >= until);
+        Ok(Some(ReadRecord { position, at, written_after, record, unproven }))
     }
 
     /// At the sealing checkpoint: nothing may follow, and a close must stand before.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use super::format::{Checkpoint, EntryKind, Head, Item};
+use super::format::{CHECKPOINT_BYTES, Checkpoint, EntryKind, Head, Item};
 use super::frames::{Block, Frame, Frames, Stop};
 use super::keys::{KeyId, PublicKey};
 use super::ledger::{self, LEDGER_NAME, Listed};
@@ -53,6 +53,19 @@ pub enum Problem {
         /// How many records the ledger proves.
         records: u64,
     },
+    /// Something stands behind the end that the ledger lists. The gateway leaves nothing there when it notes an end, and whoever has no key
+    /// can forge it.
+    #[error(
+        "{records} records and {bytes} bytes stand behind the end of session `{session}`: they were added, and nobody signed them"
+    )]
+    BehindEnd {
+        /// Whose.
+        session: SessionId,
+        /// How many records can be read there.
+        records: u64,
+        /// How many bytes of the file can be read as no record.
+        bytes: u64,
+    },
     /// An end without a beginning.
     #[error("the ledger has an end but no beginning of session `{0}`")]
     NeverOpened(SessionId),
@@ -93,6 +106,8 @@ pub struct Verification {
     pub opening: Option<Head>,
     /// The head of the last signed checkpoint: it stands for everything proven.
     pub head: Option<Head>,
+    /// Bytes up to the end of the last signed checkpoint: what stands behind them is not proven.
+    pub proven_bytes: u64,
     /// Why it was closed, if the seal is proven: then nothing is missing.
     pub sealed: Option<CloseReason>,
     /// Intact records after the last signed checkpoint: not proven.
@@ -250,6 +265,7 @@ impl<'a> Walk<'a> {
         self.found.proven_until = Some(Proven { position: Position(last), at: time });
         self.found.opening.get_or_insert(point.head);
         self.found.head = Some(point.head);
+        self.found.proven_bytes = at + CHECKPOINT_BYTES as u64;
         self.expected |= self.expect.is_some_and(|expect| *expect == point.head);
         Ok(())
     }
@@ -283,6 +299,9 @@ pub struct DirectoryVerification {
     pub recordings: Vec<(SessionId, Verification)>,
     /// Sessions whose start was interrupted: a header at most, and not listed. Nothing passed in them.
     pub interrupted: Vec<SessionId>,
+    /// Sessions whose end is not in the ledger: they go on, or a crash ended them and no gateway has started since. Whether their end was
+    /// cut off, or something was added to it, cannot be said yet.
+    pub unended: Vec<SessionId>,
     /// How many ledger entries are proven.
     pub ledger_entries: u64,
     /// The head of the ledger: note it elsewhere, and give it to the next verification.
@@ -297,6 +316,11 @@ impl DirectoryVerification {
     /// Nothing is wrong with the directory or any recording in it. Crashes and live sessions are not wrong.
     pub fn is_sound(&self) -> bool {
         self.problems.is_empty() && self.recordings.iter().all(|(_, one)| one.problems.is_empty())
+    }
+
+    /// Records, in all recordings, that nobody signed: what a crash leaves at an end, or what somebody without the key added there.
+    pub fn unproven_records(&self) -> u64 {
+        self.recordings.iter().map(|(_, one)| one.unproven_records).sum()
     }
 }
 
@@ -457,10 +481,14 @@ impl DirectoryVerification {
             (Some(_), None) => self.problems.push(Problem::CutBack { session, records: 1 }),
             (Some(_), Some(_)) => self.problems.push(Problem::Replaced(session)),
         }
-        if let Some((kind, _, records)) = listed.ended
-            && (!met || (kind == EntryKind::Closed && one.sealed.is_none()))
-        {
+        let Some((kind, _, records)) = listed.ended else { return self.unended.push(session) };
+        if !met || (kind == EntryKind::Closed && one.sealed.is_none()) {
             self.problems.push(Problem::CutBack { session, records });
+        }
+        // Behind a seal it is damage already.
+        let (more, bytes) = (one.unproven_records, one.torn_bytes);
+        if kind == EntryKind::Settled && met && (more > 0 || bytes > 0) {
+            self.problems.push(Problem::BehindEnd { session, records: more, bytes });
         }
     }
 }
@@ -470,7 +498,8 @@ mod tests {
     use super::*;
     use crate::identity::{Principal, PrincipalKind};
     use crate::policy::Revision;
-    use crate::recording::file::{FileOptions, FileRecorder, RecordingKey};
+    use crate::recording::file::session::Signed;
+    use crate::recording::file::{FileOptions, FileRecorder, FileSystem, RecordingKey};
     use crate::recording::{Header, Recorder};
 
     fn header(session: SessionId) -> Header {
@@ -484,6 +513,33 @@ mod tests {
             policy: Revision("r1".into()),
             started: Timestamp::from_micros(0),
         }
+    }
+
+    /// Versions before left what a crash had torn behind the end they noted: that is no problem, but not proven either.
+    #[tokio::test]
+    async fn ends_that_earlier_versions_noted_verify_as_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = || RecordingKey::open_or_create(&dir.path().join("recording.key")).unwrap();
+        let recorder = FileRecorder::open(dir.path(), key(), FileOptions::default()).unwrap();
+        let (session, public) = (SessionId::from_bytes([1; 16]), recorder.public_key());
+        let open = recorder.open(header(session)).await.unwrap();
+        let completed =
+            Record::Observed { operation: crate::operation::OperationId(1), statement: "ls".into() };
+        let position = open.append(Timestamp::from_micros(1), completed).unwrap();
+        open.durable(position).await.unwrap();
+        let path = recorder.path(session);
+        drop((open, recorder));
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - CHECKPOINT_BYTES]).unwrap();
+        let one = verify(&path, &public, None).unwrap();
+        let (mut ledger, _) = ledger::Ledger::open(dir.path(), key().into(), &FileSystem).unwrap();
+        let time = one.proven_until.unwrap().at;
+        let signed = Signed { head: one.head.unwrap(), records: one.proven_records, time };
+        ledger.append(&[(EntryKind::Recovered, session, signed)]).unwrap();
+        drop(FileRecorder::open(dir.path(), key(), FileOptions::default()).unwrap());
+        let found = verify_directory(dir.path(), &public, None).unwrap();
+        assert!(found.is_sound(), "{found:?}");
+        assert_eq!((found.unproven_records(), found.unended.len(), found.ledger_entries), (1, 0, 2));
     }
 
     /// What is looked at while it grows: files are listed, then the ledger is read, then the files.
