@@ -159,7 +159,8 @@ impl<'a> Scan<'a> {
                     let before = self.text.get(low..at).unwrap_or_default();
                     let runs_on =
                         before.last().is_some_and(|b| b.is_ascii_hexdigit() || b == &b':' || b == &b'.');
-                    let encoded = matches!(before, [.., b'%', _, _]);
+                    let encoded =
+                        matches!(before, [.., b'%', a, b] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
                     (!runs_on || encoded) && word_can_start(self.text, low, at)
                 }
             }
@@ -423,6 +424,18 @@ mod tests {
             (60..70usize).prop_map(|n| "x ".repeat(n / 2)),
         ];
         prop::collection::vec(piece, 1..16)
+    }
+
+    /// Found by the property below: what stands behind a percent sign is an escape only if it is two hexadecimal digits.
+    #[test]
+    fn an_address_begins_behind_an_escape() {
+        let program = Program::new(RuleSet::builtin()).unwrap();
+        for (text, found) in
+            [("% :1:2:3:4:5:6:7:8+", false), ("%3D1:2:3:4:5:6:7:8+", true), ("%:a1:2:3:4:5:6:7:8+", false)]
+        {
+            assert_eq!(triggered(&program, text.as_bytes()), exhaustive(&program, text.as_bytes()), "{text}");
+            assert_eq!(!triggered(&program, text.as_bytes()).is_empty(), found, "{text}");
+        }
     }
 
     proptest! {

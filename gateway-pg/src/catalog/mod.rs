@@ -594,6 +594,7 @@ impl Catalog {
                 None,
                 None,
                 None,
+                None,
             ];
             catalog.relations.insert(oid, Arc::new(relation::relation(&cells).unwrap()));
             catalog.names.insert(quote(name), Some(oid));
