@@ -114,10 +114,12 @@ impl<'a> Scan<'a> {
         }
         let Some(group) = self.program.family(family) else { return };
         self.verify(group, start, record);
-        // `%3D2001:...`: the escape's digits look like part of the address.
-        let encoded = start > record.low && self.text.get(start - 1) == Some(&b'%');
-        if family == Family::Address && encoded {
-            self.verify(group, start + 2, record);
+        // `%3D2001:...`: the escape's digits look like part of the address; or one of its two places does, if they are no digits.
+        for behind in (1..=2).filter(|_| family == Family::Address) {
+            let sign = start.checked_sub(behind).filter(|sign| *sign >= record.low);
+            if sign.is_some_and(|sign| self.text.get(sign) == Some(&b'%')) {
+                self.verify(group, start + 3 - behind, record);
+            }
         }
     }
 
@@ -159,8 +161,7 @@ impl<'a> Scan<'a> {
                     let before = self.text.get(low..at).unwrap_or_default();
                     let runs_on =
                         before.last().is_some_and(|b| b.is_ascii_hexdigit() || b == &b':' || b == &b'.');
-                    let encoded =
-                        matches!(before, [.., b'%', a, b] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
+                    let encoded = matches!(before, [.., b'%', _, _]);
                     (!runs_on || encoded) && word_can_start(self.text, low, at)
                 }
             }
@@ -426,12 +427,12 @@ mod tests {
         prop::collection::vec(piece, 1..16)
     }
 
-    /// Found by the property below: what stands behind a percent sign is an escape only if it is two hexadecimal digits.
+    /// Found by the property below: what stands behind a percent sign counts as an escape, whatever two bytes it is.
     #[test]
     fn an_address_begins_behind_an_escape() {
         let program = Program::new(RuleSet::builtin()).unwrap();
         for (text, found) in
-            [("% :1:2:3:4:5:6:7:8+", false), ("%3D1:2:3:4:5:6:7:8+", true), ("%:a1:2:3:4:5:6:7:8+", false)]
+            [("% :1:2:3:4:5:6:7:8+", true), ("%3D1:2:3:4:5:6:7:8+", true), ("%:a1:2:3:4:5:6:7:8+", false)]
         {
             assert_eq!(triggered(&program, text.as_bytes()), exhaustive(&program, text.as_bytes()), "{text}");
             assert_eq!(!triggered(&program, text.as_bytes()).is_empty(), found, "{text}");

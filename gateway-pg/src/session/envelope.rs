@@ -202,6 +202,7 @@ impl Session {
         refusal: Option<Denial>,
     ) {
         let well = refusal.is_none() && self.status == TransactionStatus::Open;
+        self.aborted |= !well;
         let closing = Closing { results, outcome, refusal, fault: None, answered: false };
         match envelope.closing(well) {
             Some(command) => {

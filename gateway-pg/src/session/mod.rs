@@ -231,7 +231,7 @@ pub(crate) struct Session {
     savepoints: Savepoints,
     /// Portals made so far.
     portals_made: u64,
-    /// An error came since the server was last idle.
+    /// An error came since the server was last idle, or the gateway rolled back.
     aborted: bool,
     /// What the client knows of them, while a simple query runs in parts: the server reports at the end of a query.
     told: Option<BTreeMap<String, String>>,

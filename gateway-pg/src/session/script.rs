@@ -154,6 +154,7 @@ impl Session {
     /// Sends a command of the gateway's own; an error of it is an error of the statement whose results are given.
     fn run_own(&mut self, own: Own, results: Option<Results>) {
         let Some(script) = &mut self.script else { return };
+        self.aborted |= matches!(own, Own::Rollback);
         script.own = Some(own);
         encode::query(&mut self.to_upstream, own.text());
         let results = results.or_else(|| self.kept.take());
@@ -242,6 +243,7 @@ impl Session {
         let Some(script) = self.script.take() else { return false };
         let undo = script.block && self.status != TransactionStatus::Idle;
         if undo {
+            self.aborted = true;
             encode::query(&mut self.to_upstream, Own::Rollback.text());
         }
         undo
