@@ -29,6 +29,9 @@ const MAX_NAMES: usize = 10_000;
 /// Names of relations, functions, types and operators, without schema.
 pub(crate) type Names = BTreeSet<String>;
 
+/// Stands for names that cannot be told, among those that are used. No name of the server's holds a zero byte.
+pub(crate) const ANY: &str = "\0";
+
 /// Counts changes of definitions at one target, by all sessions of this gateway, and knows which are under way.
 #[derive(Debug)]
 pub(crate) struct Definitions {
@@ -311,9 +314,14 @@ impl Scope {
         }
     }
 
+    fn names_one_of(&self, names: &Names) -> bool {
+        matches!(self, Self::Named(changed) if changed.iter().any(|name| names.contains(name)))
+    }
+
     fn touches(&self, names: &Names) -> bool {
         match self {
-            Self::Named(changed) => changed.iter().any(|name| names.contains(name)),
+            Self::Named(changed) if names.contains(ANY) => !changed.is_empty(),
+            Self::Named(_) => self.names_one_of(names),
             // What names nothing, as COMMIT does, is in nobody's way.
             Self::Everything => !names.is_empty(),
         }
@@ -356,7 +364,7 @@ impl Uses {
         let held = self.held();
         match scope {
             Scope::Everything => held.running,
-            Scope::Named(_) => held.everything || held.names.iter().any(|names| scope.touches(names)),
+            Scope::Named(_) => held.everything || held.names.iter().any(|names| held.uses(names, scope)),
         }
     }
 
@@ -372,6 +380,11 @@ impl Drop for Uses {
 }
 
 impl Held {
+    /// What looks up names that cannot be told does so while it runs, and no longer.
+    fn uses(&self, names: &Names, scope: &Scope) -> bool {
+        if self.running { scope.touches(names) } else { scope.names_one_of(names) }
+    }
+
     /// Keeps its room: a session comes here after every statement.
     fn clear(&mut self) {
         self.names.clear();

@@ -12,7 +12,7 @@ use crate::definitions::Names;
 use crate::operation::Template;
 use crate::scope::used_names;
 use crate::session::Meaning;
-use crate::statement::{qualified_calls, unqualified_calls, written};
+use crate::statement::{looks_up_names, qualified_calls, unqualified_calls, written};
 
 /// Analyses remembered for a session; beyond this all are forgotten. 256: more than an application has statements; each takes some
 /// kilobytes, see also [`MAX_BYTES`].
@@ -68,6 +68,8 @@ pub(crate) struct Memo {
     pub(crate) functions: Vec<String>,
     /// Types it names, as the catalog is asked for them.
     pub(crate) types: Vec<String>,
+    /// Some statement looks up names that are not among these.
+    pub(crate) looks_up_names: bool,
     /// Some statement stands for another one, prepared or declared before: what holds of it is not a matter of its text.
     refers: bool,
     /// About how many bytes the analysis takes.
@@ -105,6 +107,7 @@ impl Memo {
             relations: relations.into_iter().collect(),
             functions: functions.into_iter().collect(),
             types: types.into_iter().collect(),
+            looks_up_names: analysis.statements.iter().any(looks_up_names),
             refers: analysis.statements.iter().any(|s| s.prepared.is_some() || s.cursor.is_some()),
             bytes,
             known: Mutex::default(),

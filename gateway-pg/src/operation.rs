@@ -20,7 +20,7 @@ use crate::catalog::{Catalog, LabelIndex, Relation};
 use crate::codec::frontend::Bind;
 use crate::effects;
 use crate::rewriter::{self, Background, NamedTable, Source};
-use crate::statement::{is_meaningful, unqualified_calls, written};
+use crate::statement::{is_meaningful, looks_up_names, unqualified_calls, written};
 
 pub(crate) use self::accesses::{FUNCTIONS, call, is_user_type};
 
@@ -343,6 +343,11 @@ pub(crate) fn meaning(
     out
 }
 
+/// All definitions of users, for what looks up names that cannot be told.
+pub(crate) fn definitions(catalog: &Catalog) -> (std::borrow::Cow<'static, str>, String) {
+    ("definitions".into(), catalog.definitions().unwrap_or_default().to_owned())
+}
+
 /// What the names meant when it was judged: part of what an approval is bound to.
 fn binding(subject: &Subject<'_>) -> Binding {
     let mut out: Vec<_> = subject.statements().flat_map(|s| meaning(subject.catalog, s)).collect();
@@ -351,6 +356,10 @@ fn binding(subject: &Subject<'_>) -> Binding {
     );
     // Names in constants ('orders'::regclass) and in what functions run are looked up by it.
     out.push(("setting search_path".into(), subject.catalog.search_path().unwrap_or_default().to_string()));
+    // What else is looked up cannot be told: it is the same as long as every definition is.
+    if subject.statements().any(looks_up_names) {
+        out.push(definitions(subject.catalog));
+    }
     if let Some(text) = &subject.refers_to_text {
         out.push(("refers to".into(), String::from_utf8_lossy(text).into_owned()));
     }

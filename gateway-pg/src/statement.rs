@@ -74,7 +74,10 @@ impl Text {
 
     /// Names in it that the catalog has not been asked for.
     pub(crate) fn unresolved(&self, catalog: &Catalog) -> Unresolved {
-        catalog.unresolved(&self.memo.relations, &self.memo.functions, &self.memo.types)
+        Unresolved {
+            definitions: self.memo.looks_up_names && catalog.definitions().is_none(),
+            ..catalog.unresolved(&self.memo.relations, &self.memo.functions, &self.memo.types)
+        }
     }
 
     /// The statement at `index`, if there are so many.
@@ -104,6 +107,18 @@ pub(crate) fn written(schema: Option<&str>, name: &str) -> String {
         Some(schema) => format!("{}.{}", quote(schema), quote(name)),
         None => quote(name),
     }
+}
+
+/// Whether a statement that changes something looks names up that its text does not show as names: code does, and functions and types
+/// that take names as values.
+pub(crate) fn looks_up_names(statement: &Statement) -> bool {
+    const BY_NAME: [&str; 5] = ["has_", "pg_get_serial_sequence", "pg_relation_", "pg_table_is_visible", "to_reg"];
+    let by_name = |name: &str| BY_NAME.iter().any(|known| name.starts_with(known));
+    !statement.read_only()
+        && (statement.flags.unproven
+            || statement.flags.object_names
+            || statement.kind == "do"
+            || statement.functions.iter().any(|f| by_name(&f.name)))
 }
 
 /// Names that a user's function, operator or type on the search path could take over: calls without schema, which may also be casts

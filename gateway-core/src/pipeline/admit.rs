@@ -212,6 +212,7 @@ impl GuardInner {
             }
         }
         let plan = self.mask_plan().await.map_err(|denial| self.denied(&pending, denial))?;
+        let approved = approval.is_some();
         let presented = self.presented(&pending).and_then(|_| {
             self.record(Record::Allowed {
                 operations: pending.ids(),
@@ -230,7 +231,7 @@ impl GuardInner {
         let Pending { batch, first, .. } = pending;
         let results = Results::new(Arc::clone(self), first, plan, &allowed.obligations);
         let obligations = allowed.obligations;
-        Ok(Judged::Permit(Box::new(Permit { batch, first, results, obligations })))
+        Ok(Judged::Permit(Box::new(Permit { batch, first, results, obligations, approved })))
     }
 
     /// Uses up a grant, or asks people.

@@ -49,9 +49,15 @@ pub struct Permit {
     pub(super) first: OperationId,
     pub(super) results: Results,
     pub(super) obligations: Arc<[Obligation]>,
+    pub(super) approved: bool,
 }
 
 impl Permit {
+    /// Whether people approved it: what they were shown must be what runs.
+    pub const fn is_approved(&self) -> bool {
+        self.approved
+    }
+
     /// The duties that came with the permission. Caps on results and rewrites of the text are met already; the adapter meets the others
     /// while it forwards, or does not forward.
     pub fn obligations(&self) -> &[Obligation] {

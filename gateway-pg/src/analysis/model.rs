@@ -322,6 +322,8 @@ pub struct Flags {
     pub ordered_recursion: bool,
     /// Changes the row a cursor stands on: which one that is, neither the text nor its names tell.
     pub current_of: bool,
+    /// Names a type whose values are names of objects (`regclass` and the like): constants of it mean what is found by them.
+    pub object_names: bool,
     /// `ALTER DOMAIN` that tests, now or later, the values of its type in every table.
     pub tests_domain: bool,
 }

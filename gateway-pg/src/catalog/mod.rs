@@ -24,6 +24,9 @@ pub(crate) use types::is_builtin;
 /// The question put to the server. Answers are decoded by [`Catalog::learn`].
 pub(crate) const QUESTION: &str = include_str!("resolve.sql");
 
+/// Asks for a digest of all definitions.
+pub(crate) const DEFINITIONS: &str = include_str!("definitions.sql");
+
 /// Names remembered at once; beyond this everything is forgotten and asked again. About 10 MiB at worst.
 const MAX_REMEMBERED: usize = 10_000;
 
@@ -116,6 +119,8 @@ pub(crate) struct Catalog {
     current_schema: Option<String>,
     snapshot: bool,
     search_path: Option<Arc<str>>,
+    /// A digest of every user definition this session sees, if it was asked for.
+    definitions: Option<Arc<str>>,
     /// Counts changes, so that what follows from the catalog can be told from what followed from it before.
     generation: u64,
     /// Names were forgotten.
@@ -131,12 +136,15 @@ pub(crate) struct Unresolved {
     pub(crate) functions: Vec<String>,
     /// Types, quoted as relations are.
     pub(crate) types: Vec<String>,
+    /// All definitions: what is looked up besides cannot be told.
+    pub(crate) definitions: bool,
 }
 
 impl Unresolved {
     /// True if nothing has to be asked.
     pub(crate) const fn is_empty(&self) -> bool {
-        self.relations.is_empty() && self.functions.is_empty() && self.types.is_empty()
+        let Self { relations, functions, types, definitions } = self;
+        relations.is_empty() && functions.is_empty() && types.is_empty() && !*definitions
     }
 
     /// Asks for these too.
@@ -144,6 +152,7 @@ impl Unresolved {
         self.relations.extend(more.relations);
         self.functions.extend(more.functions);
         self.types.extend(more.types);
+        self.definitions |= more.definitions;
         for list in [&mut self.relations, &mut self.functions, &mut self.types] {
             list.sort();
             list.dedup();
@@ -184,6 +193,7 @@ impl Catalog {
             relations: relations.into_iter().cloned().collect(),
             functions: functions.into_iter().cloned().collect(),
             types: types.into_iter().cloned().collect(),
+            definitions: false,
         }
     }
 
@@ -196,7 +206,7 @@ impl Catalog {
     pub(crate) fn forget_names(&mut self) {
         self.generation += 1;
         self.forgot = true;
-        self.search_path = None;
+        (self.search_path, self.definitions) = (None, None);
         self.types.clear();
         self.names.clear();
         self.functions.clear();
@@ -242,6 +252,10 @@ impl Catalog {
                 crate::codec::reads_as_understood(setting, cells.get(cell).copied().flatten().ok_or(SHAPE)?)?;
             }
             self.search_path = cells.get(5).copied().flatten().map(Arc::from);
+            return Ok(());
+        }
+        if let [Some("definitions"), digest] = cells.as_slice() {
+            self.definitions = Some(digest.unwrap_or_default().into());
             return Ok(());
         }
         let [Some("name" | "relation" | "function" | "typename" | "type"), Some(key), ..] = cells.as_slice()
@@ -297,6 +311,11 @@ impl Catalog {
     /// The search path at the last answer, as the setting is written.
     pub(crate) fn search_path(&self) -> Option<Arc<str>> {
         self.search_path.clone()
+    }
+
+    /// A digest of every user definition that the session saw at the last answer, if that was asked for.
+    pub(crate) fn definitions(&self) -> Option<&str> {
+        self.definitions.as_deref()
     }
 
     /// Every relation that was met.

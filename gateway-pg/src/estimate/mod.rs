@@ -22,7 +22,7 @@ use gateway_core::operation::{Access, Argument, Fact, Operation};
 use gateway_core::pipeline::Estimator;
 
 use crate::analysis::{self, AnalysisCache, LexSettings, Limits, Statement};
-use crate::catalog::{Catalog, LabelIndex, QUESTION, Relation};
+use crate::catalog::{Catalog, DEFINITIONS, LabelIndex, QUESTION, Relation};
 use crate::definitions::Uses;
 use crate::memo::Memos;
 use crate::operation::{self, Place, Subject};
@@ -152,7 +152,12 @@ impl PgEstimator {
             connection.set("search_path", self.path()?).await?;
             catalog.begin(&asked);
             let question = Question { text: QUESTION, parameters: asked.parameters(), ..Question::default() };
-            for row in connection.bodies(question).await? {
+            let mut rows = connection.bodies(question).await?;
+            if asked.definitions {
+                let question = Question { text: DEFINITIONS, ..Question::default() };
+                rows.extend(connection.bodies(question).await?);
+            }
+            for row in rows {
                 catalog.learn(&asked, &row).map_err(|_| Trouble::new("the server's answer is malformed"))?;
             }
         }

@@ -13,10 +13,7 @@ use crate::codec::backend::{self, TransactionStatus};
 use crate::codec::{Frame, ProtocolError, encode};
 use crate::operation::SESSION_ONLY;
 
-/// Where one statement must not change the rest of a transaction of the client's.
-const SAVEPOINT: &str = "_gateway";
-
-/// A transaction or savepoint around a segment.
+/// A transaction around a segment, or a savepoint (`_gateway`) where one statement must not change the rest of a transaction of the client's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Envelope {
     read_only: bool,
@@ -25,21 +22,21 @@ pub(super) struct Envelope {
 }
 
 impl Envelope {
-    fn opening(self) -> String {
+    fn opening(self) -> &'static [&'static str] {
         match (self.nested, self.read_only) {
-            (true, _) => format!("SAVEPOINT {SAVEPOINT}; SET TRANSACTION READ ONLY"),
-            (false, true) => "BEGIN READ ONLY".to_owned(),
-            (false, false) => "BEGIN".to_owned(),
+            (true, _) => &["SAVEPOINT _gateway", "SET TRANSACTION READ ONLY"],
+            (false, true) => &["BEGIN READ ONLY"],
+            (false, false) => &["BEGIN"],
         }
     }
 
     /// What ends it: `None` if there is nothing to be said, in a transaction of the client's that has failed.
-    fn closing(self, well: bool) -> Option<String> {
+    const fn closing(self, well: bool) -> Option<&'static str> {
         match (self.nested, well) {
-            (true, true) => Some(format!("RELEASE {SAVEPOINT}")),
+            (true, true) => Some("RELEASE _gateway"),
             (true, false) => None,
-            (false, true) => Some("COMMIT".to_owned()),
-            (false, false) => Some("ROLLBACK".to_owned()),
+            (false, true) => Some("COMMIT"),
+            (false, false) => Some("ROLLBACK"),
         }
     }
 }
@@ -108,7 +105,7 @@ impl Session {
         match self.envelope_of(&segment, execute.as_ref()) {
             Ok(None) => self.send_as_it_is(segment, prepare, execute),
             Ok(Some(envelope)) => {
-                encode::query(&mut self.to_upstream, &envelope.opening());
+                self.send_envelope(envelope.opening());
                 let permits = Approved { prepare, execute, then: Vec::new() };
                 let opening = Opening { segment, permits, envelope, answered: false, failed: false };
                 self.phase = Phase::Opening(Box::new(opening));
@@ -118,6 +115,15 @@ impl Session {
                 self.deny(&segment, denial);
             }
         }
+    }
+
+    /// Commands of the gateway's own. As a simple query they would drop the client's unnamed statement (PostgreSQL documentation, "Message
+    /// Flow", "Extended Query").
+    fn send_envelope(&mut self, commands: &[&str]) {
+        for command in commands {
+            self.encode_own(command, Vec::new());
+        }
+        encode::sync(&mut self.to_upstream);
     }
 
     /// The envelope that the duties ask for.
@@ -164,6 +170,7 @@ impl Session {
     /// A frame of the server while an envelope is opened.
     pub(super) fn opening(&mut self, frame: &Frame) -> Result<(), ProtocolError> {
         match (frame.tag(), &mut self.phase) {
+            (b'1' | b'2' | b'3', _) => Ok(()),
             (b'C', Phase::Opening(opening)) => {
                 opening.answered = true;
                 Ok(())
@@ -206,7 +213,7 @@ impl Session {
         let closing = Closing { results, outcome, refusal, fault: None, answered: false };
         match envelope.closing(well) {
             Some(command) => {
-                encode::query(&mut self.to_upstream, &command);
+                self.send_envelope(&[command]);
                 self.phase = Phase::Closing(Box::new(closing));
             }
             None => match closing.refusal {
@@ -219,6 +226,7 @@ impl Session {
     /// A frame of the server while an envelope is closed.
     pub(super) fn closing(&mut self, frame: &Frame) -> Result<(), ProtocolError> {
         match (frame.tag(), &mut self.phase) {
+            (b'1' | b'2' | b'3', _) => Ok(()),
             (b'C', Phase::Closing(closing)) => {
                 closing.answered = true;
                 Ok(())

@@ -9,7 +9,7 @@ use gateway_core::pipeline::Permit;
 use super::segment::Segment;
 use super::{Approved, Phase, Session, Task};
 use crate::codec::backend::TransactionStatus;
-use crate::definitions::{Epoch, Names, Scope, Waiter};
+use crate::definitions::{ANY, Epoch, Names, Scope, Waiter};
 use crate::scope::scope;
 use crate::statement::{changes_definitions, imports_snapshot};
 
@@ -41,7 +41,7 @@ enum Gate {
 impl Session {
     /// Forwards what was judged, unless another session is in the way.
     pub(super) fn pass(&mut self, mut segment: Segment, prepare: Option<Permit>, execute: Option<Permit>) {
-        match self.gate(&segment) {
+        match self.gate(&segment, approved(&prepare, &execute)) {
             Gate::Open => self.send(segment, prepare, execute),
             Gate::Changed if segment.asked_again < MAX_ASKED_AGAIN => {
                 segment.asked_again += 1;
@@ -66,7 +66,7 @@ impl Session {
             return self.give_way(&waiting.segment, waiting.prepare, waiting.execute, &in_the_way());
         }
         let seen = waiting.waiter.freed();
-        if self.is_in_the_way(&waiting.segment) {
+        if self.is_in_the_way(&waiting.segment, approved(&waiting.prepare, &waiting.execute)) {
             self.tasks.push_back(Task::Wait { seen: Some(seen), first: false });
             self.phase = Phase::Waiting(waiting);
             return;
@@ -75,8 +75,8 @@ impl Session {
     }
 
     /// Whether another session uses what a segment changes, or changes what it uses.
-    fn is_in_the_way(&self, segment: &Segment) -> bool {
-        let names = self.names_used(segment);
+    fn is_in_the_way(&self, segment: &Segment, approved: bool) -> bool {
+        let names = self.names_used(segment, approved);
         let definitions = &self.config.definitions;
         definitions.is_blocked(&self.uses, names.iter().map(|n| &**n))
             || self.scope_of(segment).is_some_and(|scope| definitions.is_used(&self.uses, &scope))
@@ -102,8 +102,8 @@ impl Session {
     }
 
     /// Says what is used and changed, then looks at what others do.
-    fn gate(&mut self, segment: &Segment) -> Gate {
-        let names = self.names_used(segment);
+    fn gate(&mut self, segment: &Segment, approved: bool) -> Gate {
+        let names = self.names_used(segment, approved);
         self.uses.enter(&names);
         if names.iter().any(|set| set.contains("pg_export_snapshot")) {
             self.uses.export(self.began);
@@ -139,18 +139,27 @@ impl Session {
         }
     }
 
-    /// The names whose meaning matters for a segment, and for what its statements stand for.
-    fn names_used(&self, segment: &Segment) -> Vec<Arc<Names>> {
+    /// The names whose meaning matters for a segment, and for what its statements stand for. Code looks up what it likes: what people
+    /// approved must find what they were told of.
+    fn names_used(&self, segment: &Segment, approved: bool) -> Vec<Arc<Names>> {
         let mut names: Vec<Arc<Names>> = Vec::new();
+        let mut looks_up = false;
         for text in segment.texts() {
             let set = text.memo.names(&self.catalog);
             if names.last().is_some_and(|last| Arc::ptr_eq(last, &set)) {
                 continue;
             }
             names.push(set);
-            let referents =
-                text.analysis.statements.iter().filter_map(|s| self.referent(s, &[]).ok().flatten());
-            names.extend(referents.map(|referent| referent.text.memo.names(&self.catalog)));
+            looks_up |= text.memo.looks_up_names;
+            for referent in
+                text.analysis.statements.iter().filter_map(|s| self.referent(s, &[]).ok().flatten())
+            {
+                looks_up |= referent.text.memo.looks_up_names;
+                names.push(referent.text.memo.names(&self.catalog));
+            }
+        }
+        if approved && looks_up {
+            names.push(Arc::new(Names::from([ANY.to_owned()])));
         }
         names
     }
@@ -160,6 +169,10 @@ impl Session {
         let changes = segment.runs().filter(|statement| changes_definitions(statement));
         changes.map(|statement| scope(statement, &self.catalog)).reduce(Scope::and)
     }
+}
+
+fn approved(prepare: &Option<Permit>, execute: &Option<Permit>) -> bool {
+    [prepare, execute].into_iter().flatten().any(Permit::is_approved)
 }
 
 /// Why it cannot pass just now.

@@ -297,6 +297,10 @@ impl Session {
     pub(crate) fn handle_downstream(&mut self, buffer: &mut BytesMut) -> Result<(), ProtocolError> {
         let large = self.config.max_frame_bytes;
         while self.wants_downstream() {
+            self.end_before_data(buffer.first());
+            if !self.wants_downstream() {
+                return Ok(());
+            }
             let Some(frame) = next_frame(buffer, |tag| frontend::limit(tag, large))? else { return Ok(()) };
             self.downstream_frame(frame)?;
         }

@@ -131,8 +131,12 @@ impl Segment {
 
     /// Whether it ends in a COPY FROM and the Sync behind that.
     fn ends_in_copy(&self) -> bool {
-        let [.., Step::Execute { portal, .. }, Step::Sync] = self.steps.as_slice() else { return false };
-        portal.prepared.statement().is_some_and(|statement| statement.kind == "copy_from")
+        matches!(self.steps.as_slice(), [.., copy, Step::Sync] if copy.copies_in())
+    }
+
+    /// Whether a COPY FROM is the last so far.
+    fn ends_at_copy(&self) -> bool {
+        self.steps.last().is_some_and(Step::copies_in)
     }
 
     /// Whether it begins or ends a transaction, or part of one.
@@ -248,6 +252,15 @@ impl Session {
         }
         self.assemble_if_ended();
         Ok(())
+    }
+
+    /// Data for a copy whose Execute is here already, with nothing behind it that has it run: it is run, and takes the data then.
+    pub(super) fn end_before_data(&mut self, tag: Option<&u8>) {
+        let Phase::Gathering(segment) = &mut self.phase else { return };
+        if matches!(tag, Some(b'd' | b'c' | b'f')) && segment.ends_at_copy() {
+            segment.end = End::Flush;
+            self.assemble_if_ended();
+        }
     }
 
     fn deny_gathered(&mut self, denial: &Denial) -> Result<(), ProtocolError> {
@@ -539,7 +552,7 @@ impl Session {
                 segment.unread = order.unread;
                 let unsettled = order.unsettled.unwrap_or(usize::MAX);
                 for (at, understood) in execute.iter_mut().enumerate() {
-                    if at >= unsettled || understood.by_cursor {
+                    if at >= unsettled || understood.by_place {
                         understood.operation.binding = self.unknown_settings();
                     }
                 }
@@ -661,6 +674,12 @@ impl Session {
 }
 
 impl Step {
+    /// Whether it runs a COPY FROM.
+    fn copies_in(&self) -> bool {
+        let Self::Execute { portal, .. } = self else { return false };
+        portal.prepared.statement().is_some_and(|statement| statement.kind == "copy_from")
+    }
+
     /// Whether it is understood by what names mean, and how text is read, when it comes.
     const fn depends_on_names(&self) -> bool {
         !matches!(self, Self::Close(_) | Self::Flush | Self::Sync)

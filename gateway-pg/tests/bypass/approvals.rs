@@ -21,7 +21,7 @@ use crate::client::{Client, Door, Message, Step, block};
 use testkit::bypass::{Attack, Outcome};
 
 pub fn attacks() -> Vec<Attack> {
-    let list: [(&str, Run); 29] = [
+    let list: [(&str, Run); 33] = [
         ("approve one statement, run another", another_statement),
         ("approve one statement, run it with other white space and more", same_start),
         ("run an approved statement twice", twice),
@@ -40,7 +40,11 @@ pub fn attacks() -> Vec<Attack> {
         ("approve under one date style, run under another set behind a flush", other_dates_flushed),
         ("approve under one date style, run behind the rollback of another", other_dates_rolled_back),
         ("approve a name in a constant under one search path, run it under another", other_path_of_constant),
+        ("drop what a name in a constant means while its delete is held", constant_while_held),
+        ("drop what a name in a constant means between an approval and its retry", constant_before_retry),
+        ("drop what a name given to a function means between an approval and its retry", name_before_retry),
         ("approve the row one cursor stands on, run with another", other_position),
+        ("approve the row one cursor stands on, explained, run with another", other_position_explained),
         ("approve under one value of a setting, run under another", other_setting),
         (
             "approve under one value of a setting, run under another set in the same message",
@@ -464,8 +468,57 @@ fn other_path_of_constant(stage: &Stage) -> Trial {
     Trial { damage: stage.left(40), twin: stage.honest(&mut stage.agent()) }
 }
 
+const SHADOW: &str = "CREATE TABLE scratch.products (id integer)";
+const UNCOVER: &str = "DROP TABLE scratch.products";
+const BY_CONSTANT: &str = "DELETE FROM public.products WHERE tableoid = 'products'::regclass AND id > 0";
+const BY_NAME: &str = "DELETE FROM public.products WHERE tableoid = to_regclass('products') AND id > 0";
+const PATH: &str = "SET search_path = scratch, public";
+
+fn constant_while_held(stage: &Stage) -> Trial {
+    let mut agent = stage.agent();
+    ask(&stage.database, SHADOW).unwrap();
+    block(async {
+        let mut events = stage.approver.subscribe();
+        agent.query(PATH).await;
+        let swap = async {
+            let id = stage.submitted(&mut events).await;
+            ask(&stage.database, UNCOVER).unwrap();
+            stage.review(id, &alice().await).await.unwrap();
+        };
+        tokio::join!(agent.query(BY_CONSTANT), swap);
+    });
+    Trial { damage: stage.left(40), twin: stage.honest(&mut agent) }
+}
+
+fn constant_before_retry(stage: &Stage) -> Trial {
+    uncovered_before_retry(stage, BY_CONSTANT)
+}
+
+fn name_before_retry(stage: &Stage) -> Trial {
+    uncovered_before_retry(stage, BY_NAME)
+}
+
+fn uncovered_before_retry(stage: &Stage, sql: &str) -> Trial {
+    let mut agent = stage.agent();
+    ask(&stage.database, SHADOW).unwrap();
+    block(agent.query(PATH));
+    let id = stage.ask_for(&mut agent, sql);
+    stage.approve(id);
+    ask(&stage.database, UNCOVER).unwrap();
+    stage.try_and_leave(&[PATH], sql);
+    Trial { damage: stage.left(40), twin: stage.honest(&mut stage.agent()) }
+}
+
 /// What is deleted cannot be seen while the transaction is open, so what counts is whether people are asked anew.
 fn other_position(stage: &Stage) -> Trial {
+    at_positions(stage, "DELETE FROM products WHERE CURRENT OF k")
+}
+
+fn other_position_explained(stage: &Stage) -> Trial {
+    at_positions(stage, "EXPLAIN (ANALYZE) DELETE FROM products WHERE CURRENT OF k")
+}
+
+fn at_positions(stage: &Stage, sql: &str) -> Trial {
     let mut agent = stage.agent();
     let mut at = |number: u32| {
         block(async {
@@ -474,7 +527,7 @@ fn other_position(stage: &Stage) -> Trial {
             agent.query(&format!("DECLARE k CURSOR FOR {rows}")).await;
             agent.query("FETCH k").await;
         });
-        stage.ask_for(&mut agent, "DELETE FROM products WHERE CURRENT OF k")
+        stage.ask_for(&mut agent, sql)
     };
     let (one, other) = (at(20), at(30));
     let damage = (one == other).then(|| "one approval holds for the rows of two cursors".to_owned());

@@ -4,9 +4,10 @@ use gateway_core::masking::DataClass;
 use gateway_core::policy::cedar::{CedarEngine, PolicyFile};
 use gateway_core::recording::Record;
 use testkit::psql_script;
+use testkit::raw_pg::{self, Bind, RawPg};
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
-use crate::support::{Gateway, gateway_to, label, shop};
+use crate::support::{Gateway, TOKEN, gateway_to, label, shop};
 
 /// Everything is permitted, and these rules besides.
 fn under(rules: &str) -> Gateway {
@@ -172,6 +173,43 @@ fn changes_without_a_condition_are_refused() {
         assert!(psql(&gateway, sql).contains("changes with a condition only"), "{sql}");
     }
     assert!(psql(&gateway, "UPDATE orders SET status = 'open' WHERE id = 1").is_empty());
+}
+
+/// What the gateway runs around a statement leaves the client's unnamed statement as it is.
+#[test]
+fn the_unnamed_statement_survives_a_transaction_of_the_gateways() {
+    let gateway =
+        under("@max_rows_affected(\"3\") permit (principal, action in Action::\"write\", resource);");
+    gateway.block_on(async {
+        let mut client = RawPg::connect(gateway.address).await.unwrap();
+        client.log_in("agent", &gateway.database, TOKEN).await.unwrap();
+        let update = "UPDATE orders SET status = 'open' WHERE id = $1";
+        let parse = [raw_pg::parse("", update, &[23]), raw_pg::sync()].concat();
+        assert_eq!(client.exchange(&parse).await.unwrap().tags(), "1Z");
+        for id in [b"1", b"2"] {
+            let values = Bind { values: &[Some(id)], ..Bind::default() };
+            let run = [values.encode(), raw_pg::execute("", 0), raw_pg::sync()].concat();
+            assert_eq!(client.exchange(&run).await.unwrap().tags(), "2CZ");
+        }
+    });
+}
+
+/// A commit that fails leaves nothing behind that the next one would meet.
+#[test]
+fn a_failed_commit_of_the_gateways_can_be_followed_by_another() {
+    let gateway =
+        under("@max_rows_affected(\"3\") permit (principal, action in Action::\"write\", resource);");
+    gateway.directly(
+        "CREATE TABLE paired (a integer UNIQUE DEFERRABLE INITIALLY DEFERRED); INSERT INTO paired VALUES (1); GRANT ALL ON paired TO PUBLIC",
+    );
+    gateway.block_on(async {
+        let client = connect(&gateway).await;
+        for (value, code) in [(1, Some("23505")), (1, Some("23505")), (2, None), (2, Some("23505"))] {
+            let done = client.batch_execute(&format!("INSERT INTO paired VALUES ({value})")).await;
+            let found = done.err().map(|e| e.as_db_error().unwrap().code().code().to_owned());
+            assert_eq!(found.as_deref(), code, "{value}");
+        }
+    });
 }
 
 #[test]

@@ -74,6 +74,26 @@ fn copy_in_by_the_extended_protocol_ends() {
     });
 }
 
+/// Nothing has to be awaited between the Execute of a copy and its data.
+#[test]
+fn copied_data_may_follow_at_once() {
+    let gateway = gateway(allow_all(), &[]);
+    gateway.block_on(async {
+        let mut client = client(&gateway).await;
+        client.query("CREATE TABLE ahead (a integer)").await.unwrap();
+        client.query("CREATE VIEW nowhere AS SELECT 1 AS a").await.unwrap();
+        let data = [raw_pg::copy_data(b"1\n2\n"), raw_pg::copy_done(), raw_pg::sync()].concat();
+        let good = [unnamed("COPY ahead FROM STDIN"), data.clone()].concat();
+        assert_eq!(client.exchange(&good).await.unwrap().tags(), "12GCZ");
+        let bad = [unnamed("COPY nowhere FROM STDIN"), data].concat();
+        assert_eq!(client.exchange(&bad).await.unwrap().tags(), "12GEZ");
+        assert_eq!(
+            client.query("SELECT count(*) FROM ahead").await.unwrap().text_rows().unwrap()[0][0],
+            "2"
+        );
+    });
+}
+
 /// The server drops a Sync while it takes data; where it takes none, because the copy fails before, it answers it.
 #[test]
 fn a_copy_that_fails_before_it_takes_data_answers_its_sync_once() {
@@ -247,6 +267,29 @@ fn a_statement_timeout_is_told_as_such() {
         // A name not yet known: one question before the statement itself.
         let answer = client.query("SELECT pg_sleep(5) FROM customers LIMIT 1").await.unwrap();
         assert_eq!(answer.error().unwrap().code(), "57014");
+    });
+}
+
+/// A question about names that fails leaves nothing behind.
+#[test]
+fn names_can_be_asked_for_after_a_timeout() {
+    let gateway = gateway(allow_all(), &[]);
+    gateway.block_on(async {
+        let mut client = client(&gateway).await;
+        client.query("SET statement_timeout = 1").await.unwrap();
+        let lock = "BEGIN; LOCK TABLE pg_catalog.pg_inherits IN ACCESS EXCLUSIVE MODE; SELECT pg_catalog.pg_sleep(1)";
+        let locked = tokio::task::spawn_blocking({
+            let database = gateway.database.clone();
+            move || crate::support::server().psql(&database, lock)
+        });
+        let mut codes = Vec::new();
+        while codes.len() < 200 && !locked.is_finished() {
+            let answer = client.query("SELECT name FROM products WHERE id = 1").await.unwrap();
+            codes.extend(answer.error().map(|error| error.code().to_owned()));
+        }
+        locked.await.unwrap().unwrap();
+        client.query("SET statement_timeout = 0").await.unwrap();
+        assert_eq!(client.query("SELECT id FROM customers LIMIT 1").await.unwrap().tags(), "TDCZ", "{codes:?}");
     });
 }
 

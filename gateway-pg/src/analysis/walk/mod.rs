@@ -22,7 +22,7 @@ use pg_query::protobuf::{Node, RangeVar, RawStmt};
 use super::AnalysisError;
 use super::functions::{classify_function, is_builtin_operator, is_builtin_type};
 use super::model::{
-    Access, Change, ColumnUse, Cte, FunctionRole, FunctionUse, ObjectChange, Output, Place, QualifiedName,
+    Access, Change, ColumnUse, Cte, Flags, FunctionRole, FunctionUse, ObjectChange, Output, Place, QualifiedName,
     RelationUse, Source, SourceKind, Statement,
 };
 
@@ -307,6 +307,8 @@ impl Walker {
     fn type_named(&mut self, parts: &[String]) -> Walk {
         let name = self.qualified(parts)?;
         if is_builtin_type(name.schema.as_deref(), &name.name) {
+            // The server's own types that begin so are these and no others (PostgreSQL documentation, "Object Identifier Types").
+            self.found.flags.object_names |= name.name.starts_with("reg");
             if name.schema.is_none() {
                 names::extend_new(&mut self.found.server_types, &[name.name]);
             }
@@ -473,19 +475,40 @@ impl Walker {
     }
 
     fn absorb_flags(&mut self, inner: &Statement) {
-        let (into, from) = (&mut self.found.flags, inner.flags);
-        into.writes |= from.writes;
-        into.unproven |= from.unproven;
-        into.locks_rows |= from.locks_rows;
-        into.modifying_cte |= from.modifying_cte;
-        into.returning |= from.returning;
-        into.temporary |= from.temporary;
-        into.password |= from.password;
-        into.unbounded_write |= from.unbounded_write;
-        into.cascade |= from.cascade;
-        into.set_operation |= from.set_operation;
-        into.natural_join |= from.natural_join;
-        into.ordered_recursion |= from.ordered_recursion;
+        // Named one by one, so that a new flag is not forgotten here.
+        let Flags {
+            writes,
+            unproven,
+            locks_rows,
+            modifying_cte,
+            returning,
+            temporary,
+            password,
+            unbounded_write,
+            cascade,
+            set_operation,
+            natural_join,
+            ordered_recursion,
+            current_of,
+            object_names,
+            tests_domain,
+        } = inner.flags;
+        let into = &mut self.found.flags;
+        into.writes |= writes;
+        into.unproven |= unproven;
+        into.locks_rows |= locks_rows;
+        into.modifying_cte |= modifying_cte;
+        into.returning |= returning;
+        into.temporary |= temporary;
+        into.password |= password;
+        into.unbounded_write |= unbounded_write;
+        into.cascade |= cascade;
+        into.set_operation |= set_operation;
+        into.natural_join |= natural_join;
+        into.ordered_recursion |= ordered_recursion;
+        into.current_of |= current_of;
+        into.object_names |= object_names;
+        into.tests_domain |= tests_domain;
     }
 }
 

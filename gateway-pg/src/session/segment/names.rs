@@ -5,12 +5,12 @@ use std::sync::Arc;
 use gateway_core::error::{Denial, DenialCode};
 
 use super::Segment;
-use crate::catalog::{QUESTION, Unresolved};
+use crate::catalog::{DEFINITIONS, QUESTION, Unresolved};
 use crate::codec::backend::TransactionStatus;
 use crate::codec::{Frame, ProtocolError, backend, encode};
 use crate::operation;
 use crate::session::{Approved, Meaning, Phase, Session};
-use crate::statement::changes_definitions;
+use crate::statement::{changes_definitions, looks_up_names};
 
 impl Session {
     /// The names in a segment whose meaning is not known.
@@ -42,6 +42,9 @@ impl Session {
         approved: Option<Box<Approved>>,
     ) {
         let mut closes = self.encode_own(QUESTION, asked.parameters());
+        if asked.definitions {
+            closes += self.encode_own(DEFINITIONS, Vec::new());
+        }
         // The server analyses a prepared statement anew if what it uses or the search path changed, not if another object of a name it
         // uses came nearer (plancache.c, `RevalidateCachedQuery`). It is judged by what names mean now, so it must run by that.
         if self.catalog.take_forgot() && !self.statements.is_empty() {
@@ -58,14 +61,16 @@ impl Session {
     }
 
     /// Runs a statement of the gateway's own; gives how many CloseComplete it is answered with.
-    fn encode_own(&mut self, sql: &str, parameters: Vec<Option<bytes::Bytes>>) -> u8 {
+    pub(in crate::session) fn encode_own(&mut self, sql: &str, parameters: Vec<Option<bytes::Bytes>>) -> u8 {
         const OWN: &str = "_gateway_resolve";
+        // One before it that failed was not closed, as the server drops everything up to Sync.
+        encode::close_statement(&mut self.to_upstream, OWN);
         encode::parse(&mut self.to_upstream, OWN, sql);
         encode::bind(&mut self.to_upstream, OWN, OWN, parameters);
         encode::execute(&mut self.to_upstream, OWN);
         encode::close_portal(&mut self.to_upstream, OWN);
         encode::close_statement(&mut self.to_upstream, OWN);
-        2
+        3
     }
 
     /// Forgets what names mean if any session may have changed a definition since they were asked for. What is about to change one
@@ -175,7 +180,9 @@ impl Session {
         let statements = segment.texts().flat_map(|t| &t.analysis.statements);
         let mut meanings = Vec::new();
         for statement in statements {
-            meanings.push(Arc::new(operation::meaning(&self.catalog, statement)));
+            let mut meaning = operation::meaning(&self.catalog, statement);
+            meaning.extend(looks_up_names(statement).then(|| operation::definitions(&self.catalog)));
+            meanings.push(Arc::new(meaning));
             let referent = self.referent(statement, &[]).ok().flatten();
             meanings.extend(referent.map(|prepared| self.meaning(&prepared)));
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gateway_core::error::{Denial, DenialCode};
-use gateway_core::operation::{Batch, Operation};
+use gateway_core::operation::{Access, Batch, Operation};
 
 use super::{Segment, Step, defined_name, unknown, unread};
 use crate::analysis::Statement;
@@ -205,13 +205,14 @@ impl Session {
         let operation = template.operation(&subject);
         let statements: Vec<_> = [Some(statement), subject.refers_to].into_iter().flatten().collect();
         self.refuse_moving_hidden(&statements, &operation)?;
-        let by_cursor = statements.iter().any(|statement| statement.flags.current_of);
+        let by_place = statements.iter().any(|statement| statement.flags.current_of)
+            || operation.accesses.iter().any(is_by_descriptor);
         let source = Source { text: Arc::clone(text), index, types: Arc::clone(types), refers_to };
         Ok(Understood {
             operation,
             background: template.background(stands_for, source),
             text: Arc::clone(text),
-            by_cursor,
+            by_place,
         })
     }
 
@@ -269,8 +270,24 @@ pub(super) struct Understood {
     pub(super) operation: Operation,
     pub(super) background: Background,
     pub(super) text: Arc<Text>,
-    /// It changes the row a cursor stands on when it runs: an approval holds for this one run.
-    pub(super) by_cursor: bool,
+    /// It works on the row a cursor stands on, or on a large object that is open, when it runs: an approval holds for this one run.
+    pub(super) by_place: bool,
+}
+
+/// Whether a function is called that works on a large object by the number it was opened under: which one that is, no text tells.
+fn is_by_descriptor(access: &Access) -> bool {
+    const CALLS: [&str; 9] = [
+        "lo_close",
+        "lo_lseek",
+        "lo_lseek64",
+        "lo_tell",
+        "lo_tell64",
+        "lo_truncate",
+        "lo_truncate64",
+        "loread",
+        "lowrite",
+    ];
+    access.action.as_str() == "call" && CALLS.contains(&access.resource.name())
 }
 
 pub(super) fn apart(understood: Vec<Understood>) -> (Vec<Operation>, Vec<Arc<Text>>) {
