@@ -112,7 +112,8 @@ pub(crate) fn written(schema: Option<&str>, name: &str) -> String {
 /// Whether a statement that changes something looks names up that its text does not show as names: code does, and functions and types
 /// that take names as values.
 pub(crate) fn looks_up_names(statement: &Statement) -> bool {
-    const BY_NAME: [&str; 5] = ["has_", "pg_get_serial_sequence", "pg_relation_", "pg_table_is_visible", "to_reg"];
+    const BY_NAME: [&str; 5] =
+        ["has_", "pg_get_serial_sequence", "pg_relation_", "pg_table_is_visible", "to_reg"];
     let by_name = |name: &str| BY_NAME.iter().any(|known| name.starts_with(known));
     !statement.read_only()
         && (statement.flags.unproven

@@ -52,18 +52,12 @@ fn field(reader: &mut Reader<'_>) -> Result<Field, ProtocolError> {
     Ok(Field { name, table, attribute, type_oid, format })
 }
 
-/// The range of the column name in a (well-formed) RowDescription's body that contains byte `at`.
-pub fn name_at(body: &[u8], at: usize) -> Option<std::ops::Range<usize>> {
-    let mut reader = Reader::new(body, "RowDescription");
-    for _ in 0..reader.u16().ok()? {
-        let start = body.len() - reader.remaining();
-        let end = start + reader.c_bytes().ok()?.len();
-        if start > at || (start..end).contains(&at) {
-            return (start <= at).then_some(start..end);
-        }
-        reader.take(18).ok()?;
-    }
-    None
+/// The name in a (well-formed) RowDescription's body whose field begins at `start`, and where the next field begins; the first does at 2.
+pub fn name_from(body: &[u8], start: usize) -> Option<(std::ops::Range<usize>, usize)> {
+    /// Table, attribute, type, size, modifier, format.
+    const FIXED_BYTES: usize = 18;
+    let length = memchr::memchr(0, body.get(start..)?)?;
+    Some((start..start + length, start + length + 1 + FIXED_BYTES))
 }
 
 /// The transaction status in ReadyForQuery.
@@ -214,21 +208,12 @@ pub fn check_row(body: &[u8], columns: usize) -> Result<(), ProtocolError> {
     reader.finish()
 }
 
-/// The column and range of the value in a (well-formed) DataRow's body that contains byte `at`.
-pub fn cell_at(body: &[u8], at: usize) -> Option<(usize, std::ops::Range<usize>)> {
-    let mut reader = Reader::new(body, "DataRow");
-    let columns = usize::from(reader.u16().ok()?);
-    for column in 0..columns {
-        let start = body.len() - reader.remaining() + 4;
-        if start > at {
-            return None;
-        }
-        let length = reader.value().ok()?.map_or(0, <[u8]>::len);
-        if at < start + length {
-            return Some((column, start..start + length));
-        }
-    }
-    None
+/// The range of the value in a (well-formed) DataRow's body whose length stands at `start`, empty for NULL, and where the next one's
+/// length stands; the first does at 2.
+pub fn cell_from(body: &[u8], start: usize) -> Option<(std::ops::Range<usize>, usize)> {
+    let length = i32::from_be_bytes(*body.get(start..)?.first_chunk()?);
+    let (first, length) = (start + 4, usize::try_from(length).unwrap_or(0));
+    Some((first..first + length, first + length))
 }
 
 /// BackendKeyData: process id and secret key (4 bytes in protocol 3.0, up to 256 in 3.2).
@@ -253,10 +238,8 @@ mod tests {
         row_cells(body, 3, &mut cells).unwrap();
         assert_eq!(cells, [Some((6, 8)), None, Some((16, 16))]);
         assert_eq!(check_row(body, 3), Ok(()));
-        for at in 0..body.len() {
-            let expected = (6..8).contains(&at).then_some((0, 6..8));
-            assert_eq!(cell_at(body, at), expected, "{at}");
-        }
+        let places = [2, 8, 12, 16].map(|start| cell_from(body, start));
+        assert_eq!(places, [Some((6..8, 8)), Some((12..12, 12)), Some((16..16, 16)), None]);
         for cut in 0..body.len() {
             let cut = body.get(..cut).unwrap();
             assert_eq!(check_row(cut, 3), row_cells(cut, 3, &mut Vec::new()));

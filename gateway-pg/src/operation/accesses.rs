@@ -114,6 +114,8 @@ fn object_accesses(subject: &Subject<'_>, object: &ObjectChange) -> Vec<Access> 
         "schema" => place.schema(name),
         "role"
         | "database"
+        // Whatever a role owns, in any schema.
+        | "owned"
         | "tablespace"
         | "subscription"
         | "server"

@@ -11,6 +11,7 @@ use gateway_core::error::Denial;
 use gateway_core::masking::{CellFinding, Finding};
 use gateway_core::pipeline::Masker;
 
+use super::cells::Cells;
 use super::rows::{Chunk, Edit};
 use super::shape::{self, Column, Encoding, Shape};
 use super::tuples::Tuples;
@@ -118,19 +119,27 @@ impl Lines {
     fn fields<'a>(&'a self, line: &'a [u8]) -> impl Iterator<Item = Range<usize>> + 'a {
         let mut next = Some(0);
         std::iter::from_fn(move || {
-            let start = next?;
-            let end = self.field_end(line, start);
-            next = (end < line.len()).then_some(end + 1);
-            Some(start..end)
+            let (field, after) = self.field(line, next?);
+            next = after;
+            Some(field)
         })
     }
 
-    /// The field that contains byte `at` of a plain line, if its column is scanned.
-    pub(super) fn cell_at(&self, body: &[u8], at: usize) -> Option<(Range<usize>, &Column)> {
+    /// The number and the range of the field of a plain line that contains byte `at`. `cells`: begun at 0 for this line.
+    pub(super) fn cell(&self, cells: &mut Cells, body: &[u8], at: usize) -> Option<(usize, Range<usize>)> {
         let line = body.strip_suffix(b"\n")?;
-        let mut fields = self.fields(line).zip(&self.columns).skip_while(|(field, _)| field.end <= at);
-        let (field, column) = fields.next()?;
-        (field.contains(&at) && column.is_scanned()).then_some((field, column))
+        cells.find(at, |start| Some(self.field(line, start)))
+    }
+
+    /// The column of a field, if it is scanned.
+    pub(super) fn scanned(&self, number: usize) -> Option<&Column> {
+        self.columns.get(number).filter(|column| column.is_scanned())
+    }
+
+    /// The field that begins at `start`, and where the next one begins.
+    fn field(&self, line: &[u8], start: usize) -> (Range<usize>, Option<usize>) {
+        let end = self.field_end(line, start);
+        (start..end, (end < line.len()).then_some(end + 1))
     }
 
     /// Where the field that begins at `start` ends: at a delimiter that is not part of the value.
@@ -513,14 +522,15 @@ mod tests {
             let lines = Lines::new(b'|', Syntax::plain_text(), vec![Column::Scan(text); columns]);
             let line = format!("{}\n", fields.join("|"));
             prop_assert_eq!(lines.is_plain_line(line.as_bytes()), fields.len() <= columns);
+            let mut cells = Cells::default();
+            cells.begin(0);
             let mut start = 0;
-            for field in &fields {
+            for (number, field) in fields.iter().enumerate() {
                 let range = start..start + field.len();
                 for at in range.clone() {
-                    let expected = (fields.len() <= columns).then_some(range.clone());
-                    prop_assert_eq!(lines.cell_at(line.as_bytes(), at).map(|(cell, _)| cell).filter(|_| fields.len() <= columns), expected);
+                    prop_assert_eq!(lines.cell(&mut cells, line.as_bytes(), at), Some((number, range.clone())));
                 }
-                prop_assert_eq!(lines.cell_at(line.as_bytes(), range.end), None);
+                prop_assert_eq!(lines.cell(&mut cells, line.as_bytes(), range.end), None);
                 start = range.end + 1;
             }
         }
@@ -541,7 +551,6 @@ mod tests {
         );
         assert!(!labelled.is_plain_line(b"a\tb\n"));
         let passing = Lines::new(b'\t', Syntax::plain_text(), vec![Column::Scan(text), Column::Pass]);
-        assert_eq!(passing.cell_at(b"ab\tcd\n", 1).unwrap().0, 0..2);
-        assert_eq!(passing.cell_at(b"ab\tcd\n", 4), None);
+        assert!(passing.scanned(0).is_some() && passing.scanned(1).is_none() && passing.scanned(2).is_none());
     }
 }

@@ -4,6 +4,7 @@
 //! [`MAX_SEGMENT_MESSAGES`]. The next one is looked at when the answers to the last are in, so it is judged in exactly the
 //! state it will run in.
 
+mod cells;
 mod copy;
 mod envelope;
 mod flow;

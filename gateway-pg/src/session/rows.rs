@@ -8,6 +8,7 @@ use gateway_core::error::Denial;
 use gateway_core::masking::Finding;
 use gateway_core::pipeline::Masker;
 
+use super::cells::Cells;
 use super::copy::Lines;
 use super::flow::unreadable;
 use super::shape::{self, Column, Shape};
@@ -138,30 +139,61 @@ impl Chunk {
     fn findings(&self, masker: &Masker<'_>, raw: &[u8]) -> Result<Vec<Finding>, Denial> {
         let mut found = Vec::new();
         if !self.pieces.is_empty() {
-            let mut last = 0;
-            masker.within(raw, |at| self.cell_at(raw, at, &mut last), &mut found)?;
+            let mut place = Place::default();
+            masker.within(raw, |at| self.cell_at(raw, at, &mut place), &mut found)?;
         }
         Ok(found)
     }
 
-    /// The cell to be scanned that contains a place. `last`: the piece looked at last, as places come in clusters.
-    fn cell_at(&self, raw: &[u8], at: usize, last: &mut usize) -> Option<Range<usize>> {
-        if !self.pieces.get(*last).is_some_and(|piece| (piece.start..piece.end).contains(&at)) {
-            *last = self.pieces.partition_point(|piece| piece.end <= at);
+    /// The cell to be scanned that contains a place.
+    fn cell_at(&self, raw: &[u8], at: usize, place: &mut Place) -> Option<Range<usize>> {
+        let known = place.piece.and_then(|known| self.pieces.get(known));
+        if !known.is_some_and(|piece| (piece.start..piece.end).contains(&at)) {
+            place.piece = Some(self.pieces.partition_point(|piece| piece.end <= at));
+            place.begun = false;
         }
-        let piece = self.pieces.get(*last).filter(|piece| piece.start + HEADER_BYTES <= at)?;
-        let body = raw.get(piece.start + HEADER_BYTES..piece.end)?;
+        let piece = self.pieces.get(place.piece?).filter(|piece| piece.start + HEADER_BYTES <= at)?;
         let offset = piece.start + HEADER_BYTES;
-        let cell = match self.layouts.get(piece.layout)? {
-            Layout::Row(shape) => {
-                let (index, cell) = backend::cell_at(body, at - offset)?;
-                shape.columns.get(index).filter(|column| column.is_scanned()).map(|_| cell)
-            }
-            Layout::Line(lines) => lines.cell_at(body, at - offset).map(|(cell, _)| cell),
-            Layout::Names => backend::name_at(body, at - offset),
-        }?;
+        let cell = self.layouts.get(piece.layout)?.cell(place, raw.get(offset..piece.end)?, at - offset)?;
         Some(cell.start + offset..cell.end + offset)
     }
+}
+
+/// Where the scanner is: places come in clusters.
+#[derive(Debug, Default)]
+struct Place {
+    /// The piece looked at last.
+    piece: Option<usize>,
+    cells: Cells,
+    /// They are that piece's.
+    begun: bool,
+}
+
+impl Layout {
+    /// The cell of a frame with this body that contains `at` and is scanned.
+    fn cell(&self, place: &mut Place, body: &[u8], at: usize) -> Option<Range<usize>> {
+        if !std::mem::replace(&mut place.begun, true) {
+            place.cells.begin(if matches!(self, Self::Line(_)) { 0 } else { COUNT_BYTES });
+        }
+        let (number, cell) = match self {
+            Self::Row(_) => place.cells.find(at, |start| with_next(backend::cell_from(body, start)))?,
+            Self::Names => place.cells.find(at, |start| with_next(backend::name_from(body, start)))?,
+            Self::Line(lines) => lines.cell(&mut place.cells, body, at)?,
+        };
+        let scanned = match self {
+            Self::Row(shape) => shape.columns.get(number).is_some_and(Column::is_scanned),
+            Self::Line(lines) => lines.scanned(number).is_some(),
+            Self::Names => true,
+        };
+        scanned.then_some(cell)
+    }
+}
+
+/// The number of columns stands before the first one in DataRow and RowDescription.
+const COUNT_BYTES: usize = 2;
+
+fn with_next(found: Option<(Range<usize>, usize)>) -> Option<(Range<usize>, Option<usize>)> {
+    found.map(|(cell, next)| (cell, Some(next)))
 }
 
 /// A chunk with frames replaced. Nothing is copied until the first one is.
@@ -200,7 +232,7 @@ fn row(
     out: &mut Splice<'_>,
     piece: &Piece,
     shape: &Shape,
-    found: &[Finding],
+    mut found: &[Finding],
 ) -> Result<(), Denial> {
     if found.is_empty() && !shape.looks_at_every_value {
         return Ok(());
@@ -217,7 +249,7 @@ fn row(
             continue;
         };
         let value = body.get(start..end).unwrap_or_default();
-        let here = local(found, start + offset..end + offset);
+        let here = local(&mut found, start + offset..end + offset);
         changed.extend(shape::masked(masker, column, value, &here).map(|m| (i, m)));
     }
     if !changed.is_empty() {
@@ -227,15 +259,17 @@ fn row(
     Ok(())
 }
 
-/// The findings within a cell, counted from its beginning.
-fn local(found: &[Finding], cell: Range<usize>) -> Vec<Finding> {
-    let inside = found.iter().filter(|f| cell.contains(&f.range.start));
+/// Takes the findings of a cell off those of its frame, which are in order, and counts them from the cell's beginning.
+fn local(found: &mut &[Finding], cell: Range<usize>) -> Vec<Finding> {
+    let (inside, later) = found.split_at(found.partition_point(|f| f.range.start < cell.end));
+    *found = later;
     let moved = |f: &Finding| f.range.start - cell.start..f.range.end - cell.start;
+    let inside = inside.iter().filter(|f| f.range.start >= cell.start);
     inside.map(|f| Finding { range: moved(f), ..f.clone() }).collect()
 }
 
 /// Replaces the fields of a copied line in which something was found.
-fn line(masker: &mut Masker<'_>, out: &mut Splice<'_>, piece: &Piece, lines: &Lines, found: &[Finding]) {
+fn line(masker: &mut Masker<'_>, out: &mut Splice<'_>, piece: &Piece, lines: &Lines, mut found: &[Finding]) {
     if found.is_empty() {
         return;
     }
@@ -246,14 +280,16 @@ fn line(masker: &mut Masker<'_>, out: &mut Splice<'_>, piece: &Piece, lines: &Li
     let start = out.len();
     out.extend_from_slice(b"d\0\0\0\0");
     let mut position = 0;
-    for finding in found {
-        let Some((cell, column)) = lines.cell_at(body, finding.range.start.saturating_sub(offset)) else {
+    let mut cells = Cells::default();
+    cells.begin(0);
+    while let Some(first) = found.first() {
+        let cell = lines.cell(&mut cells, body, first.range.start.saturating_sub(offset));
+        let scanned = cell.and_then(|(number, cell)| Some((lines.scanned(number)?, cell)));
+        let Some((column, cell)) = scanned else {
+            found = found.get(1..).unwrap_or_default();
             continue;
         };
-        if cell.start < position {
-            continue;
-        }
-        let here = local(found, cell.start + offset..cell.end + offset);
+        let here = local(&mut found, cell.start + offset..cell.end + offset);
         let value = body.get(cell.clone()).unwrap_or_default();
         if let Some(masked) = shape::masked(masker, column, value, &here) {
             out.extend_from_slice(body.get(position..cell.start).unwrap_or_default());
@@ -278,7 +314,7 @@ fn encode_row(
     finish_frame(out, start);
 }
 
-/// Values as a DataRow's body and a copied tuple have them, some replaced.
+/// Values as a DataRow's body and a copied tuple have them, some replaced: those `changed`, in order.
 pub(super) fn encode_values(
     out: &mut BytesMut,
     body: &[u8],
@@ -287,9 +323,10 @@ pub(super) fn encode_values(
 ) {
     let columns = u16::try_from(values.len()).unwrap_or(u16::MAX);
     out.extend_from_slice(&columns.to_be_bytes());
+    let mut changed = changed.iter().peekable();
     for (i, value) in values.iter().enumerate() {
         let original = value.and_then(|(start, end)| body.get(start..end));
-        let value = match changed.iter().find(|(c, _)| *c == i) {
+        let value = match changed.next_if(|(c, _)| *c == i) {
             Some((_, masked)) => masked.as_deref(),
             None => original,
         };

@@ -1,7 +1,7 @@
 //! JSON text with sensitive content masked, still JSON.
 
 use super::Masking;
-use super::leaf::json_string;
+use super::leaf::{json_string, without_escapes};
 
 /// The text with sensitive content masked, or `None` if there is none in it. What becomes of it is JSON again: strings and keys are
 /// looked at without their escapes, numbers become 0.
@@ -36,10 +36,7 @@ fn by_token(masker: &mut dyn Masking, text: &[u8]) -> Option<Vec<u8>> {
         let end = position + token_length(text.get(position..).unwrap_or_default());
         let token = text.get(position..end).unwrap_or_default();
         let masked = match first {
-            b'"' => serde_json::from_slice::<String>(token)
-                .ok()
-                .and_then(|value| masker.text(value.as_bytes()))
-                .map(|masked| json_string(&masked)),
+            b'"' => string(masker, token),
             b'-' | b'0'..=b'9' => masker.text(token).map(|_| b"0".to_vec()),
             _ => None,
         };
@@ -48,6 +45,18 @@ fn by_token(masker: &mut dyn Masking, text: &[u8]) -> Option<Vec<u8>> {
         position = end;
     }
     changed.then_some(out)
+}
+
+/// A string with its quotes masked. One that is none here, for half of a surrogate pair (which type json takes), is withheld if anything is
+/// found in it.
+fn string(masker: &mut dyn Masking, token: &[u8]) -> Option<Vec<u8>> {
+    match serde_json::from_slice::<String>(token) {
+        Ok(value) => masker.text(value.as_bytes()).map(|masked| json_string(&masked)),
+        Err(_) => {
+            let plain = without_escapes(token)?;
+            masker.text(&plain).map(|_| json_string(b"[REDACTED]"))
+        }
+    }
 }
 
 /// The length of a string with its quotes, of a number, else 1. At least 1.

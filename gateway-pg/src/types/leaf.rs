@@ -232,7 +232,7 @@ fn unknown(masker: &mut dyn Masking, value: &[u8]) -> Option<Masked> {
 
 /// Text with the escapes of JSON that may stand for letters resolved (RFC 8259 section 7), however often their backslash is escaped
 /// itself; `None` if there are no backslashes. Surrogates become U+FFFD: nothing that is looked for is made of them.
-fn without_escapes(text: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn without_escapes(text: &[u8]) -> Option<Vec<u8>> {
     memchr::memchr(b'\\', text)?;
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;

@@ -87,10 +87,7 @@ fn copied_data_may_follow_at_once() {
         assert_eq!(client.exchange(&good).await.unwrap().tags(), "12GCZ");
         let bad = [unnamed("COPY nowhere FROM STDIN"), data].concat();
         assert_eq!(client.exchange(&bad).await.unwrap().tags(), "12GEZ");
-        assert_eq!(
-            client.query("SELECT count(*) FROM ahead").await.unwrap().text_rows().unwrap()[0][0],
-            "2"
-        );
+        assert_eq!(client.query("SELECT count(*) FROM ahead").await.unwrap().text_rows().unwrap()[0][0], "2");
     });
 }
 

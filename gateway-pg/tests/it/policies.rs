@@ -229,3 +229,27 @@ fn approval_rules_hold_and_release() {
         "a plain forbid beside a hold denies; nobody is asked"
     );
 }
+
+/// Who may drop and alter what is in a database may not drop all that the shared role owns: no name of it is judged.
+#[test]
+fn dropping_everything_a_role_owns_is_no_matter_of_one_database() {
+    let database = shop();
+    let rules = r#"
+@id("all") permit (principal, action, resource in Database::"shop/DB");
+@id("connect") permit (principal, action == Action::"connect", resource in Target::"shop");
+@id("ledger") forbid (principal, action in Action::"admin", resource == Table::"shop/DB/public/ledger");
+"#;
+    let engine = CedarEngine::builder()
+        .schema_fragment("postgres.cedarschema", gateway_pg::SCHEMA)
+        .policy(PolicyFile::new("admin.cedar", rules.replace("DB", &database)))
+        .build()
+        .unwrap();
+    let gateway = gateway_to(&database, engine, &[]);
+    assert_eq!(psql_script(&gateway.url(), "CREATE TABLE own (id integer); DROP TABLE own").unwrap(), "");
+    for sql in
+        ["DROP OWNED BY CURRENT_USER", "REASSIGN OWNED BY CURRENT_USER TO CURRENT_USER", "DROP TABLE ledger"]
+    {
+        let refused = psql_script(&gateway.url(), sql).unwrap_err().to_string();
+        assert!(refused.contains("gateway:"), "{sql}: {refused}");
+    }
+}

@@ -22,8 +22,8 @@ use pg_query::protobuf::{Node, RangeVar, RawStmt};
 use super::AnalysisError;
 use super::functions::{classify_function, is_builtin_operator, is_builtin_type};
 use super::model::{
-    Access, Change, ColumnUse, Cte, Flags, FunctionRole, FunctionUse, ObjectChange, Output, Place, QualifiedName,
-    RelationUse, Source, SourceKind, Statement,
+    Access, Change, ColumnUse, Cte, Flags, FunctionRole, FunctionUse, ObjectChange, Output, Place,
+    QualifiedName, RelationUse, Source, SourceKind, Statement,
 };
 
 use frames::Frame;
