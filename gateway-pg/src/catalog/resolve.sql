@@ -2,7 +2,8 @@
 -- Every function, type and operator is qualified: this runs under the agent's search_path.
 WITH RECURSIVE asked AS (
   SELECT n.ord, pg_catalog.to_regclass(n.name)::pg_catalog.oid AS oid
-  FROM pg_catalog.unnest($1::pg_catalog.text[]) WITH ORDINALITY AS n(name, ord)
+  -- Told the length of the list, the planner takes the recursion for a large one and compiles this for seconds (JIT).
+  FROM pg_catalog.unnest(ARRAY(SELECT u.name FROM pg_catalog.unnest($1::pg_catalog.text[]) AS u(name))) WITH ORDINALITY AS n(name, ord)
 ), reach(oid) AS (
   SELECT a.oid FROM asked a WHERE a.oid IS NOT NULL
   UNION
@@ -50,7 +51,7 @@ WITH RECURSIVE asked AS (
       ELSE t.typnamespace OPERATOR(pg_catalog.=) (SELECT w.oid FROM pg_catalog.pg_namespace w
         WHERE w.nspname OPERATOR(pg_catalog.=) p.schema::pg_catalog.name) END)
     ELSE pg_catalog.to_regtype(n.name)::pg_catalog.oid END AS oid
-  FROM pg_catalog.unnest($3::pg_catalog.text[]) WITH ORDINALITY AS n(name, ord),
+  FROM pg_catalog.unnest(ARRAY(SELECT u.name FROM pg_catalog.unnest($3::pg_catalog.text[]) AS u(name))) WITH ORDINALITY AS n(name, ord),
     LATERAL (SELECT pg_catalog.parse_ident(n.name) AS words) w,
     LATERAL (SELECT w.words[pg_catalog.cardinality(w.words)]::pg_catalog.name AS name,
       w.words[pg_catalog.cardinality(w.words) OPERATOR(pg_catalog.-) 1] AS schema) p

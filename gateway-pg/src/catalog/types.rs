@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{SHAPE, number};
 use crate::codec::ProtocolError;
-use crate::types::{Kind, MAX_DEPTH, builtin};
+use crate::types::{Kind, Known, MAX_DEPTH, builtin, is_record, record};
 
 /// The first OID of what is not the server's own (`FirstNormalObjectId`, PostgreSQL source, access/transam.h).
 const FIRST_USER_OID: u32 = 16_384;
@@ -52,13 +52,20 @@ impl TypeInfo {
     }
 }
 
-/// Whether a type is the server's own, which stays as it is.
+/// Whether a type is the server's own, which stays as it is; rows of no named type may hold others.
 pub(crate) const fn is_builtin(oid: u32) -> bool {
-    oid < FIRST_USER_OID
+    oid < FIRST_USER_OID && !is_record(oid)
+}
+
+fn all(types: &HashMap<u32, TypeInfo>) -> Known {
+    Arc::new(types.keys().map(|oid| (*oid, kind(types, *oid, 0))).collect())
 }
 
 /// What values of a type are made of; opaque where that is not known or goes too deep.
 pub(super) fn kind(types: &HashMap<u32, TypeInfo>, oid: u32, depth: usize) -> Arc<Kind> {
+    if let Some(record) = record(oid, || all(types)) {
+        return record;
+    }
     if is_builtin(oid) {
         return builtin(oid);
     }

@@ -74,6 +74,14 @@ impl Session {
             let message = "a domain that hidden values may be of cannot be given conditions";
             return Err(forbidden(message, "have somebody do it who may see them"));
         }
+        // Typed tables (`CREATE TABLE t OF type`) change with their type, and no text names them.
+        let of_types =
+            matches!(&*statement.kind, "alter_type" | "rename_attribute") && statement.flags.cascade;
+        if of_types && self.hides(self.labels.all()) {
+            let message =
+                "a type that tables with hidden columns may be of cannot be changed together with them";
+            return Err(forbidden(message, "leave CASCADE out, or have somebody do it who may see them"));
+        }
         if statement.foreign_keys.iter().any(|key| self.tests_hidden(statement, key)) {
             let message = "a foreign key may not refer to columns that are hidden from you";
             return Err(forbidden(message, "name the columns it refers to, and only those you may see"));

@@ -2,12 +2,32 @@
 
 use std::sync::Arc;
 
-use super::Kind;
+use super::{Kind, Known};
 
 /// A type of the server itself; one that is not known here is opaque.
 pub(crate) fn builtin(oid: u32) -> Arc<Kind> {
     Arc::new(kind(oid))
 }
+
+/// A row of no named type, or an array of such, that may hold values of these types; `None` if it is another type.
+pub(crate) fn record(oid: u32, known: impl FnOnce() -> Known) -> Option<Arc<Kind>> {
+    let record = |known| Arc::new(Kind::Record(known));
+    match oid {
+        RECORD => Some(record(known())),
+        RECORDS => Some(Arc::new(Kind::Array(Some(record(known()))))),
+        _ => None,
+    }
+}
+
+/// Whether a type is a row of no named type, or an array of such.
+pub(crate) const fn is_record(oid: u32) -> bool {
+    matches!(oid, RECORD | RECORDS)
+}
+
+/// `record`.
+const RECORD: u32 = 2249;
+/// `record[]`.
+const RECORDS: u32 = 2287;
 
 fn kind(oid: u32) -> Kind {
     if let Some(kind) = scalar(oid) {
@@ -20,10 +40,10 @@ fn kind(oid: u32) -> Kind {
         return Kind::Multirange(builtin(bound));
     }
     match oid {
-        // anyarray, record, record[].
+        // anyarray.
         2277 => Kind::Array(None),
-        2249 => Kind::Record,
-        2287 => Kind::Array(Some(Arc::new(Kind::Record))),
+        RECORD => Kind::Record(Known::default()),
+        RECORDS => Kind::Array(Some(builtin(RECORD))),
         oid => element(oid).map_or(Kind::Opaque, |element| Kind::Array(Some(builtin(element)))),
     }
 }

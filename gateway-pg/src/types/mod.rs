@@ -11,14 +11,16 @@ mod leaf;
 mod range;
 mod record;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Buf;
 use gateway_core::pipeline::Masker;
 
-pub(crate) use builtin::builtin;
+pub(crate) use builtin::{builtin, is_record, record};
 use json::masked as masked_json;
 use leaf::scannable as leaf_scannable;
+use record::Fields;
 
 #[cfg(test)]
 mod tests;
@@ -78,8 +80,8 @@ pub(crate) enum Kind {
     Array(Option<Arc<Self>>),
     /// A row of a named type.
     Composite(Arc<[Arc<Self>]>),
-    /// A row of no named type: only its binary form tells of what.
-    Record,
+    /// A row of no named type: only its binary form tells of what, maybe of these types of users.
+    Record(Known),
     Range(Arc<Self>),
     Multirange(Arc<Self>),
     /// Not known, but in text.
@@ -87,6 +89,9 @@ pub(crate) enum Kind {
     /// Anything else.
     Opaque,
 }
+
+/// What user types are made of, by object id.
+pub(crate) type Known = Arc<BTreeMap<u32, Arc<Kind>>>;
 
 /// How a value is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,7 +202,7 @@ impl Kind {
                 element.is_scannable()
             }
             Self::Composite(fields) => fields.iter().any(|field| field.is_scannable()),
-            Self::Array(None) | Self::Record | Self::Opaque => true,
+            Self::Array(None) | Self::Record(_) | Self::Opaque => true,
             leaf => leaf_scannable(leaf),
         }
     }
@@ -209,7 +214,7 @@ impl Kind {
                 element.is_plain_text()
             }
             Self::Composite(fields) => fields.iter().all(|field| field.is_plain_text()),
-            Self::Bytea | Self::Json | Self::Array(None) | Self::Record => false,
+            Self::Bytea | Self::Json | Self::Array(None) | Self::Record(_) => false,
             _ => true,
         }
     }
@@ -220,7 +225,7 @@ impl Kind {
 
     /// Whether values are made of other values.
     const fn has_parts(&self) -> bool {
-        matches!(self, Self::Array(_) | Self::Composite(_) | Self::Record) || self.is_range()
+        matches!(self, Self::Array(_) | Self::Composite(_) | Self::Record(_)) || self.is_range()
     }
 
     /// The value with every part replaced that `look` replaces; `None` if that is none of them.
@@ -254,9 +259,9 @@ impl Kind {
             (Self::Array(element), Format::Text) => array::read_text(element.as_ref(), value)?,
             (Self::Array(element), Format::Binary) => array::read_binary(element.as_ref(), value)?,
             (Self::Composite(fields), Format::Text) => record::read_text(Some(fields), value)?,
-            (Self::Record, Format::Text) => record::read_text(None, value)?,
-            (Self::Composite(fields), Format::Binary) => record::read_binary(Some(fields), value)?,
-            (Self::Record, Format::Binary) => record::read_binary(None, value)?,
+            (Self::Record(_), Format::Text) => record::read_text(None, value)?,
+            (Self::Composite(fields), Format::Binary) => record::read_binary(Fields::Of(fields), value)?,
+            (Self::Record(known), Format::Binary) => record::read_binary(Fields::By(known), value)?,
             (Self::Range(bound), Format::Text) => range::read_text(bound, value)?,
             (Self::Range(bound), Format::Binary) => range::read_binary(bound, value)?,
             (Self::Multirange(bound), Format::Text) => range::read_many_text(bound, value)?,

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::Buf;
 
-use super::{Ends, Frame, Kind, MAX_PARTS, Part, Text, Unreadable, builtin, count, fixed, sized, sized_part};
+use super::{
+    Ends, Frame, Kind, Known, MAX_PARTS, Part, Text, Unreadable, builtin, count, fixed, sized, sized_part,
+};
 
 const FIELD: Ends<'_> = Ends { ends: b",)", doubled: true };
 
@@ -40,20 +42,37 @@ pub(super) fn read_text(fields: Option<&Arc<[Arc<Kind>]>>, value: &[u8]) -> Resu
     Err(Unreadable)
 }
 
+/// What tells of the fields of a row.
+#[derive(Clone, Copy)]
+pub(super) enum Fields<'a> {
+    /// Its type.
+    Of(&'a [Arc<Kind>]),
+    /// Itself, by the object ids of their types: the server's own, and these.
+    By(&'a Known),
+}
+
+impl Fields<'_> {
+    fn kind(&self, index: usize, oid: u32) -> Arc<Kind> {
+        let known = match self {
+            Self::Of(fields) => fields.get(index),
+            Self::By(known) => known.get(&oid),
+        };
+        known.map_or_else(|| builtin(oid), Arc::clone)
+    }
+}
+
 /// The number of fields, then each one's type and value (`record_send`).
-pub(super) fn read_binary(fields: Option<&Arc<[Arc<Kind>]>>, value: &[u8]) -> Result<Vec<Part>, Unreadable> {
+pub(super) fn read_binary(fields: Fields<'_>, value: &[u8]) -> Result<Vec<Part>, Unreadable> {
     let mut rest = value;
     let number = count(&mut rest)?;
-    if fields.is_some_and(|fields| fields.len() != number) {
+    if matches!(fields, Fields::Of(fields) if fields.len() != number) {
         return Err(Unreadable);
     }
     let mut parts = vec![fixed(value.get(..4).unwrap_or_default())];
     for index in 0..number {
         let oid = rest.try_get_u32().map_err(|_| Unreadable)?;
-        let known = fields.and_then(|fields| fields.get(index)).map(Arc::clone);
-        let kind = known.unwrap_or_else(|| builtin(oid));
         parts.push(fixed(&oid.to_be_bytes()));
-        parts.push(sized_part(&kind, sized(&mut rest)?));
+        parts.push(sized_part(&fields.kind(index, oid), sized(&mut rest)?));
     }
     if rest.is_empty() { Ok(parts) } else { Err(Unreadable) }
 }
