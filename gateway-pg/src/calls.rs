@@ -55,18 +55,12 @@ pub(crate) fn attribute_calls(subject: &Subject<'_>, statement: &Statement) -> V
     rows.chain(fields).collect()
 }
 
-/// Statements that other sessions run are more than the columns around them: they hold literals.
-pub(crate) fn statements_of_others(
-    subject: &Subject<'_>,
-    statement: &Statement,
-    relation: &Relation,
-) -> Option<Access> {
-    let shows = |column| may_show(statement, column);
-    let direct = catalog::statements_column(relation).is_some_and(shows);
-    let below = || {
-        let below = if relation.is_view() { subject.catalog.ancestors(relation) } else { Vec::new() };
-        below.iter().any(|r| catalog::statements_column(r).is_some())
-    };
-    let (schema, name) = catalog::STATEMENTS_FUNCTION;
-    (direct || below()).then(|| call(subject.place.function(schema, name)))
+/// Some relations of the server's own show more than policy on them says: statements of other sessions, values of any table.
+pub(crate) fn told_besides(subject: &Subject<'_>, statement: &Statement, relation: &Relation) -> Vec<Access> {
+    let shows = |column: &str| may_show(statement, column);
+    let direct = catalog::told(relation).filter(|told| told.is_shown(shows));
+    let below = if relation.is_view() { subject.catalog.ancestors(relation) } else { Vec::new() };
+    let below = below.iter().filter_map(|r| catalog::told(r)).filter(|told| told.in_views);
+    let found = direct.into_iter().chain(below);
+    found.map(|told| call(subject.place.function("pg_catalog", told.function))).collect()
 }

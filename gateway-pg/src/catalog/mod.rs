@@ -17,7 +17,7 @@ use crate::codec::{ProtocolError, Reader};
 use crate::types::Kind;
 pub(crate) use relation::{Event, Relation};
 use system::telling_columns;
-pub(crate) use system::{STATEMENTS_FUNCTION, statements_column};
+pub(crate) use system::told;
 use types::TypeInfo;
 pub(crate) use types::is_builtin;
 
@@ -372,7 +372,7 @@ impl Catalog {
 
     /// What values of a type are made of, as far as is known.
     pub(crate) fn kind(&self, oid: u32) -> Arc<Kind> {
-        types::kind(&self.types, oid, 0)
+        types::kind(&self.types, oid)
     }
 
     /// What the user functions are that a written name may mean, for binding an approval to them; empty if there are none.

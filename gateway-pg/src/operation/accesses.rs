@@ -111,6 +111,8 @@ fn object_accesses(subject: &Subject<'_>, object: &ObjectChange) -> Vec<Access> 
                 .map(|(action, s)| access(action, place.function(s, name)))
                 .collect();
         }
+        // Every table in it gets another name, under which no rule knows it.
+        "schema" if object.change == Change::Rename => place.server(),
         "schema" => place.schema(name),
         "role"
         | "database"

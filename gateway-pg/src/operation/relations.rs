@@ -73,7 +73,7 @@ pub(super) fn relation_accesses(
     if !definition || shows {
         out.extend(policy_reads(subject, relation).iter().map(|r| access("select", table(r))));
     }
-    out.extend(calls::statements_of_others(subject, statement, relation));
+    out.extend(calls::told_besides(subject, statement, relation));
 }
 
 /// What row policies read, of a relation and of all that it stands on and shows; what they read may have policies itself.

@@ -253,3 +253,37 @@ fn dropping_everything_a_role_owns_is_no_matter_of_one_database() {
         assert!(refused.contains("gateway:"), "{sql}: {refused}");
     }
 }
+
+/// What the planner keeps of a table's values is no more to be read than the table, labels or none.
+#[test]
+fn statistics_are_not_read_with_the_catalog() {
+    let database = shop();
+    let rules = r#"
+@id("read") permit (principal, action in [Action::"read", Action::"connect"], resource in Target::"shop");
+@id("ledger") forbid (principal, action, resource == Table::"shop/DB/public/ledger");
+"#;
+    let engine = CedarEngine::builder()
+        .schema_fragment("postgres.cedarschema", gateway_pg::SCHEMA)
+        .policy(PolicyFile::new("read.cedar", rules.replace("DB", &database)))
+        .build()
+        .unwrap();
+    let gateway = gateway_to(&database, engine, &[]);
+    gateway.directly("ANALYZE ledger");
+    for sql in [
+        "SELECT histogram_bounds FROM pg_stats WHERE tablename = 'ledger'",
+        "SELECT * FROM pg_stats",
+        "SELECT s FROM pg_stats s",
+        "SELECT most_common_vals[1] FROM pg_stats_ext",
+        "SELECT stavalues1 FROM pg_statistic",
+        "SELECT data FROM pg_largeobject",
+        "SELECT rolpassword FROM pg_authid",
+        "COPY pg_shadow TO STDOUT",
+        "SELECT 1 FROM pg_hba_file_rules",
+    ] {
+        let refused = psql(&gateway, sql);
+        assert!(refused.contains("no rule permits `call`"), "{sql}: {refused}");
+    }
+    let told = "SELECT count(*) > 0, max(null_frac) FROM pg_stats WHERE tablename = 'ledger'";
+    assert_eq!(psql(&gateway, told), "t|0");
+    assert_eq!(psql(&gateway, "SELECT rolname FROM pg_roles WHERE rolname = 'app'"), "app");
+}
