@@ -246,9 +246,12 @@ fn dropping_everything_a_role_owns_is_no_matter_of_one_database() {
         .unwrap();
     let gateway = gateway_to(&database, engine, &[]);
     assert_eq!(psql_script(&gateway.url(), "CREATE TABLE own (id integer); DROP TABLE own").unwrap(), "");
-    for sql in
-        ["DROP OWNED BY CURRENT_USER", "REASSIGN OWNED BY CURRENT_USER TO CURRENT_USER", "DROP TABLE ledger"]
-    {
+    for sql in [
+        "ALTER SCHEMA public RENAME TO other",
+        "DROP OWNED BY CURRENT_USER",
+        "REASSIGN OWNED BY CURRENT_USER TO CURRENT_USER",
+        "DROP TABLE ledger",
+    ] {
         let refused = psql_script(&gateway.url(), sql).unwrap_err().to_string();
         assert!(refused.contains("gateway:"), "{sql}: {refused}");
     }
