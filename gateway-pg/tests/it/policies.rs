@@ -278,6 +278,7 @@ fn statistics_are_not_read_with_the_catalog() {
         "SELECT s FROM pg_stats s",
         "SELECT most_common_vals[1] FROM pg_stats_ext",
         "SELECT stavalues1 FROM pg_statistic",
+        "SELECT attmissingval FROM pg_attribute",
         "SELECT data FROM pg_largeobject",
         "SELECT rolpassword FROM pg_authid",
         "COPY pg_shadow TO STDOUT",
@@ -288,5 +289,6 @@ fn statistics_are_not_read_with_the_catalog() {
     }
     let told = "SELECT count(*) > 0, max(null_frac) FROM pg_stats WHERE tablename = 'ledger'";
     assert_eq!(psql(&gateway, told), "t|0");
+    assert!(psql(&gateway, "\\d ledger").contains("debit_cents"));
     assert_eq!(psql(&gateway, "SELECT rolname FROM pg_roles WHERE rolname = 'app'"), "app");
 }
