@@ -80,7 +80,8 @@ impl GuardInner {
             }
             Verdict::Hold { rules, .. } => {
                 pending.estimator = rewriter.estimator();
-                self.hold(pending, rules, delivery).await
+                // On the heap, as it is rare: every judgement would have its room.
+                Box::pin(self.hold(pending, rules, delivery)).await
             }
         }
     }
