@@ -15,15 +15,13 @@ pub(crate) struct Told {
 
 /// Relations that show what policy on tables does not reach: statements of other sessions, values that the planner keeps of any table,
 /// large objects, what the server keeps to log in with, its files.
-const TOLD: [(&str, &[&str], &str); 17] = [
+const TOLD: [(&str, &[&str], &str); 16] = [
     ("pg_stat_activity", &["query"], "pg_stat_get_backend_activity"),
     ("pg_statistic", &KEPT_VALUES, STATISTICS),
     ("pg_statistic_ext_data", &KEPT_VALUES_OF_SEVERAL, STATISTICS),
     ("pg_stats", &SAMPLES, STATISTICS),
     ("pg_stats_ext", &["most_common_vals"], STATISTICS),
     ("pg_stats_ext_exprs", &SAMPLES, STATISTICS),
-    // What the rows have that were there before the column.
-    ("pg_attribute", &["attmissingval"], STATISTICS),
     ("pg_largeobject", &["data"], "lo_get"),
     ("pg_authid", &["rolpassword"], SECRETS),
     ("pg_shadow", &["passwd"], SECRETS),

