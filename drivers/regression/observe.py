@@ -1,13 +1,17 @@
 """What the server itself understood: the trees it writes into its log, and what its event triggers tell."""
 
 import json
+import os
 import re
+import threading
 import time
 
 import tree
 
 # Longest wait for the server's log, in seconds.
 PATIENCE = 120
+# Lines that are kept of one connection: more than a statement has.
+OTHERS = 100_000
 
 SETUP = r"""
 CREATE SCHEMA observer;
@@ -79,45 +83,55 @@ class Log:
         self.file = open(path, encoding="utf-8", errors="replace", newline="\n")
         self.rest = ""
         self.read = 0
+        self.turn = threading.Lock()
+        # Lines of other connections, which are read along with those that are waited for.
+        self.others = {}
 
     def records(self, pid, marker):
         """The records of a process up to the one whose statement is `marker`: dictionaries from severity to text."""
+        with self.turn:
+            return self.up_to(str(pid), marker)
+
+    def up_to(self, pid, marker):
         found, current = [], None
+        lines = self.others.pop(pid, [])
         until = time.monotonic() + PATIENCE
         while True:
-            text = self.file.read(1 << 22)
-            if not text:
-                if time.monotonic() > until:
-                    raise TimeoutError(f"the server's log has no `{marker}`")
-                time.sleep(0.0003)
-                continue
-            self.read += len(text)
-            lines = (self.rest + text).split("\x01")
-            self.rest = lines.pop()
-            if self.rest.endswith("\n") and marker in self.rest:
-                lines.append(self.rest)
-                self.rest = ""
-            for line in lines:
-                owner, _, content = line.partition("|")
-                if owner != str(pid):
-                    continue
+            for content in lines:
                 kind, _, content = content.partition(":  ")
                 if kind not in ("DETAIL", "HINT", "CONTEXT", "STATEMENT", "QUERY", "LOCATION"):
                     current = {"kind": kind, "message": content.rstrip("\n")}
                     found.append(current)
                 elif current is not None:
                     current[kind] = content.rstrip("\n").replace("\n\t", "\n")
-            if found and found[-1].get("STATEMENT", "") == marker:
+            if any(record.get("STATEMENT", "") == marker for record in found):
                 return found
+            text = self.file.read(1 << 22)
+            if not text:
+                if time.monotonic() > until:
+                    raise TimeoutError(f"the server's log has no `{marker}`")
+                time.sleep(0.0003)
+                lines = []
+                continue
+            self.read += len(text)
+            records = (self.rest + text).split("\x01")
+            self.rest = records.pop()
+            if self.rest.endswith("\n") and marker in self.rest:
+                records.append(self.rest)
+                self.rest = ""
+            lines = []
+            for owner, _, content in (record.partition("|") for record in records):
+                kept = lines if owner == pid else self.others.setdefault(owner, [])
+                kept.append(content)
+                del kept[:-OTHERS]
 
     def shorten(self):
-        """Gives the disk back what has been read; the server appends."""
-        if self.read > 64 << 20:
-            import os
-
-            os.truncate(self.path, 0)
-            self.file.seek(0)
-            self.read = 0
+        """Gives the disk back what has been read; the server appends. Seldom, as what it writes at this very moment would be lost."""
+        with self.turn:
+            if self.read > 2 << 30 and not self.rest:
+                os.truncate(self.path, 0)
+                self.file.seek(0)
+                self.read = 0
 
 
 class Seen:
