@@ -32,7 +32,7 @@ impl Wide {
         let sql = format!(
             "CREATE TABLE wide AS SELECT i AS id, timestamp '2026-01-01' + i * interval '37 seconds' AS at,
                (ARRAY['pending','paid','packed','shipped','returned','cancelled'])[1 + i % 6] AS status,
-               round((i * 7919 % 900000)::numeric / 100, 2) AS total, i % 12 AS quantity,
+               round((i::bigint * 7919 % 900000)::numeric / 100, 2) AS total, i % 12 AS quantity,
                substr(w, 1, 6) || ' ' || substr(w, 7, 9) AS customer, substr(w, 3, 12) AS product,
                CASE i % {EVERY} WHEN 0 THEN 'paid with ' || (ARRAY[{list}])[1 + i / {EVERY} % 64] || ' by phone'
                  WHEN {half} THEN 'write to ' || substr(w, 1, 8) || '{DOMAIN} please'
